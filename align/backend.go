@@ -1,0 +1,126 @@
+package align
+
+// Matrix is a row-major float32 matrix in the memory of one Backend. Element (i, j) is Data[i*Stride+j].
+//
+// Data of a host backend is ordinary memory. Data of a device backend holds a device address and must not be
+// touched by Go code: it only carries the address and the extent.
+type Matrix struct {
+	Rows, Cols int
+	Stride     int // elements between the starts of two rows, at least Cols
+	Data       []float32
+}
+
+// Side describes how one embedding enters a kernel matrix.
+type Side struct {
+	Kernel Kernel  // KernelLinear: k = <x_i, x_j> (cosine arrives here as linear over normalised rows); KernelGaussian; KernelLaplacian
+	X      Matrix  // (n, d) rows
+	Sq     Matrix  // (1, n) squared norms of the rows, from Scan; used by KernelGaussian only
+	Sigma  float32 // bandwidth of KernelGaussian and KernelLaplacian
+}
+
+// Info says what a backend runs on. It is reported with every result.
+type Info struct {
+	Backend string // "go", "cpu", "cuda"
+	Device  string // "cpu", or "cuda:0" and the like
+	ISA     string // "go", "portable", "avx2", "avx512", or the compute capability of a GPU
+	Threads int    // threads that a large operation may use
+	Host    bool   // Matrix.Data is ordinary memory
+}
+
+// Backend runs the operations of a step. Shapes are the caller's promise: they were checked where the data came in,
+// and an implementation may return an error for a violated one but owes no more.
+//
+// A device backend only enqueues: outputs, scalars included, are valid after Sync. Scalars are therefore written to
+// float64 memory of the backend instead of being returned. No operation allocates memory after the first call with
+// a given shape. A Backend is not safe for concurrent use; outputs never alias inputs unless it is said.
+//
+// In the formulas n is the number of samples; sums over features are in float32 unless it is said.
+type Backend interface {
+	Info() Info
+	Close() error
+
+	// Alloc returns a zeroed (rows, cols) matrix whose rows start on 64-byte boundaries; Alloc64 zeroed scalars.
+	// Free releases what Alloc returned.
+	Alloc(rows, cols int) (Matrix, error)
+	Alloc64(count int) ([]float64, error)
+	Free(Matrix)
+	Free64([]float64)
+	// Wrap views host rows as a matrix without copying where the backend can (ok), for data that lives elsewhere,
+	// such as in an arena.
+	Wrap(rows, cols int, host []float32) (m Matrix, ok bool)
+	// Widen converts rows in host memory of the given type to float32 in the backend's memory (also float32 to
+	// float32: the upload of a device backend).
+	Widen(dst Matrix, src []byte, t DType) error
+	// Download copies a matrix to host memory, densely, (rows, cols) row-major.
+	Download(dst []float32, src Matrix) error
+	Download64(dst []float64, src []float64) error
+	Sync() error
+
+	// Scan computes sq (1, n), the squared norms of the rows of x (n, d), and out[0], the index of the first row
+	// with a NaN, an Inf or a squared norm that overflows (-1 if none), out[1], the number of all-zero rows.
+	Scan(x, sq Matrix, out []float64) error
+	// Normalize computes phi_i = x_i * inv_i (n, d) with inv_i = 1/sqrt(sq_i), and inv_i = 0 where sq_i = 0.
+	// inv is (1, n). Rows so small or large that sq leaves the normal range are rescaled first.
+	Normalize(phi, inv, x, sq Matrix) error
+	// CenterColumns subtracts from each column of phi (n, d) its mean, in place. mean is (1, d), written.
+	CenterColumns(phi, mean Matrix) error
+	// Fourier computes random features: phi (n, 2r) = [cos(x wᵀ), sin(x wᵀ)] / sqrt(r), x (n, d), w (r, d).
+	Fourier(phi, x, w Matrix) error
+	// Difference forms l (n, n) = (K1 - eta K2) / n, both triangles. Where k1 or k2 has Data, that kernel matrix
+	// (n, n), not divided by n, is written too. Gaussian and Laplacian diagonals are exactly 1.
+	Difference(l, k1, k2 Matrix, s1, s2 Side, eta float32) error
+	// CenterBoth replaces l (n, n), symmetric, by H l H, H = I - 11ᵀ/n, in place.
+	CenterBoth(l Matrix) error
+
+	// Product computes y_b = l v_b for each row b of v (b, n); l (n, n) symmetric; y (b, n).
+	Product(y, l, v Matrix) error
+	// FactorProduct computes, for each row b of v (b, n), t_b = [phi1ᵀ v_b, phi2ᵀ v_b] (b, d1+d2) and
+	// y_b = (phi1 t1_b - eta phi2 t2_b) / n (b, n), reading the rows once where it can.
+	FactorProduct(y, t, phi1, phi2, v Matrix, eta float32) error
+	// Gram computes c (d1+d2, d1+d2) = [phi1 phi2]ᵀ [phi1 phi2] / n, both triangles.
+	Gram(c, phi1, phi2 Matrix) error
+	// Orthogonalize subtracts from w (1, n) its projection on the first m orthonormal rows of basis (>= m, n), by
+	// classical Gram-Schmidt with float64 sums, adds the coefficients to h (at least m), and writes the squared
+	// norm of the new w to out[0].
+	Orthogonalize(w, basis Matrix, m int, h, out []float64) error
+
+	// SumSquares writes the sum of squares of l to out[0], summed in float64.
+	SumSquares(l Matrix, out []float64) error
+	// RelationalKL writes the value (1/n) Σ_i KL(softmax(k2_i/temperature) || softmax(k1_i/temperature)), diagonal
+	// masked, to out[0], and adds weight times its derivative with respect to k1, symmetrised ((A + Aᵀ)/2), to m
+	// (n, n). k1 and k2 (n, n) may be overwritten.
+	RelationalKL(m, k1, k2 Matrix, temperature, weight float32, out []float64) error
+	// AddScaled computes m += a l, both (n, n).
+	AddScaled(m, l Matrix, a float32) error
+	// AddOuter computes m (n, n) += Σ_b w_b u_b u_bᵀ over the rows of u (b, n); w is (1, b).
+	AddOuter(m, u, w Matrix) error
+
+	// FactorGradient computes g (n, d) = Σ_b w_b u_b (u_bᵀ phi), u (b, n), w (1, b), phi (n, d).
+	FactorGradient(g, phi, u, w Matrix) error
+	// MatMul computes g (n, d) = alpha * a (n, m) phi (m, d).
+	MatMul(g, a, phi Matrix, alpha float32) error
+	// KernelGradient computes the gradient through an exact Gaussian or Laplacian kernel matrix: with M (n, n)
+	// symmetric the derivative of the value with respect to K1,
+	//
+	//	gaussian:  g_a = 2 Σ_b M_ab k(x_a, x_b) (x_b - x_a) / σ²
+	//	laplacian: g_a = 2 Σ_b M_ab k(x_a, x_b) sign(x_b - x_a) / σ
+	//
+	// M is m where m has Data (it may be overwritten), else Σ_b w_b u_b u_bᵀ. k1 is the kernel matrix where an
+	// earlier Difference kept it, else it is formed again.
+	KernelGradient(g Matrix, s Side, m, u, w, k1 Matrix) error
+	// NormalizeBackward computes gx_i = inv_i (g_i - phi_i <phi_i, g_i>), the gradient through Normalize (n, d).
+	// gx may be g.
+	NormalizeBackward(gx, g, phi, inv Matrix) error
+	// FourierBackward computes the gradient through Fourier: gx (n, d) = (phi_cos ∘ g_sin - phi_sin ∘ g_cos) w,
+	// with phi (n, 2r) as Fourier wrote it, g (n, 2r), w (r, d). g may be overwritten.
+	FourierBackward(gx, g, phi, w Matrix) error
+}
+
+// Spectrum is implemented by a backend that runs the whole eigen-iteration itself, so that a device need not wait for
+// the host at each product.
+type Spectrum interface {
+	// Spectrum finds the extreme eigenpairs of l (n, n), or where l has no Data of the factor form of
+	// FactorProduct: the k of largest magnitude and the next one. values has at least k+1 entries, vectors is
+	// (>= k+1, n), start (1, n). out gets residual, number of products, and 1 where it converged.
+	Spectrum(values []float64, vectors Matrix, l, phi1, phi2 Matrix, eta float32, k int, tolerance float64, start Matrix, out []float64) error
+}

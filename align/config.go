@@ -1,0 +1,353 @@
+package align
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+)
+
+// Kernel names a positive semidefinite function of two rows.
+type Kernel string
+
+// The kernels. The Laplacian uses the L1 distance, as scikit-learn's does.
+const (
+	KernelCosine    Kernel = "cosine"    // <x, y> / (|x| |y|), 0 for a zero row
+	KernelLinear    Kernel = "linear"    // <x, y>
+	KernelGaussian  Kernel = "gaussian"  // exp(-|x - y|² / (2σ²))
+	KernelLaplacian Kernel = "laplacian" // exp(-|x - y|₁ / σ)
+)
+
+// NeedsSigma tells whether the kernel has a bandwidth.
+func (k Kernel) NeedsSigma() bool { return k == KernelGaussian || k == KernelLaplacian }
+
+// Approximation names how a Gaussian or Laplacian kernel is evaluated.
+type Approximation string
+
+// The approximations. Auto is exact wherever that is affordable; a Result says what was chosen.
+const (
+	ApproximationAuto  Approximation = "auto"
+	ApproximationExact Approximation = "exact"
+	ApproximationRFF   Approximation = "rff" // random Fourier features
+)
+
+// Objective names a function of the difference L = (K1 - η K2)/n.
+type Objective string
+
+// The objectives. λ are the eigenvalues of L.
+const (
+	ObjectiveKyFan          Objective = "ky_fan"          // sum of the k largest |λ|
+	ObjectiveSpectralRadius Objective = "spectral_radius" // max |λ|, the paper's eq. 6: ky_fan with k = 1
+	ObjectiveSchatten       Objective = "schatten"        // Σ |λ|^p, 1 <= p <= 2
+	ObjectiveFrobenius      Objective = "frobenius"       // Σ λ², the squared norm
+	ObjectiveRelationalKL   Objective = "relational_kl"   // mean KL divergence between the rows' softmax over K2 and over K1
+)
+
+// Solver names how eigenpairs are found.
+type Solver string
+
+// The solvers. Power is the paper's power method, and reports honestly when it has not converged.
+const (
+	SolverAuto    Solver = "auto"
+	SolverLanczos Solver = "lanczos"
+	SolverPower   Solver = "power"
+	SolverDense   Solver = "dense"
+)
+
+// Sigma is a bandwidth: a rule by which it is found on the first batch, or a number.
+type Sigma struct {
+	Rule  string  // SigmaMedian, SigmaMatch, or "" where Value holds
+	Value float64 // > 0 where Rule is ""
+}
+
+// The bandwidth rules. Median is the median of the pairwise distances of up to 1,000 rows. Match is the paper's rule
+// (section 6): reference by median, student bisected until the largest eigenvalues of K1/n and K2/n agree within 0.01.
+const (
+	SigmaMedian = "median"
+	SigmaMatch  = "match"
+)
+
+// ParseSigma reads "median", "match" or a positive number.
+func ParseSigma(s string) (Sigma, error) {
+	if s == SigmaMedian || s == SigmaMatch {
+		return Sigma{Rule: s}, nil
+	}
+	v, err := strconv.ParseFloat(s, 64)
+	if err != nil || !(v > 0) || math.IsInf(v, 0) {
+		return Sigma{}, fmt.Errorf("sigma is %q; give %s, %s or a positive number", s, SigmaMedian, SigmaMatch)
+	}
+	return Sigma{Value: v}, nil
+}
+
+// String is the inverse of ParseSigma.
+func (s Sigma) String() string {
+	if s.Rule != "" {
+		return s.Rule
+	}
+	return strconv.FormatFloat(s.Value, 'g', -1, 64)
+}
+
+// MarshalJSON writes a rule as a string and a value as a number.
+func (s Sigma) MarshalJSON() ([]byte, error) {
+	if s.Rule != "" {
+		return json.Marshal(s.Rule)
+	}
+	return json.Marshal(s.Value)
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (s *Sigma) UnmarshalJSON(b []byte) error {
+	text := string(b)
+	if len(b) > 0 && b[0] == '"' {
+		if err := json.Unmarshal(b, &text); err != nil {
+			return err
+		}
+	}
+	v, err := ParseSigma(text)
+	if err == nil {
+		*s = v
+	}
+	return err
+}
+
+// Term is one objective of a weighted sum. K, P and Temperature matter to the objectives that have them and take
+// their defaults where they are zero.
+type Term struct {
+	Objective   Objective `json:"objective"`
+	Weight      float64   `json:"weight"`
+	K           int       `json:"k,omitempty"`
+	P           float64   `json:"p,omitempty"`
+	Temperature float64   `json:"temperature,omitempty"`
+}
+
+// Config is every setting of a penalty. The command line, the YAML files, the protocol and Python all fill this one
+// struct; the JSON names are the settings' names. DefaultConfig gives the defaults.
+type Config struct {
+	Kernel          Kernel        `json:"kernel"`                     // both sides, unless overridden
+	StudentKernel   Kernel        `json:"student_kernel,omitempty"`   //
+	ReferenceKernel Kernel        `json:"reference_kernel,omitempty"` //
+	Sigma           *Sigma        `json:"sigma,omitempty"`            // nil: median where a kernel has a bandwidth
+	StudentSigma    *Sigma        `json:"student_sigma,omitempty"`
+	ReferenceSigma  *Sigma        `json:"reference_sigma,omitempty"`
+	Approximation   Approximation `json:"approximation"`
+	NumFeatures     int           `json:"num_features,omitempty"` // r of MATH: frequencies, 2r features
+	Seed            uint64        `json:"seed"`
+	Objective       Objective     `json:"objective,omitempty"` // exclusive with Terms
+	K               int           `json:"k,omitempty"`
+	P               float64       `json:"p,omitempty"`
+	Temperature     float64       `json:"temperature,omitempty"`
+	Terms           []Term        `json:"terms,omitempty"`
+	Solver          Solver        `json:"solver"`
+	Tolerance       float64       `json:"tolerance"` // wanted relative error of the gradient
+	Center          bool          `json:"center"`
+	Eta             float64       `json:"eta"`
+	Threads         int           `json:"threads,omitempty"` // 0: chosen by shape
+	Device          string        `json:"device"`
+}
+
+// The defaults of the settings that belong to one objective or approximation.
+const (
+	DefaultK           = 30
+	DefaultP           = 1.5
+	DefaultTemperature = 0.1
+	DefaultNumFeatures = 4096
+)
+
+// DefaultConfig returns the documented defaults: cosine kernels, ky_fan 30, everything else automatic.
+func DefaultConfig() Config {
+	return Config{
+		Kernel: KernelCosine, Approximation: ApproximationAuto, Solver: SolverAuto,
+		Tolerance: 1e-4, Eta: 1, Device: "auto",
+	}
+}
+
+// ParseConfig reads settings as one JSON object over the defaults. Unknown keys and wrong types are errors that name
+// the key.
+func ParseConfig(data []byte) (Config, error) {
+	c := DefaultConfig()
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&c); err != nil {
+		return Config{}, fmt.Errorf("align: settings: %s", strings.TrimPrefix(err.Error(), "json: "))
+	}
+	if d.More() {
+		return Config{}, fmt.Errorf("align: settings: more than one JSON value")
+	}
+	return c, c.Validate()
+}
+
+// Side kernels and the list of terms, with the defaults filled in.
+
+// KernelOf returns the kernel of the student (0) or the reference (1).
+func (c *Config) KernelOf(side int) Kernel {
+	if side == 0 && c.StudentKernel != "" {
+		return c.StudentKernel
+	}
+	if side == 1 && c.ReferenceKernel != "" {
+		return c.ReferenceKernel
+	}
+	return c.Kernel
+}
+
+// SigmaOf returns the bandwidth setting of the student (0) or the reference (1), zero for a kernel without one.
+func (c *Config) SigmaOf(side int) Sigma {
+	if !c.KernelOf(side).NeedsSigma() {
+		return Sigma{}
+	}
+	own := c.StudentSigma
+	if side == 1 {
+		own = c.ReferenceSigma
+	}
+	switch {
+	case own != nil:
+		return *own
+	case c.Sigma != nil:
+		return *c.Sigma
+	}
+	return Sigma{Rule: SigmaMedian}
+}
+
+// ResolvedTerms returns the objective as a list of terms with every default filled in.
+func (c *Config) ResolvedTerms() []Term {
+	terms := c.Terms
+	if len(terms) == 0 {
+		terms = []Term{{Objective: c.Objective, Weight: 1, K: c.K, P: c.P, Temperature: c.Temperature}}
+	}
+	out := make([]Term, len(terms))
+	for i, t := range terms {
+		o := Term{Objective: t.Objective, Weight: t.Weight}
+		if o.Objective == "" {
+			o.Objective = ObjectiveKyFan
+		}
+		switch o.Objective {
+		case ObjectiveKyFan:
+			if o.K = t.K; o.K == 0 {
+				o.K = DefaultK
+			}
+		case ObjectiveSpectralRadius:
+			o.K = 1
+		case ObjectiveSchatten:
+			if o.P = t.P; o.P == 0 {
+				o.P = DefaultP
+			}
+		case ObjectiveRelationalKL:
+			if o.Temperature = t.Temperature; o.Temperature == 0 {
+				o.Temperature = DefaultTemperature
+			}
+		}
+		out[i] = o
+	}
+	return out
+}
+
+// Validate reports the first setting that is out of range, by its name.
+func (c *Config) Validate() error {
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("align: settings: "+format, args...)
+	}
+	finite := func(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
+	for _, k := range []struct {
+		name  string
+		v     Kernel
+		empty bool
+	}{{"kernel", c.Kernel, false}, {"student_kernel", c.StudentKernel, true}, {"reference_kernel", c.ReferenceKernel, true}} {
+		switch k.v {
+		case KernelCosine, KernelLinear, KernelGaussian, KernelLaplacian:
+		case "":
+			if !k.empty {
+				return bad("%s is empty", k.name)
+			}
+		default:
+			return bad("%s is %q; give cosine, linear, gaussian or laplacian", k.name, k.v)
+		}
+	}
+	anySigma := c.KernelOf(0).NeedsSigma() || c.KernelOf(1).NeedsSigma()
+	for _, s := range []struct {
+		name string
+		v    *Sigma
+		ok   bool
+	}{{"sigma", c.Sigma, anySigma}, {"student_sigma", c.StudentSigma, c.KernelOf(0).NeedsSigma()}, {"reference_sigma", c.ReferenceSigma, c.KernelOf(1).NeedsSigma()}} {
+		if s.v == nil {
+			continue
+		}
+		if !s.ok {
+			return bad("%s is given, but cosine and linear kernels have no bandwidth", s.name)
+		}
+		if _, err := ParseSigma(s.v.String()); err != nil {
+			return bad("%s: %v", s.name, err)
+		}
+	}
+	if c.ReferenceSigma != nil && c.ReferenceSigma.Rule == SigmaMatch {
+		return bad("reference_sigma is match; match bisects the student's bandwidth: give it as sigma or student_sigma")
+	}
+	if c.SigmaOf(0).Rule == SigmaMatch && !c.KernelOf(1).NeedsSigma() {
+		return bad("sigma is match, but the reference's kernel has no bandwidth to match")
+	}
+	switch c.Approximation {
+	case ApproximationAuto, ApproximationExact:
+	case ApproximationRFF:
+		if !anySigma {
+			return bad("approximation is rff, but cosine and linear kernels are exact already; give gaussian or laplacian")
+		}
+	default:
+		return bad("approximation is %q; give auto, exact or rff", c.Approximation)
+	}
+	if c.NumFeatures < 0 || c.NumFeatures > 1<<20 {
+		return bad("num_features is %d; give 1 to %d", c.NumFeatures, 1<<20)
+	}
+	if len(c.Terms) > 0 && (c.Objective != "" || c.K != 0 || c.P != 0 || c.Temperature != 0) {
+		return bad("terms and objective, k, p or temperature are given together; put them into the terms")
+	}
+	if len(c.Terms) > 16 {
+		return bad("%d terms; at most 16", len(c.Terms))
+	}
+	for i, t := range c.ResolvedTerms() {
+		name := ""
+		if len(c.Terms) > 0 {
+			name = fmt.Sprintf("terms[%d].", i)
+		}
+		switch t.Objective {
+		case ObjectiveKyFan:
+			if t.K < 1 {
+				return bad("%sk is %d; give 1 or more", name, t.K)
+			}
+		case ObjectiveSchatten:
+			if !(t.P >= 1 && t.P <= 2) {
+				return bad("%sp is %v; give 1 to 2", name, t.P)
+			}
+		case ObjectiveRelationalKL:
+			if !(t.Temperature > 0) || !finite(t.Temperature) {
+				return bad("%stemperature is %v; give a positive number", name, t.Temperature)
+			}
+		case ObjectiveSpectralRadius, ObjectiveFrobenius:
+		default:
+			return bad("%sobjective is %q; give ky_fan, spectral_radius, schatten, frobenius or relational_kl", name, t.Objective)
+		}
+		if !finite(t.Weight) {
+			return bad("%sweight is %v; give a finite number", name, t.Weight)
+		}
+	}
+	switch c.Solver {
+	case SolverAuto, SolverLanczos, SolverPower, SolverDense:
+	default:
+		return bad("solver is %q; give auto, lanczos, power or dense", c.Solver)
+	}
+	if !(c.Tolerance > 0) || c.Tolerance >= 1 {
+		return bad("tolerance is %v; give a number between 0 and 1", c.Tolerance)
+	}
+	if !(c.Eta >= 0) || !finite(c.Eta) {
+		return bad("eta is %v; give 0 or more", c.Eta)
+	}
+	if c.Threads < 0 || c.Threads > 1024 {
+		return bad("threads is %d; give 0 (chosen by shape) to 1024", c.Threads)
+	}
+	if c.Device != "auto" && c.Device != "cpu" && c.Device != "cuda" {
+		n, err := strconv.Atoi(strings.TrimPrefix(c.Device, "cuda:"))
+		if !strings.HasPrefix(c.Device, "cuda:") || err != nil || n < 0 {
+			return bad("device is %q; give auto, cpu, cuda or cuda:N", c.Device)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,3 @@
+module github.com/specalign/specalign
+
+go 1.26
