@@ -1,0 +1,73 @@
+"""specalign: a penalty that makes one embedding see the groups that another one sees, while it trains.
+
+A sidecar process computes the SPEC-align penalty of each minibatch and its gradient with respect to the student's
+features::
+
+    import specalign
+
+    with specalign.Sidecar() as sidecar:
+        session = sidecar.session(objective="ky_fan", k=30)
+        result = session.step(student, reference)  # (n, d1) and (n, d2)
+        result.value, result.grad
+
+    loss_fn = specalign.torch.SpecAlign(weight=2.0)  # the same as a loss for PyTorch
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import sys
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
+
+if sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"):
+    raise ImportError(
+        f"specalign runs on Linux on x86-64 and arm64; this is {sys.platform} on {platform.machine()}. "
+        "Its sidecar shares memory with the training process through memfd, and watches it through a pidfd"
+    )
+
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "1")  # read when grpc is loaded: forked workers must not harm it
+
+from ._errors import (  # noqa: E402
+    ClosedError,
+    Error,
+    InputError,
+    ProcessError,
+    ProtocolError,
+    SidecarError,
+    StepTimeoutError,
+)
+from ._result import Result  # noqa: E402
+from ._session import Session  # noqa: E402
+from ._shared import penalty  # noqa: E402
+from ._sidecar import Sidecar  # noqa: E402
+
+if TYPE_CHECKING:
+    from . import openclip, torch
+
+__all__ = [
+    "ClosedError",
+    "Error",
+    "InputError",
+    "ProcessError",
+    "ProtocolError",
+    "Result",
+    "Session",
+    "Sidecar",
+    "SidecarError",
+    "StepTimeoutError",
+    "__version__",
+    "openclip",
+    "penalty",
+    "torch",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # These load torch, which the rest of the package does without.
+    if name in ("torch", "openclip"):
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,102 @@
+"""The memory that trainer and sidecar share: one sealed memfd a session, made and owned by the trainer.
+
+Layout, every part on a 64-byte boundary::
+
+    state slot 0 | state slot 1 | student (n, d1) | reference (n, d2) | gradient (n, d1) float32
+
+The sidecar keeps what a successor needs in the two slots, in turns, so that its death in the middle of a write
+leaves the other one whole. The arena outlives the sidecar because the trainer holds it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from ._errors import Error
+from ._messages import DType
+
+_ALIGN = 64
+
+
+def _up(size: int, to: int = _ALIGN) -> int:
+    return -(-size // to) * to
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The shape of a step: n rows of d1 (student) and d2 (reference) elements of the given types."""
+
+    rows: int
+    student_cols: int
+    reference_cols: int
+    student_dtype: DType
+    reference_dtype: DType
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the parts of an arena lie, in bytes from its start."""
+
+    slot_size: int
+    student: int
+    reference: int
+    gradient: int
+    size: int
+
+    @classmethod
+    def of(cls, shape: Shape, slot_size: int) -> Layout:
+        """Lay out a step of the given shape behind two state slots of `slot_size` bytes each."""
+        student = _up(2 * slot_size)
+        reference = _up(student + shape.rows * shape.student_cols * shape.student_dtype.size)
+        gradient = _up(reference + shape.rows * shape.reference_cols * shape.reference_dtype.size)
+        return cls(slot_size, student, reference, gradient, _up(gradient + shape.rows * shape.student_cols * 4))
+
+
+class Arena:
+    """A memfd that can neither shrink nor grow, mapped here and backed by real pages from the start."""
+
+    def __init__(self, size: int, slot_size: int) -> None:
+        """Make an arena of at least `size` bytes. Raises `Error` if the memory is not there."""
+        self.size = _up(max(size, 1), mmap.PAGESIZE)
+        self.slot_size = slot_size
+        self.fd = -1
+        try:
+            self.fd = os.memfd_create("specalign-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            # Pages now, or ENOSPC now: a write to a hole that cannot be filled later is a SIGBUS.
+            os.posix_fallocate(self.fd, 0, self.size)
+            # The sidecar maps nothing that could be cut off under it.
+            fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+            memory = mmap.mmap(
+                self.fd, self.size, mmap.MAP_SHARED | mmap.MAP_POPULATE, mmap.PROT_READ | mmap.PROT_WRITE
+            )
+        except OSError as e:
+            self.close()
+            raise Error(
+                f"specalign: no shared memory of {self.size / 2**20:.1f} MiB for a session: {e.strerror}; "
+                "shared memory counts against the memory limit of a container"
+            ) from e
+        self.memory = np.frombuffer(memory, dtype=np.uint8)
+
+    def view(self, offset: int, rows: int, cols: int, dtype: np.dtype[np.generic]) -> np.ndarray:
+        """Return (rows, cols) elements at a byte offset as an array; writing to it writes the arena."""
+        return self.memory[offset : offset + rows * cols * dtype.itemsize].view(dtype).reshape(rows, cols)
+
+    def take_state(self, other: Arena) -> None:
+        """Copy both state slots of another arena whose slots are no larger than this one's."""
+        for slot in range(2):
+            start, source = slot * self.slot_size, slot * other.slot_size
+            self.memory[start : start + other.slot_size] = other.memory[source : source + other.slot_size]
+
+    def close(self) -> None:
+        """Close the descriptor. The mapping goes with the last array that views it."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __del__(self) -> None:
+        self.close()

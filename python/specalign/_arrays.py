@@ -1,0 +1,131 @@
+"""NumPy arrays and torch tensors in and out of an arena, without importing torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ._arena import Arena
+from ._errors import InputError
+from ._messages import DType
+
+if TYPE_CHECKING:
+    import torch
+
+_TYPES = {
+    "float32": DType.FLOAT32,
+    "float16": DType.FLOAT16,
+    "bfloat16": DType.BFLOAT16,
+    "float64": DType.FLOAT64,
+}
+_STORAGE = {  # NumPy has no bfloat16 of its own: its bits travel as integers
+    DType.FLOAT32: np.dtype(np.float32),
+    DType.FLOAT16: np.dtype(np.float16),
+    DType.BFLOAT16: np.dtype(np.uint16),
+    DType.FLOAT64: np.dtype(np.float64),
+}
+_FLOAT32 = np.dtype(np.float32)
+
+
+def is_tensor(x: object) -> bool:
+    """Tell whether x is a torch tensor; without torch loaded nothing is."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(x, torch.Tensor)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A two-dimensional float array or tensor that a caller gave."""
+
+    source: Any
+    rows: int
+    cols: int
+    dtype: DType
+    tensor: bool
+    device: Any = None  # of a tensor
+
+    @classmethod
+    def of(cls, x: Any, name: str) -> Rows:
+        """Look at the caller's array. `InputError` says what is wrong with it; `name` is what it is called there."""
+        tensor = is_tensor(x)
+        if tensor:
+            x = x.detach()
+            if x.layout != sys.modules["torch"].strided or x.device.type == "meta":
+                raise InputError(f"specalign: {name} is a {x.layout} tensor on {x.device}; give a dense one with data")
+            kind = str(x.dtype).removeprefix("torch.")
+        else:
+            if np.ma.isMaskedArray(x):
+                raise InputError(f"specalign: {name} is a masked array; fill or drop the masked rows first")
+            try:
+                x = np.asarray(x)
+            except (TypeError, ValueError) as e:
+                raise InputError(f"specalign: {name} is no array: {e}") from None
+            kind = x.dtype.name
+        dtype = _TYPES.get(kind)
+        if dtype is None:
+            raise InputError(f"specalign: {name} has dtype {kind}; give float32, float16, bfloat16 or float64")
+        if x.ndim != 2:
+            raise InputError(f"specalign: {name} has shape {tuple(x.shape)}; give (n, d)")
+        return cls(x, int(x.shape[0]), int(x.shape[1]), dtype, tensor, x.device if tensor else None)
+
+    def copied(self) -> Rows:
+        """Return rows that the caller cannot change any more, in memory of the host."""
+        if not self.tensor:
+            source = self.source.copy()
+        else:
+            source = self.source.clone() if self.source.device.type == "cpu" else self.source.cpu()
+        return dataclasses.replace(self, source=source)
+
+    def load(self, arena: Arena, offset: int) -> None:
+        """Copy the rows into the arena, densely, in their own type."""
+        target = arena.view(offset, self.rows, self.cols, _STORAGE[self.dtype])
+        if not self.tensor:
+            source = self.source.view(np.uint16) if self.dtype == DType.BFLOAT16 else self.source
+            np.copyto(target, source)
+            return
+        # A tensor's own copy converts strides and crosses devices. For a GPU it returns when the data is here.
+        _as_tensor(target, self.source.dtype).copy_(self.source)
+
+
+def _as_tensor(memory: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
+    torch = sys.modules["torch"]
+    plain: torch.Tensor = torch.from_numpy(memory.view(np.int16) if memory.dtype == np.uint16 else memory)
+    return plain.view(dtype)
+
+
+def check_out(out: Any, student: Rows) -> None:
+    """Raise `InputError` unless `out` can take the gradient of `student`'s shape."""
+    if out is None:
+        return
+    if not is_tensor(out) and not isinstance(out, np.ndarray):
+        raise InputError(f"specalign: out is a {type(out).__name__}; give a NumPy array or a torch tensor")
+    got = Rows.of(out, "out")
+    if (got.rows, got.cols) != (student.rows, student.cols):
+        raise InputError(
+            f"specalign: out has shape ({got.rows}, {got.cols}), "
+            f"the student's gradient ({student.rows}, {student.cols})"
+        )
+    if not got.tensor and not out.flags.writeable:
+        raise InputError("specalign: out is read-only")
+
+
+def gradient(arena: Arena, offset: int, student: Rows, out: Any) -> Any:
+    """Return the float32 gradient at `offset` in `out`, or as a new array of the student's type and device."""
+    source = arena.view(offset, student.rows, student.cols, _FLOAT32)
+    if out is None and not student.tensor:
+        return source.astype(student.source.dtype.newbyteorder("="))
+    if out is None:
+        torch = sys.modules["torch"]
+        out = torch.empty(source.shape, dtype=student.source.dtype, device=student.device)
+    if is_tensor(out):
+        out.detach().copy_(_as_tensor(source, sys.modules["torch"].float32))
+        if out.device.type == "cuda":
+            # The copy may still be under way, in a stream of this thread, when another one reads the result.
+            sys.modules["torch"].cuda.current_stream(out.device).synchronize()
+    else:
+        np.copyto(out, source, casting="same_kind")
+    return out

@@ -1,0 +1,148 @@
+"""One gRPC connection to a sidecar: the calls of `specalign.v1` and go-plugin's, and what their failures mean."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import grpc
+
+from . import _messages as pb
+from ._errors import Error, InputError, ProtocolError, SidecarError, StepTimeoutError
+from ._wire import Message
+
+PROTOCOL_MAJOR = 1  # of plugin/proto/specalign.proto
+
+_OPTIONS = [
+    ("grpc.default_authority", "localhost"),  # else the percent-encoded socket path, which grpc-go refuses
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.use_local_subchannel_pool", 1),  # a new process never inherits the back-off of a dead one's address
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.enable_retries", 0),  # repeating a step is this package's business: it knows the sequence numbers
+]
+
+# What a call says when the other end is gone or has forgotten us (a daemon started anew at the same address).
+_LOST = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.NOT_FOUND,
+}
+
+M = TypeVar("M", bound=Message)
+
+
+class Lost(Exception):
+    """The sidecar went away during a call, or no longer knows the session."""
+
+
+class Connection:
+    """A channel to the sidecar's unix socket. Every method is a blocking call with a time-out in seconds."""
+
+    def __init__(self, address: str, client: str) -> None:
+        """Make the channel to `address` (a socket path); nothing is sent yet. `client` is a name for its log."""
+        self.address = address
+        self._client = client
+        self._channel = grpc.insecure_channel("unix:" + address, options=_OPTIONS)
+        self._calls: dict[str, Callable[..., Any]] = {}
+        self._stdio: Any = None
+        self.hello = pb.HelloReply()
+
+    def call(self, method: str, request: Message, reply: type[M], timeout: float | None) -> M:
+        """Call `/service/method`. Raises `Lost`, or the error that the status stands for."""
+        stub = self._calls.get(method)
+        if stub is None:
+            # Without serialisers a message that cannot be read is our error, not gRPC's.
+            stub = self._calls[method] = self._channel.unary_unary(method)
+        try:
+            data = stub(request.encode(), timeout=timeout)
+        except grpc.RpcError as e:
+            raise _meaning(e, method, timeout) from None
+        except ValueError as e:  # "Cannot invoke RPC on closed channel!"
+            raise Lost(str(e)) from None
+        return reply.decode(data)
+
+    def greet(self, timeout: float) -> None:
+        """Check that a specalign sidecar of our protocol version answers; its reply is `hello` from then on."""
+        request = pb.HelloRequest(PROTOCOL_MAJOR, self._client)
+        try:
+            self.hello = self.call("/specalign.v1.Sidecar/Hello", request, pb.HelloReply, timeout)
+        except SidecarError as e:
+            raise ProtocolError(f"specalign: what answers at {self.address} is not a specalign sidecar: {e}") from None
+        if self.hello.protocol_major != PROTOCOL_MAJOR:
+            raise ProtocolError(
+                f"specalign: this is {self._client} with protocol version {PROTOCOL_MAJOR}, the sidecar is "
+                f"specalign {self.hello.version} with protocol version {self.hello.protocol_major}; "
+                "install the same release of both"
+            )
+
+    def check_health(self, timeout: float) -> None:
+        """Ask go-plugin's health service. Raises `Lost` or `ProtocolError`."""
+        reply = self.call(
+            "/grpc.health.v1.Health/Check", pb.HealthCheckRequest("plugin"), pb.HealthCheckResponse, timeout
+        )
+        if reply.status != 1:
+            raise ProtocolError(f"specalign: the sidecar's health is {reply.status}, expected 1 (serving)")
+
+    def drain_stdio(self, sink: Callable[[bytes], None]) -> None:
+        """Consume go-plugin's stdio stream for ever, in a thread: unread, it stops the sidecar after 64 KiB."""
+        self._stdio = stream = self._channel.unary_stream("/plugin.GRPCStdio/StreamStdio")(b"")
+
+        def run() -> None:
+            try:
+                for data in stream:
+                    sink(pb.StdioData.decode(data).data)
+            except (grpc.RpcError, ProtocolError):
+                return  # the connection ended
+
+        threading.Thread(target=run, name="specalign-stdio", daemon=True).start()
+
+    def open_session(self, request: pb.OpenSessionRequest, timeout: float) -> pb.OpenSessionReply:
+        """Open a session over an arena."""
+        return self.call("/specalign.v1.Sidecar/OpenSession", request, pb.OpenSessionReply, timeout)
+
+    def step(self, request: pb.StepRequest, timeout: float) -> pb.StepReply:
+        """Compute one step. A reply to another step than the one asked for raises `ProtocolError`."""
+        reply = self.call("/specalign.v1.Sidecar/Step", request, pb.StepReply, timeout)
+        if reply.seq != request.seq:
+            raise ProtocolError(f"specalign: asked for step {request.seq}, the sidecar answered step {reply.seq}")
+        return reply
+
+    def close_session(self, session: str, timeout: float) -> None:
+        """Close a session; that it, or the sidecar, is gone already is fine."""
+        try:
+            self.call("/specalign.v1.Sidecar/CloseSession", pb.CloseSessionRequest(session), pb.Empty, timeout)
+        except (Lost, Error):
+            return
+
+    def status(self, timeout: float) -> pb.StatusReply:
+        """Ask what runs there."""
+        return self.call("/specalign.v1.Sidecar/Status", pb.Empty(), pb.StatusReply, timeout)
+
+    def shutdown(self, timeout: float) -> None:
+        """Ask a launched sidecar to end. It never answers properly: the socket closes under the reply."""
+        try:
+            self.call("/plugin.GRPCController/Shutdown", pb.Empty(), pb.Empty, timeout)
+        except (Lost, Error):
+            return
+
+    def close(self) -> None:
+        """Close the channel; calls under way end as `Lost`."""
+        if self._stdio is not None:
+            self._stdio.cancel()
+        self._channel.close()
+
+
+def _meaning(e: grpc.RpcError, method: str, timeout: float | None) -> Exception:
+    code, details = e.code(), e.details() or ""
+    name = method.rsplit("/", 1)[1]
+    if code in _LOST:
+        return Lost(f"{name}: {details}")
+    if code == grpc.StatusCode.INVALID_ARGUMENT:
+        return InputError(details)
+    if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return StepTimeoutError(f"specalign: {name} took longer than its time-out of {timeout:g} s")
+    if code == grpc.StatusCode.FAILED_PRECONDITION:
+        return ProtocolError(details)
+    return SidecarError(f"specalign: {name} failed in the sidecar: {details} ({code.name})")

@@ -1,0 +1,412 @@
+"""A session: one stream of steps with the same settings."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import os
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import _fork
+from ._arena import Arena, Layout, Shape
+from ._arrays import Rows, check_out, gradient
+from ._connection import PROTOCOL_MAJOR, Connection, Lost
+from ._errors import ClosedError, Error, InputError, SidecarError
+from ._messages import OpenSessionRequest, Region, StepRequest
+from ._result import Result
+
+if TYPE_CHECKING:
+    from ._sidecar import Sidecar, _Host
+
+_log = logging.getLogger("specalign")
+_BACKOFF, _MAX_BACKOFF = 0.1, 2.0  # seconds before the second, third, ... restart
+_CLOSE_TIMEOUT = 5.0  # for the step under way
+_CALL_TIMEOUT = 1.0  # for CloseSession
+_IDLE = 5.0  # after which the thread of `submit` ends
+_FIRST_SHAPE = Shape(0, 0, 0, 0, 0)  # type: ignore[arg-type]  # opens a session before its first batch is known
+
+
+@dataclass(slots=True)
+class _Job:
+    """A step on its way."""
+
+    student: Rows
+    reference: Rows
+    want_gradient: bool
+    out: Any
+    timeout: float
+    future: Future[Result]
+    loaded: Layout | None = None  # where its rows lie in the arena, once they do
+
+
+class _StepFuture(Future[Result]):
+    """A Future that raises in a forked child, where nobody would ever complete it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pid = os.getpid()
+
+    def result(self, timeout: float | None = None) -> Result:
+        """Wait for the step; see `concurrent.futures.Future.result`."""
+        _fork.check(self._pid, "step")
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait for the step; see `concurrent.futures.Future.exception`."""
+        _fork.check(self._pid, "step")
+        return super().exception(timeout)
+
+
+class Session:
+    """Steps with the same settings, and what is remembered between them: bandwidths, warm starts, the step count.
+
+    Made by `Sidecar.session`. The rows of a step lie in memory that the sidecar sees, too; that memory, with the
+    session's state in it, belongs to this process. So a sidecar that dies is replaced and the step repeated, with the
+    same bits as if nothing had happened. Threads may share a session: its steps run one after the other, in the order
+    of the calls.
+    """
+
+    def __init__(
+        self, sidecar: Sidecar, host: _Host, settings: dict[str, Any], timeout: float, max_restarts: int
+    ) -> None:
+        """Open a session; use `Sidecar.session`."""
+        self._closed = True
+        self._sidecar = sidecar  # keeps it alive
+        self._host = host
+        self._pid = os.getpid()
+        self._request = _to_json(settings)
+        self._timeout = timeout
+        self._max_restarts = max_restarts
+        self._cond = threading.Condition()
+        self._queue: deque[_Job] = deque()
+        self._busy = False  # the arena holds the rows of a step that is not done
+        self._worker: threading.Thread | None = None
+        # What follows belongs to whoever made _busy true.
+        self._seq = 0  # steps done
+        self._connection: Connection | None = None  # where the session is open, with the present arena
+        self._id = ""
+        self._settings: dict[str, Any] = {}
+        self._arena = _new_arena(_FIRST_SHAPE)
+        self._retry(lambda connection: None, timeout, "OpenSession")
+        self._closed = False
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings with the defaults filled in, as the sidecar understood them."""
+        return dict(self._settings)
+
+    @property
+    def steps(self) -> int:
+        """How many steps are done."""
+        return self._seq
+
+    def step(
+        self, student: Any, reference: Any, out: Any = None, *, grad: bool = True, timeout: float | None = None
+    ) -> Result:
+        """Compute the penalty of one minibatch and its gradient.
+
+        Args:
+            student: (n, d1) rows of the embedding that is trained; a NumPy array or a torch tensor on any device, of
+                float16, bfloat16, float32 or float64, of any strides.
+            reference: (n, d2) rows of the same samples in the other embedding; likewise.
+            out: (n, d1), any of the float types; the gradient is written there instead of into a new array of the
+                student's type. Small gradients underflow in float16: give a float32 `out` where that matters.
+            grad: False computes the value only.
+            timeout: seconds; None for the sidecar's.
+
+        Raises:
+            InputError: shapes, types or values that cannot be; the message names the row.
+            StepTimeoutError: it took too long. The step counts as never taken.
+            SidecarError: the sidecar failed, or died and could not be replaced.
+        """
+        job = self._job(student, reference, out, grad, timeout)
+        with self._cond:
+            self._check_open()
+            inline = not self._busy and not self._queue
+            if inline:
+                self._busy = True
+            else:
+                self._enqueue(job)
+        if not inline:
+            return job.future.result()
+        try:
+            return self._run(job)
+        finally:
+            self._release()
+
+    def submit(
+        self, student: Any, reference: Any, out: Any = None, *, grad: bool = True, timeout: float | None = None
+    ) -> Future[Result]:
+        """Start a step and return at once; it runs while the caller does something else.
+
+        The rows are copied before `submit` returns: the caller may overwrite them. `out` is written later, before the
+        future is done. Several steps may be on their way; they run in the order of the calls.
+
+        Args and errors as for `step`; errors of shape and type are raised here, the others by the future.
+        """
+        job = self._job(student, reference, out, grad, timeout)
+        with self._cond:
+            self._check_open()
+            mine = not self._busy and not self._queue
+            if mine:
+                self._busy = True
+        if not mine:  # the arena is in use: the rows wait in memory of their own
+            job.student, job.reference = job.student.copied(), job.reference.copied()
+            with self._cond:
+                self._check_open()
+                self._enqueue(job)
+            return job.future
+        try:
+            job.loaded = self._load(job)
+        except BaseException:
+            self._release()
+            raise
+        with self._cond:
+            self._queue.appendleft(job)
+            self._start_worker()
+            self._cond.notify_all()
+        return job.future
+
+    def close(self) -> None:
+        """Close the session: the step under way is waited for, those behind it are cancelled. Idempotent."""
+        if self._pid != os.getpid():
+            return
+        with self._cond:
+            if self._closed:
+                return
+            self._closed = True
+            waiting = [job for job in self._queue if job.loaded is None]
+            for job in waiting:
+                self._queue.remove(job)
+            self._cond.notify_all()
+        for job in waiting:
+            job.future.cancel()
+            job.future.set_running_or_notify_cancel()
+        with self._cond:
+            self._cond.wait_for(lambda: not self._busy, _CLOSE_TIMEOUT)
+        connection = self._connection
+        if connection is not None and connection is self._host.connection:
+            connection.close_session(self._id, _CALL_TIMEOUT)
+        self._arena.close()
+
+    def _job(self, student: Any, reference: Any, out: Any, grad: bool, timeout: float | None) -> _Job:
+        _fork.check(self._pid, "session")
+        rows1, rows2 = Rows.of(student, "student"), Rows.of(reference, "reference")
+        if rows1.rows != rows2.rows:
+            raise InputError(
+                f"specalign: student has {rows1.rows} rows, reference {rows2.rows}; both need the same samples"
+            )
+        check_out(out, rows1)
+        wait = self._timeout if timeout is None else timeout
+        if not wait > 0 or math.isinf(wait):
+            raise InputError(f"specalign: timeout is {wait}; give a positive number of seconds")
+        return _Job(rows1, rows2, grad, out, wait, _StepFuture())
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("specalign: the session is closed")
+
+    # The queue.
+
+    def _enqueue(self, job: _Job) -> None:
+        self._queue.append(job)
+        self._start_worker()
+        self._cond.notify_all()
+
+    def _start_worker(self) -> None:
+        if self._worker is None:
+            self._worker = threading.Thread(target=self._work, name="specalign-steps", daemon=True)
+            self._worker.start()
+
+    def _release(self) -> None:
+        with self._cond:
+            self._busy = False
+            self._cond.notify_all()
+
+    def _work(self) -> None:
+        """Run the queued jobs. A thread that waits for more keeps its session alive, so it does not wait for long."""
+        while True:
+            with self._cond:
+                idle = not self._cond.wait_for(
+                    lambda: self._queue and (self._queue[0].loaded is not None or not self._busy), _IDLE
+                )
+                if idle:
+                    if self._busy or self._queue:
+                        continue
+                    self._worker = None
+                    return
+                job = self._queue.popleft()
+                self._busy = True
+            try:
+                if job.future.set_running_or_notify_cancel():
+                    try:
+                        result = self._run(job)
+                    except BaseException as e:
+                        job.future.set_exception(e)
+                    else:
+                        job.future.set_result(result)
+            finally:
+                self._release()
+
+    # What follows runs with _busy, and so alone.
+
+    def _load(self, job: _Job) -> Layout:
+        """Put a job's rows into the arena, a larger one if need be."""
+        shape = Shape(job.student.rows, job.student.cols, job.reference.cols, job.student.dtype, job.reference.dtype)
+        needed = Layout.of(shape, _state_size(shape))
+        if needed.slot_size > self._arena.slot_size or needed.size > self._arena.size:
+            self._replace_arena(needed.size, needed.slot_size)
+        layout = Layout.of(shape, self._arena.slot_size)
+        if layout.size > self._arena.size:
+            self._replace_arena(layout.size, layout.slot_size)
+        job.student.load(self._arena, layout.student)
+        job.reference.load(self._arena, layout.reference)
+        return layout
+
+    def _replace_arena(self, size: int, slot_size: int) -> None:
+        """Move to another arena, state and all. The sidecar is told with the next step."""
+        old = self._arena
+        arena = Arena(max(size, old.size), max(slot_size, old.slot_size))
+        arena.take_state(old)
+        self._arena = arena
+        connection, self._connection = self._connection, None
+        if connection is not None and connection is self._host.connection:
+            connection.close_session(self._id, _CALL_TIMEOUT)
+        old.close()
+
+    def _run(self, job: _Job) -> Result:
+        layout = job.loaded or self._load(job)
+        student, reference = job.student, job.reference
+        request = StepRequest(
+            seq=self._seq + 1,
+            rows=student.rows,
+            student=Region(layout.student, student.cols, student.dtype),
+            reference=Region(layout.reference, reference.cols, reference.dtype),
+            gradient_offset=layout.gradient,
+            no_gradient=not job.want_gradient,
+        )
+
+        def step(connection: Connection) -> Any:
+            request.session = self._id
+            return connection.step(request, job.timeout)
+
+        try:
+            reply, restarts = self._retry(step, job.timeout, f"step {request.seq}")
+        except (InputError, SidecarError):
+            raise
+        except BaseException:
+            # A time-out or Ctrl-C: the sidecar may still be writing there. It keeps the old memory, we take new one.
+            self._connection = None
+            with contextlib.suppress(Error):
+                self._replace_arena(self._arena.size, self._arena.slot_size)
+            raise
+        self._seq = request.seq
+        grad = gradient(self._arena, layout.gradient, student, job.out) if job.want_gradient else None
+        return Result.of(reply, grad, restarts)
+
+    def _retry(self, call: Any, timeout: float, what: str) -> tuple[Any, int]:
+        """Run `call(connection)` with the session open there, replacing dead sidecars. Returns its value too."""
+        restarts = 0
+        while True:
+            connection: Connection | None = None
+            try:
+                connection = self._host.get()
+                if connection is not self._connection:
+                    self._open(connection, timeout)
+                return call(connection), restarts
+            except Lost as e:
+                assert connection is not None
+                self._connection = None
+                error = self._host.drop(connection, f"{what}: {e}")
+            except SidecarError as e:
+                if connection is not None:  # it lives, and says that it failed
+                    raise
+                error = e
+            if self._closed and self._seq > 0:
+                raise ClosedError("specalign: the session was closed during a step")
+            restarts += 1
+            if restarts > self._max_restarts:
+                raise error
+            _log.warning("%s; replacing it (%d of %d)", str(error).splitlines()[0], restarts, self._max_restarts)
+            if restarts > 1:
+                time.sleep(min(_BACKOFF * 2 ** (restarts - 2), _MAX_BACKOFF))
+
+    def _open(self, connection: Connection, timeout: float) -> None:
+        """Open the session, or go on with it, in the sidecar behind a connection."""
+        while self._host.orphans:
+            owner, orphan = self._host.orphans.popleft()
+            if owner is connection:
+                connection.close_session(orphan, _CALL_TIMEOUT)
+        arena = self._arena
+        reply = connection.open_session(
+            OpenSessionRequest(
+                protocol_major=PROTOCOL_MAJOR,
+                settings_json=self._request,
+                arena_fd=arena.fd,
+                arena_size=arena.size,
+                state_offset=0,
+                state_slot_size=arena.slot_size,
+                resume_seq=self._seq,
+            ),
+            timeout,
+        )
+        self._connection, self._id = connection, reply.session
+        try:
+            self._settings = json.loads(reply.settings_json)
+        except ValueError as e:
+            raise SidecarError(f"specalign: the sidecar's settings cannot be read: {e}") from None
+
+    def __del__(self) -> None:
+        """Leave word that the session can be closed: no calls from a destructor."""
+        if not getattr(self, "_closed", True) and self._connection is not None:
+            self._host.orphans.append((self._connection, self._id))
+
+    def __enter__(self) -> Session:
+        """Return the session."""
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Close it."""
+        self.close()
+
+    def __reduce__(self) -> Any:
+        """Refuse: a session cannot be pickled."""
+        raise _fork.not_picklable("session")
+
+    def __repr__(self) -> str:
+        """Show the settings that differ from nothing, and the steps done."""
+        state = "closed" if self._closed else f"{self._seq} steps"
+        return f"<specalign.Session {self._request}, {state}>"
+
+
+def _new_arena(shape: Shape) -> Arena:
+    slot = _state_size(shape)
+    return Arena(2 * slot, slot)
+
+
+def _state_size(shape: Shape) -> int:
+    """Return how many bytes the sidecar may need for a session's state with columns such as these."""
+    return 1 << 16
+
+
+def _to_json(settings: dict[str, Any]) -> str:
+    def plain(value: Any) -> Any:
+        if isinstance(value, (np.integer, np.floating, np.bool_)):
+            return value.item()
+        raise InputError(f"specalign: settings cannot hold a {type(value).__name__}: {value!r}")
+
+    try:
+        return json.dumps(settings, default=plain, allow_nan=False)
+    except ValueError as e:
+        if isinstance(e, InputError):
+            raise
+        raise InputError(f"specalign: settings: {e}") from None

@@ -1,0 +1,299 @@
+"""The sidecar as its user sees it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from . import _binary, _fork
+from ._connection import PROTOCOL_MAJOR, Connection, Lost
+from ._errors import ClosedError, Error, ProtocolError, SidecarError
+from ._messages import HelloReply, StatusReply
+from ._process import Process
+from ._session import Session
+from ._version import __version__
+
+_log = logging.getLogger("specalign")
+_CLIENT = f"python {__version__}"
+
+
+class _Host:
+    """The living end of a sidecar: a connection, and how to get another one when it is lost.
+
+    Threads share it. It is apart from `Sidecar` so that a sidecar that nobody holds any more can be ended.
+    """
+
+    def __init__(self, connect: Callable[[], tuple[Connection, Process | None]]) -> None:
+        self._connect = connect
+        self.lock = threading.Lock()
+        self.pid = os.getpid()
+        self.closed = False
+        self.connection: Connection | None = None
+        self.process: Process | None = None
+        self.orphans: deque[tuple[Connection, str]] = deque()  # sessions that nobody holds any more
+
+    def get(self) -> Connection:
+        """Return the connection, made anew if the last one was lost."""
+        with self.lock:
+            if self.closed:
+                raise ClosedError("specalign: the sidecar is closed")
+            if self.connection is None:
+                self.connection, self.process = self._connect()
+            return self.connection
+
+    def drop(self, lost: Connection, what: str) -> SidecarError:
+        """Forget a connection that was lost. Returns the error to raise if there is to be no other."""
+        with self.lock:
+            if self.connection is not lost:
+                return SidecarError(f"specalign: {what}")
+            self.connection, process, self.process = None, self.process, None
+            if process is None:
+                lost.close()
+                return SidecarError(f"specalign: the daemon at {lost.address} is gone: {what}")
+            error = process.died(f"specalign: the sidecar (pid {process.pid}) is gone: {what}")
+            process.stop()
+            return error
+
+    def close(self) -> None:
+        """End it all; only in the process that made it."""
+        if self.pid != os.getpid():
+            return
+        with self.lock:
+            self.closed = True
+            connection, self.connection = self.connection, None
+            process, self.process = self.process, None
+        if process is not None:
+            process.stop()
+        elif connection is not None:
+            connection.close()
+
+    def forget_in_child(self) -> None:
+        """Let go of what belongs to the parent, without closing it: its destructors must never run here."""
+        _fork.keep_for_ever(self.connection, self.process)
+        self.connection = self.process = None
+        self.lock = threading.Lock()
+
+
+class Sidecar:
+    """A sidecar: a process of its own that computes penalties and gradients.
+
+    ::
+
+        with specalign.Sidecar() as sidecar:
+            session = sidecar.session(objective="ky_fan", k=30)
+            result = session.step(student, reference)
+
+    It belongs to the process that made it. In a forked child, such as a DataLoader's worker, every use raises
+    `ProcessError`, and nothing that the child does touches the parent's. It cannot be pickled. It ends with `close`,
+    with the `with` block, when nobody holds it or its sessions any more, and with the process, however that ends.
+    Threads may share it.
+    """
+
+    def __init__(
+        self,
+        device: str = "auto",
+        threads: int | None = None,
+        *,
+        binary: str | os.PathLike[str] | None = None,
+        log: str | os.PathLike[str] | TextIO | None = None,
+        timeout: float = 120.0,
+        launch_timeout: float = 30.0,
+        max_restarts: int = 5,
+    ) -> None:
+        """Launch a sidecar and wait until it answers.
+
+        Args:
+            device: `auto`, `cpu`, `cuda` or `cuda:N`; the default of its sessions.
+            threads: threads of the engine; None leaves the choice to it. The default of its sessions.
+            binary: the program; by default `$SPECALIGN_BINARY`, the one in this package, or the one on `PATH`.
+            log: a file to append the sidecar's log to, or an open text stream; by default its lines go to Python's
+                logger `specalign.sidecar`.
+            timeout: seconds that a step may take, unless `step` says otherwise.
+            launch_timeout: seconds that the start may take.
+            max_restarts: how often in a row a dead sidecar is replaced before `SidecarError` is raised.
+
+        Raises:
+            SidecarError: the program is missing, or ended before it was ready.
+            ProtocolError: the program is of another protocol version, or no sidecar.
+        """
+        sink = _sink(log)
+
+        def launch() -> tuple[Connection, Process | None]:
+            process = Process(_binary.find(binary), ["serve"], _CLIENT, sink, launch_timeout)
+            assert process.connection is not None
+            return process.connection, process
+
+        defaults = {"device": device} if threads is None else {"device": device, "threads": threads}
+        self._start(launch, defaults, timeout, max_restarts)
+
+    @classmethod
+    def attach(
+        cls,
+        file: str | os.PathLike[str],
+        *,
+        timeout: float = 120.0,
+        connect_timeout: float = 10.0,
+        max_restarts: int = 5,
+    ) -> Sidecar:
+        """Join the daemon that `specalign serve --daemon --attach FILE` left the attach file of.
+
+        `close` leaves the daemon running. If it dies and another one writes the same file, steps go on there.
+
+        Raises:
+            SidecarError: the file is not there or cannot be read, or the daemon does not answer.
+            ProtocolError: the daemon is of another protocol version.
+        """
+        path = os.path.abspath(file)
+
+        def join() -> tuple[Connection, Process | None]:
+            connection = Connection(_read_attach_file(path), _CLIENT)
+            try:
+                connection.greet(connect_timeout)
+            except Lost as e:
+                connection.close()
+                raise SidecarError(f"specalign: no daemon answers at {connection.address} ({path}): {e}") from None
+            except Error:
+                connection.close()
+                raise
+            return connection, None
+
+        self = cls.__new__(cls)
+        self._start(join, {}, timeout, max_restarts)
+        return self
+
+    def _start(
+        self,
+        connect: Callable[[], tuple[Connection, Process | None]],
+        defaults: dict[str, Any],
+        timeout: float,
+        max_restarts: int,
+    ) -> None:
+        self._timeout = timeout
+        self._max_restarts = max_restarts
+        self._defaults = defaults
+        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+        self._host = _Host(connect)
+        self._hello = self._host.get().hello
+        # Runs when nobody holds the sidecar any more, and at the end of the interpreter.
+        self._finalizer = weakref.finalize(self, self._host.close)
+        _fork.register(self._host)
+
+    def _check_process(self) -> None:
+        _fork.check(self._host.pid, "sidecar")
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._host.closed
+
+    @property
+    def hello(self) -> HelloReply:
+        """Who answers: `pid`, `version`, `device`, `device_note`, `isa`, `threads`, protocol version."""
+        self._check_process()
+        connection = self._host.connection
+        if connection is not None:
+            self._hello = connection.hello
+        return self._hello
+
+    @property
+    def pid(self) -> int:
+        """The process number of the sidecar; another one after a restart."""
+        return self.hello.pid
+
+    def status(self, timeout: float = 10.0) -> StatusReply:
+        """Ask what runs there: sessions, steps, failed steps, seconds, and `hello`. Raises `SidecarError`."""
+        self._check_process()
+        connection = self._host.get()
+        try:
+            return connection.status(timeout)
+        except Lost as e:
+            raise self._host.drop(connection, str(e)) from None
+
+    def session(self, **settings: Any) -> Session:
+        """Open a session: settings, and what the sidecar remembers from step to step.
+
+        Args:
+            **settings: `kernel`, `sigma`, `objective`, `k`, `p`, `temperature`, `terms` (a list of dictionaries),
+                `solver`, `tolerance`, `center`, `eta` and the others of the documentation; None means the default.
+
+        Raises:
+            InputError: a setting that does not exist, or has a value that cannot be.
+        """
+        self._check_process()
+        given = {k: v for k, v in settings.items() if v is not None}
+        session = Session(self, self._host, {**self._defaults, **given}, self._timeout, self._max_restarts)
+        self._sessions.add(session)
+        return session
+
+    def close(self) -> None:
+        """Close the sessions and end a launched sidecar. A second call does nothing, nor does one in a fork."""
+        if self._host.pid == os.getpid() and not self._host.closed:
+            for session in list(self._sessions):
+                session.close()
+        self._finalizer()
+
+    def __enter__(self) -> Sidecar:
+        """Return the sidecar."""
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Close it."""
+        self.close()
+
+    def __reduce__(self) -> Any:
+        """Refuse: a process cannot be pickled."""
+        raise _fork.not_picklable("sidecar")
+
+    def __repr__(self) -> str:
+        """Show what runs where."""
+        if self._host.closed:
+            return "<specalign.Sidecar, closed>"
+        h = self._hello
+        return f"<specalign.Sidecar {h.version}, pid {h.pid}, {h.device} ({h.isa})>"
+
+
+def _sink(log: str | os.PathLike[str] | TextIO | None) -> Callable[[str], None] | None:
+    if log is None:
+        return None
+    if isinstance(log, (str, os.PathLike)):
+        # Opened for every line, so that nothing is left open and the file can be rotated; logs are sparse.
+        path = os.path.abspath(log)
+        with open(path, "a"):
+            pass
+
+        def append(line: str) -> None:
+            with open(path, "a") as f:
+                f.write(line + "\n")
+
+        return append
+    stream = log
+
+    def write(line: str) -> None:
+        stream.write(line + "\n")
+        stream.flush()
+
+    return write
+
+
+def _read_attach_file(path: str) -> str:
+    """Return the socket's path out of a daemon's attach file."""
+    try:
+        with open(path, encoding="utf-8") as f:
+            content = json.load(f)
+        socket, major = content["socket"], content["protocol_major"]
+    except OSError as e:
+        raise SidecarError(f"specalign: the attach file {path} cannot be read: {e.strerror}") from None
+    except (ValueError, KeyError, TypeError) as e:
+        raise SidecarError(f"specalign: {path} is no attach file of a sidecar: {e!r}") from None
+    if major != PROTOCOL_MAJOR:
+        raise ProtocolError(
+            f"specalign: the daemon of {path} speaks protocol version {major}, this package version {PROTOCOL_MAJOR}; "
+            "install the same release of both"
+        )
+    return str(socket)

@@ -1,0 +1,273 @@
+"""A proto3 codec for the handful of messages of `specalign.v1` and of go-plugin.
+
+Four scalar encodings and one level of nesting do not justify a run-time dependency whose major version must agree
+with every other package of a training environment. Field numbers and types are those of
+plugin/proto/specalign.proto; the tests compare this file with Google's implementation message by message.
+
+As the specification demands: unknown fields are skipped, the last value of a repeated scalar wins, repeated embedded
+messages merge, packed and unpacked lists are both read, a field whose wire type is not the declared one counts as
+unknown. Malformed input raises `WireError`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from enum import IntEnum
+from functools import cache
+from typing import Any, NamedTuple, TypeVar
+
+from ._errors import WireError
+
+M = TypeVar("M", bound="Message")
+
+_VARINT, _I64, _LEN, _SGROUP, _EGROUP, _I32 = range(6)  # wire types
+_MAX_DEPTH = 100  # of nested groups and messages, as in other implementations
+_U64 = (1 << 64) - 1
+
+
+class Kind(IntEnum):
+    """How a field's value is encoded."""
+
+    UINT32 = 0
+    UINT64 = 1
+    INT32 = 2
+    INT64 = 3
+    BOOL = 4
+    DOUBLE = 5
+    STRING = 6
+    BYTES = 7
+    DOUBLES = 8  # repeated double, packed
+    STRINGS = 9  # repeated string
+    MESSAGE = 10
+
+
+_INTEGERS = {  # kind: smallest, largest
+    Kind.UINT32: (0, (1 << 32) - 1),
+    Kind.UINT64: (0, _U64),
+    Kind.INT32: (-(1 << 31), (1 << 31) - 1),
+    Kind.INT64: (-(1 << 63), (1 << 63) - 1),
+}
+
+
+_DEFAULTS = {Kind.BOOL: False, Kind.DOUBLE: 0.0, Kind.STRING: "", Kind.BYTES: b"", Kind.MESSAGE: None}
+
+
+class Field(NamedTuple):
+    """A field of a message: its Python name, its encoding and, for `Kind.MESSAGE`, its type."""
+
+    name: str
+    kind: Kind
+    message: type[Message] | None = None
+
+
+def wire(number: int, kind: Kind, message: type[Message] | None = None) -> Any:
+    """Declare a field of a message: its number, its encoding and, for `Kind.MESSAGE`, its type.
+
+    The value is a dataclass field whose default is the one of proto3.
+    """
+    spec = {"number": number, "kind": kind, "message": message}
+    if kind in (Kind.DOUBLES, Kind.STRINGS):
+        return dataclasses.field(default_factory=list, metadata=spec)
+    return dataclasses.field(default=_DEFAULTS.get(kind, 0), metadata=spec)
+
+
+@cache
+def _layout(cls: type[Message]) -> dict[int, Field]:
+    """Return the fields of a message by number, in the order of declaration."""
+    return {
+        f.metadata["number"]: Field(f.name, f.metadata["kind"], f.metadata["message"])
+        for f in dataclasses.fields(cls)  # type: ignore[arg-type]
+    }
+
+
+class Message:
+    """Base class of the messages; a subclass is a dataclass whose fields are declared with `wire`."""
+
+    __slots__ = ()
+
+    def encode(self) -> bytes:
+        """Return the message's bytes. A value outside its field's range raises `WireError`."""
+        out = bytearray()
+        for number, spec in _layout(type(self)).items():
+            value = getattr(self, spec.name)
+            try:
+                _encode_field(out, number, spec, value)
+            except (TypeError, ValueError, AttributeError, struct.error) as e:
+                raise WireError(f"{type(self).__name__}.{spec.name} cannot hold {value!r}: {e}") from None
+        return bytes(out)
+
+    @classmethod
+    def decode(cls: type[M], data: bytes) -> M:
+        """Read a message. Malformed bytes raise `WireError`."""
+        message = cls()
+        message._merge(memoryview(data), 0)
+        return message
+
+    def _merge(self, data: memoryview, depth: int) -> None:
+        if depth > _MAX_DEPTH:
+            raise WireError("messages are nested too deeply")
+        name, layout = type(self).__name__, _layout(type(self))
+        pos, end = 0, len(data)
+        while pos < end:
+            tag, pos = _read_varint(data, pos, name)
+            number, wire = tag >> 3, tag & 7
+            if not 0 < number < 1 << 29:
+                raise WireError(f"{name}: field number {number} is not allowed")
+            spec = layout.get(number)
+            value: Any
+            if wire == _VARINT:
+                value, pos = _read_varint(data, pos, name)
+                if spec is not None and spec.kind <= Kind.BOOL:
+                    setattr(self, spec.name, _integer(spec.kind, value))
+            elif wire == _I64:
+                value, pos = _take(data, pos, 8, name)
+                if spec is not None and spec.kind == Kind.DOUBLE:
+                    setattr(self, spec.name, struct.unpack("<d", value)[0])
+                elif spec is not None and spec.kind == Kind.DOUBLES:
+                    getattr(self, spec.name).append(struct.unpack("<d", value)[0])
+            elif wire == _LEN:
+                size, pos = _read_varint(data, pos, name)
+                value, pos = _take(data, pos, size, name)
+                if spec is not None:
+                    self._set_bytes(spec, value, depth)
+            elif wire == _I32:
+                _, pos = _take(data, pos, 4, name)
+            elif wire == _SGROUP:
+                pos = _skip_group(data, pos, number, depth + 1, name)
+            else:
+                raise WireError(f"{name}: wire type {wire} at byte {pos} is not allowed here")
+
+    def _set_bytes(self, spec: Field, value: memoryview, depth: int) -> None:
+        if spec.kind == Kind.STRING:
+            setattr(self, spec.name, _text(value, type(self).__name__, spec.name))
+        elif spec.kind == Kind.BYTES:
+            setattr(self, spec.name, bytes(value))
+        elif spec.kind == Kind.STRINGS:
+            getattr(self, spec.name).append(_text(value, type(self).__name__, spec.name))
+        elif spec.kind == Kind.DOUBLES:
+            if len(value) % 8:
+                raise WireError(f"{type(self).__name__}.{spec.name}: {len(value)} bytes are no whole number of doubles")
+            getattr(self, spec.name).extend(struct.unpack(f"<{len(value) // 8}d", value))
+        elif spec.kind == Kind.MESSAGE and spec.message is not None:
+            inner = getattr(self, spec.name)
+            if inner is None:
+                inner = spec.message()
+                setattr(self, spec.name, inner)
+            inner._merge(value, depth + 1)
+
+
+def _encode_field(out: bytearray, number: int, spec: Field, value: Any) -> None:
+    kind = spec.kind
+    if kind in _INTEGERS:
+        low, high = _INTEGERS[kind]
+        if not low <= value <= high:
+            raise ValueError(f"out of range {low} to {high}")
+        if value:
+            _write_varint(out, number << 3 | _VARINT)
+            _write_varint(out, int(value) & _U64)
+    elif kind == Kind.BOOL:
+        if value:
+            _write_varint(out, number << 3 | _VARINT)
+            out.append(1)
+    elif kind == Kind.DOUBLE:
+        packed = struct.pack("<d", value)
+        if packed != bytes(8):  # the default is +0 only: -0 travels
+            _write_varint(out, number << 3 | _I64)
+            out += packed
+    elif kind == Kind.DOUBLES:
+        if value:
+            _write_bytes(out, number, struct.pack(f"<{len(value)}d", *value))
+    elif kind == Kind.STRINGS:
+        for text in value:
+            _write_bytes(out, number, text.encode())
+    elif kind == Kind.MESSAGE:
+        if value is not None:
+            _write_bytes(out, number, value.encode())
+    elif value:
+        _write_bytes(out, number, value.encode() if kind == Kind.STRING else value)
+
+
+def _write_varint(out: bytearray, value: int) -> None:
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+
+
+def _write_bytes(out: bytearray, number: int, value: bytes) -> None:
+    _write_varint(out, number << 3 | _LEN)
+    _write_varint(out, len(value))
+    out += value
+
+
+def _read_varint(data: memoryview, pos: int, name: str) -> tuple[int, int]:
+    value, shift = 0, 0
+    while pos < len(data):
+        byte = data[pos]
+        pos += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            if value > _U64:
+                break
+            return value, pos
+        shift += 7
+        if shift > 63:
+            break
+    else:
+        raise WireError(f"{name}: ends inside a number")
+    raise WireError(f"{name}: the number before byte {pos} has more than 64 bits")
+
+
+def _take(data: memoryview, pos: int, size: int, name: str) -> tuple[memoryview, int]:
+    if size > len(data) - pos:
+        raise WireError(f"{name}: a field at byte {pos} wants {size} bytes, {len(data) - pos} are left")
+    return data[pos : pos + size], pos + size
+
+
+def _skip_group(data: memoryview, pos: int, number: int, depth: int, name: str) -> int:
+    if depth > _MAX_DEPTH:
+        raise WireError(f"{name}: groups are nested too deeply")
+    while pos < len(data):
+        tag, pos = _read_varint(data, pos, name)
+        inner, wire = tag >> 3, tag & 7
+        if not 0 < inner < 1 << 29:
+            raise WireError(f"{name}: field number {inner} is not allowed")
+        if wire == _EGROUP:
+            if inner != number:
+                raise WireError(f"{name}: group {number} is closed as {inner}")
+            return pos
+        if wire == _VARINT:
+            _, pos = _read_varint(data, pos, name)
+        elif wire == _I64:
+            _, pos = _take(data, pos, 8, name)
+        elif wire == _LEN:
+            size, pos = _read_varint(data, pos, name)
+            _, pos = _take(data, pos, size, name)
+        elif wire == _I32:
+            _, pos = _take(data, pos, 4, name)
+        elif wire == _SGROUP:
+            pos = _skip_group(data, pos, inner, depth + 1, name)
+        else:
+            raise WireError(f"{name}: wire type {wire} is not allowed")
+    raise WireError(f"{name}: ends inside a group")
+
+
+def _integer(kind: Kind, value: int) -> int | bool:
+    if kind == Kind.BOOL:
+        return value != 0
+    if kind == Kind.UINT32:
+        return value & 0xFFFFFFFF
+    if kind == Kind.INT32:
+        value &= 0xFFFFFFFF
+        return value - (1 << 32) if value >> 31 else value
+    if kind == Kind.INT64:
+        return value - (1 << 64) if value >> 63 else value
+    return value
+
+
+def _text(value: memoryview, message: str, name: str) -> str:
+    try:
+        return str(value, "utf-8")
+    except UnicodeDecodeError:
+        raise WireError(f"{message}.{name} is not UTF-8") from None
