@@ -31,7 +31,7 @@ if sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"):
 
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "1")  # read when grpc is loaded: forked workers must not harm it
 
-from ._errors import (  # noqa: E402
+from ._errors import (
     ClosedError,
     Error,
     InputError,
@@ -40,10 +40,10 @@ from ._errors import (  # noqa: E402
     SidecarError,
     StepTimeoutError,
 )
-from ._result import Result  # noqa: E402
-from ._session import Session  # noqa: E402
-from ._shared import penalty  # noqa: E402
-from ._sidecar import Sidecar  # noqa: E402
+from ._result import Result
+from ._session import Session
+from ._shared import penalty
+from ._sidecar import Sidecar
 
 if TYPE_CHECKING:
     from . import openclip, torch

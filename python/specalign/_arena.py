@@ -14,6 +14,7 @@ import fcntl
 import mmap
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -82,7 +83,7 @@ class Arena:
             ) from e
         self.memory = np.frombuffer(memory, dtype=np.uint8)
 
-    def view(self, offset: int, rows: int, cols: int, dtype: np.dtype[np.generic]) -> np.ndarray:
+    def view(self, offset: int, rows: int, cols: int, dtype: np.dtype[Any]) -> np.ndarray:
         """Return (rows, cols) elements at a byte offset as an array; writing to it writes the arena."""
         return self.memory[offset : offset + rows * cols * dtype.itemsize].view(dtype).reshape(rows, cols)
 

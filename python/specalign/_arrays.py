@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,16 +13,13 @@ from ._arena import Arena
 from ._errors import InputError
 from ._messages import DType
 
-if TYPE_CHECKING:
-    import torch
-
 _TYPES = {
     "float32": DType.FLOAT32,
     "float16": DType.FLOAT16,
     "bfloat16": DType.BFLOAT16,
     "float64": DType.FLOAT64,
 }
-_STORAGE = {  # NumPy has no bfloat16 of its own: its bits travel as integers
+_STORAGE: dict[DType, np.dtype[Any]] = {  # NumPy has no bfloat16 of its own: its bits travel as integers
     DType.FLOAT32: np.dtype(np.float32),
     DType.FLOAT16: np.dtype(np.float16),
     DType.BFLOAT16: np.dtype(np.uint16),
@@ -91,10 +88,9 @@ class Rows:
         _as_tensor(target, self.source.dtype).copy_(self.source)
 
 
-def _as_tensor(memory: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
-    torch = sys.modules["torch"]
-    plain: torch.Tensor = torch.from_numpy(memory.view(np.int16) if memory.dtype == np.uint16 else memory)
-    return plain.view(dtype)
+def _as_tensor(memory: np.ndarray, dtype: Any) -> Any:
+    plain = memory.view(np.int16) if memory.dtype == np.uint16 else memory
+    return sys.modules["torch"].from_numpy(plain).view(dtype)
 
 
 def check_out(out: Any, student: Rows) -> None:

@@ -33,7 +33,7 @@ _LOST = {
 M = TypeVar("M", bound=Message)
 
 
-class Lost(Exception):
+class Lost(Exception):  # noqa: N818 (it is caught, never shown)
     """The sidecar went away during a call, or no longer knows the session."""
 
 

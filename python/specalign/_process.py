@@ -149,7 +149,8 @@ class Process:
     def _handshake(self, deadline: float) -> tuple[str, bytes]:
         """Read go-plugin's first line, draining stderr meanwhile. Returns it and what came behind it."""
         child, data = self._child, b""
-        assert child.stdout is not None and child.stderr is not None
+        assert child.stdout is not None
+        assert child.stderr is not None
         out, err = child.stdout.fileno(), child.stderr.fileno()
         poll = select.poll()
         poll.register(out, select.POLLIN)
@@ -175,7 +176,8 @@ class Process:
 
     def _run_drain(self, rest: bytes) -> None:
         child = self._child
-        assert child.stdout is not None and child.stderr is not None
+        assert child.stdout is not None
+        assert child.stderr is not None
         self._lines.feed(rest)
         with selectors.DefaultSelector() as selector:
             selector.register(child.stdout, selectors.EVENT_READ)

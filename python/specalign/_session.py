@@ -96,7 +96,7 @@ class Session:
         self._id = ""
         self._settings: dict[str, Any] = {}
         self._arena = _new_arena(_FIRST_SHAPE)
-        self._retry(lambda connection: None, timeout, "OpenSession")
+        self._retry(lambda _: None, timeout, "OpenSession")
         self._closed = False
 
     @property

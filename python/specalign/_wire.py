@@ -73,11 +73,10 @@ def wire(number: int, kind: Kind, message: type[Message] | None = None) -> Any:
 
 
 @cache
-def _layout(cls: type[Message]) -> dict[int, Field]:
+def _layout(cls: Any) -> dict[int, Field]:
     """Return the fields of a message by number, in the order of declaration."""
     return {
-        f.metadata["number"]: Field(f.name, f.metadata["kind"], f.metadata["message"])
-        for f in dataclasses.fields(cls)  # type: ignore[arg-type]
+        f.metadata["number"]: Field(f.name, f.metadata["kind"], f.metadata["message"]) for f in dataclasses.fields(cls)
     }
 
 
@@ -89,7 +88,7 @@ class Message:
     def encode(self) -> bytes:
         """Return the message's bytes. A value outside its field's range raises `WireError`."""
         out = bytearray()
-        for number, spec in _layout(type(self)).items():
+        for number, spec in _layout(self.__class__).items():
             value = getattr(self, spec.name)
             try:
                 _encode_field(out, number, spec, value)
@@ -107,7 +106,7 @@ class Message:
     def _merge(self, data: memoryview, depth: int) -> None:
         if depth > _MAX_DEPTH:
             raise WireError("messages are nested too deeply")
-        name, layout = type(self).__name__, _layout(type(self))
+        name, layout = type(self).__name__, _layout(self.__class__)
         pos, end = 0, len(data)
         while pos < end:
             tag, pos = _read_varint(data, pos, name)
@@ -208,15 +207,13 @@ def _read_varint(data: memoryview, pos: int, name: str) -> tuple[int, int]:
         pos += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            if value > _U64:
-                break
-            return value, pos
+            return value & _U64, pos  # as others do, a tenth byte's surplus bits are dropped
         shift += 7
         if shift > 63:
             break
     else:
         raise WireError(f"{name}: ends inside a number")
-    raise WireError(f"{name}: the number before byte {pos} has more than 64 bits")
+    raise WireError(f"{name}: the number before byte {pos} does not end")
 
 
 def _take(data: memoryview, pos: int, size: int, name: str) -> tuple[memoryview, int]:
