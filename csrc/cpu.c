@@ -1,0 +1,36 @@
+//go:build cgo && linux && (amd64 || arm64)
+
+// cpu.c: which instruction-set levels this CPU and its operating system have.
+#include <pthread.h>
+#include <stddef.h>
+
+#include "internal.h"
+
+static const sa_kernels *levels[4];
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+static void detect(void) {
+  unsigned a, b, c, d, n = 0;
+  unsigned leaf7 = 0, leaf1 = 0, xcr0 = 0;
+  if (__get_cpuid(1, &a, &b, &c, &d)) leaf1 = c;
+  if (leaf1 & bit_OSXSAVE) __asm__ volatile("xgetbv" : "=a"(xcr0), "=d"(d) : "c"(0));
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d)) leaf7 = b;
+  const unsigned need1 = bit_FMA | bit_F16C | bit_AVX;
+  const unsigned need512 = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
+  // The operating system must save the registers too: xmm and ymm, then the three parts of zmm and the masks.
+  bool avx2 = (leaf1 & need1) == need1 && (leaf7 & bit_AVX2) && (xcr0 & 0x06) == 0x06;
+  if (avx2 && (leaf7 & need512) == need512 && (xcr0 & 0xe6) == 0xe6) levels[n++] = &sa_kernels_avx512;
+  if (avx2) levels[n++] = &sa_kernels_avx2;
+  levels[n] = &sa_kernels_portable;
+}
+#else
+static void detect(void) { levels[0] = &sa_kernels_portable; }
+#endif
+
+const sa_kernels *const *sa_levels_here(void) {
+  pthread_once(&once, detect);
+  return levels;
+}

@@ -1,0 +1,33 @@
+// Package csrc runs the operations of package align on the CPU, by kernels written in C.
+//
+// The C files lie in this folder, because cgo compiles no others. specalign.h is the interface: every operation of
+// align.Backend, one to one. An instruction-set level (portable, avx2, avx512) is the template level.h compiled over
+// that level's vector primitives; Open takes the best that the CPU has, or the one it is told to.
+//
+//	specalign.h        the interface
+//	context.c          contexts, memory, scratch, errors
+//	cpu.c              which levels this CPU has
+//	pool.c             the parked thread pool
+//	gemm.c             the one blocking scheme for products of matrices
+//	difference.c       kernel matrices, their difference, the gradient through exact kernels
+//	dense.c            the other products of matrices; Fourier features
+//	matvec.c           products with a few vectors; orthogonalisation
+//	rows.c             what goes row by row
+//	level*.h level_*.c kernels, and the levels
+//
+// # Memory
+//
+// Alloc gives memory of the C heap. Wrap views host memory, of Go or of a mapping, as it is: pointers go to C as
+// arguments of one call each, which keeps Go memory in place meanwhile, and C remembers none of them.
+//
+// # Determinism
+//
+// Work is split into fixed blocks and reduced in a fixed order, so the number of threads does not change a bit of any
+// result. Levels differ from each other in rounding.
+//
+// # Sanitizers
+//
+//	go test -race ./csrc
+//	go test -asan ./csrc
+//	CGO_CFLAGS="-O1 -g -fsanitize=undefined -fno-sanitize-recover=all" CGO_LDFLAGS="-fsanitize=undefined" go test ./csrc
+package csrc

@@ -1,0 +1,144 @@
+//go:build cgo && linux && (amd64 || arm64)
+
+#include "gemm.h"
+
+#include <string.h>
+
+sa_grid sa_grid_make(const sa_context *c, int64_t m, int64_t n, double work, bool lower) {
+  const sa_kernels *kn = c->kernels;
+  // About 160 x 192: 128 KiB of result and two operand panels of SA_KC fit in 1 MiB of L2.
+  int64_t ti = sa_max(1, 168 / kn->mr), tj = sa_max(1, 192 / kn->nr);
+  sa_grid g = {.m = m, .n = n, .lower = lower};
+  const int64_t threads = work < 2 * SA_GRAIN_NS ? 1 : c->threads;
+  for (;;) {
+    g.mc = ti * kn->mr, g.nc = tj * kn->nr;
+    g.count = 0;
+    for (int64_t i = 0; i < m; i += g.mc) g.count += sa_ceil(lower ? sa_min(n, i + g.mc) : n, g.nc);
+    // Smaller blocks where threads would run out of them.
+    if (g.count >= 4 * threads || threads == 1 || (ti <= 3 && tj <= 2)) break;
+    if (ti > 3) ti = (ti + 1) / 2;
+    if (tj > 2) tj = (tj + 1) / 2;
+  }
+  g.stride = g.nc;
+  return g;
+}
+
+sa_block sa_grid_block(const sa_grid *g, int64_t task) {
+  int64_t i = 0;
+  for (;; i += g->mc) {
+    const int64_t wide = sa_ceil(g->lower ? sa_min(g->n, i + g->mc) : g->n, g->nc);
+    if (task < wide) break;
+    task -= wide;
+  }
+  const int64_t j = task * g->nc;
+  return (sa_block){i, sa_min(g->mc, g->m - i), j, sa_min(g->nc, g->n - j)};
+}
+
+typedef struct pack_job {
+  const sa_kernels *kn;
+  sa_gemm *p;
+  const sa_operand *a, *b;
+  int64_t panels_a;
+} pack_job;
+
+// pack_panel packs vectors first .. first+width of an operand; those past the end are zero.
+static void pack_panel(const sa_kernels *kn, float *dst, const sa_operand *o, int64_t first, int64_t width, int64_t count,
+                       int64_t k) {
+  const int64_t valid = sa_min(width, count - first);
+  if (valid < width) memset(dst, 0, (size_t)(k * width) * sizeof(float));
+  if (!o->by_cols) {
+    kn->pack_rows(dst, width, sa_row(o->m[0], first), o->m[0].stride, valid, k, o->shift);
+    return;
+  }
+  const int64_t left = sa_max(0, sa_min(valid, o->m[0].cols - first));
+  const float *shift = o->shift ? o->shift + first : NULL;
+  if (left) kn->pack_cols(dst, width, o->m[0].data + first, o->m[0].stride, left, k, o->scale, shift);
+  if (left < valid)
+    kn->pack_cols(dst + left, width, o->m[1].data + (first + left - o->m[0].cols), o->m[1].stride, valid - left, k, o->scale,
+                  shift ? shift + left : NULL);
+}
+
+static void pack_task(void *arg, int64_t task, int worker) {
+  (void)worker;
+  const pack_job *j = arg;
+  const sa_gemm *p = j->p;
+  if (task < j->panels_a) {
+    const int64_t w = j->kn->mr;
+    pack_panel(j->kn, p->a + task * w * p->k, j->a, task * w, w, p->m, p->k);
+  } else {
+    const int64_t w = j->kn->nr, t = task - j->panels_a;
+    pack_panel(j->kn, p->b + t * w * p->k, j->b, t * w, w, p->n, p->k);
+  }
+}
+
+static int64_t operand_count(const sa_operand *o) {
+  return o->by_cols ? o->m[0].cols + (o->m[1].data ? o->m[1].cols : 0) : o->m[0].rows;
+}
+
+bool sa_pack(sa_context *c, sa_gemm *p, const sa_operand *a, const sa_operand *b, sa_tile_fn *tile) {
+  const sa_kernels *kn = c->kernels;
+  p->tile = tile;
+  p->m = operand_count(a);
+  p->n = operand_count(b);
+  p->k = a->by_cols ? a->m[0].rows : a->m[0].cols;
+  const int64_t pa = sa_ceil(p->m, kn->mr), pb = sa_ceil(p->n, kn->nr);
+  p->a = sa_take(c, pa * kn->mr * p->k);
+  p->b = sa_take(c, pb * kn->nr * p->k);
+  if (!p->a || !p->b) return false;
+  pack_job j = {kn, p, a, b, pa};
+  sa_run(c, (double)(p->m + p->n) * (double)p->k * 8 * SA_NS_PER_BYTE, pa + pb, pack_task, &j);
+  return true;
+}
+
+void sa_block_run(const sa_kernels *kn, const sa_gemm *p, const sa_grid *g, sa_block b, float *buf) {
+  const int64_t mr = kn->mr, nr = kn->nr;
+  for (int64_t l = 0; l < p->k; l += SA_KC) {
+    const int64_t kc = sa_min(SA_KC, p->k - l);
+    for (int64_t j = 0; j < b.cols; j += nr) {
+      const float *pb = p->b + (b.j0 + j) * p->k + l * nr;
+      for (int64_t i = 0; i < b.rows; i += mr) {
+        if (g->lower && b.i0 + i + mr <= b.j0 + j) continue;
+        p->tile(kc, p->a + (b.i0 + i) * p->k + l * mr, pb, buf + i * g->stride + j, g->stride, l > 0);
+      }
+    }
+  }
+}
+
+void sa_reflect(const sa_kernels *kn, sa_matrix l, sa_block b, const float *buf, int64_t stride) {
+  const bool straddles = b.j0 + b.cols > b.i0;
+  for (int64_t i = 0; i < b.rows; i++) {
+    const int64_t count = sa_below(b, i);
+    memcpy(sa_row(l, b.i0 + i) + b.j0, buf + i * stride, (size_t)count * sizeof(float));
+    if (straddles)
+      for (int64_t j = 0; j < count; j++) sa_row(l, b.j0 + j)[b.i0 + i] = buf[i * stride + j];
+  }
+  if (!straddles) kn->transpose(sa_row(l, b.j0) + b.i0, l.stride, buf, stride, b.rows, b.cols);
+}
+
+typedef struct multiply_job {
+  const sa_kernels *kn;
+  sa_gemm p;
+  sa_grid grid;
+  sa_matrix g;
+  float *buffers, alpha;
+} multiply_job;
+
+static void multiply_task(void *arg, int64_t task, int worker) {
+  const multiply_job *j = arg;
+  const sa_block b = sa_grid_block(&j->grid, task);
+  float *buf = j->buffers + worker * j->grid.mc * j->grid.stride;
+  sa_block_run(j->kn, &j->p, &j->grid, b, buf);
+  for (int64_t i = 0; i < b.rows; i++)
+    j->kn->scaled(sa_row(j->g, b.i0 + i) + b.j0, buf + i * j->grid.stride, b.cols, j->alpha);
+}
+
+bool sa_multiply(sa_context *c, sa_matrix g, sa_operand a, sa_operand b, float alpha) {
+  multiply_job j = {.kn = c->kernels, .g = g, .alpha = alpha};
+  if (!sa_pack(c, &j.p, &a, &b, c->kernels->tile_product)) return false;
+  const double work = 2.0 * (double)g.rows * (double)g.cols * (double)j.p.k * SA_NS_PER_FLOP;
+  j.grid = sa_grid_make(c, g.rows, g.cols, work, false);
+  j.buffers = sa_take(c, c->threads * j.grid.mc * j.grid.stride);
+  if (!j.buffers) return false;
+  sa_run(c, work, j.grid.count, multiply_task, &j);
+  return true;
+}

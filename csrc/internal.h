@@ -1,0 +1,139 @@
+// internal.h: what the C files of the CPU backend share: the kernels of a level, the context, threads and scratch.
+#ifndef SPECALIGN_INTERNAL_H
+#define SPECALIGN_INTERNAL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+// Not in cgo's flags, because its own generated code would fail.
+#pragma GCC diagnostic error "-Wmissing-prototypes"
+
+#include "pool.h"
+#include "specalign.h"
+
+// Every tile function has this shape: c (mr, nr), row stride ldc, = or += (add) a reduction over k of the packed
+// panels a (k, mr) and b (k, nr).
+typedef void sa_tile_fn(int64_t k, const float *a, const float *b, float *c, int64_t ldc, bool add);
+
+// sa_kernels is one instruction-set level: serial inner loops, no threads, no memory, no shapes to check. A level
+// is level.h compiled over its own vector primitives. count, rows, cols may be any number >= 0.
+typedef struct sa_kernels {
+  const char *name;
+  int mr, nr;  // tile of the matrix product
+  int lanes;   // floats in a vector
+
+  // products: c += a bᵀ, and c += Σ_k |a_k - b_k|
+  sa_tile_fn *tile_product, *tile_l1;
+  // pack_rows: dst (k, width), dst[l * width + i] = src[i * stride + l] - shift[l] for i < rows (shift may be NULL)
+  void (*pack_rows)(float *dst, int64_t width, const float *src, int64_t stride, int64_t rows, int64_t k,
+                    const float *shift);
+  // pack_cols: dst (k, width), dst[l * width + j] = scale[l] * (src[l * stride + j] - shift[j]) for j < cols
+  void (*pack_cols)(float *dst, int64_t width, const float *src, int64_t stride, int64_t cols, int64_t k,
+                    const float *scale, const float *shift);
+  // transpose: dst (cols, rows) = srcᵀ, src (rows, cols)
+  void (*transpose)(float *dst, int64_t dst_stride, const float *src, int64_t src_stride, int64_t rows, int64_t cols);
+
+  // element-wise, over count elements
+  void (*gaussian)(float *s, int64_t count, float sqi, const float *sqj, float scale);  // exp(scale max(0, sqi + sqj - 2 s))
+  void (*exp_scaled)(float *s, int64_t count, float scale);                             // exp(scale s)
+  void (*sincos)(float *cosine, float *sine, const float *s, int64_t count, float scale);
+  void (*difference)(float *dst, const float *a, const float *b, int64_t count, float eta, float n);  // (a - eta b) / n
+  void (*scaled)(float *dst, const float *a, int64_t count, float alpha);
+  void (*multiply)(float *dst, const float *a, const float *b, int64_t count);
+  void (*add_scaled)(float *dst, const float *a, int64_t count, float alpha);
+  void (*subtract)(float *dst, const float *a, const float *b, int64_t count);        // a - b
+  void (*center)(float *row, const float *mean, int64_t count, float row_mean);       // row - mean - row_mean
+  void (*rotate)(float *dst, const float *pc, const float *ps, const float *gs, int64_t count);  // pc gs - ps dst
+  void (*normal_backward)(float *gx, const float *g, const float *phi, int64_t count, float dot, float inv);
+
+  // sums
+  float (*sum_squares)(const float *a, const float *shift, int64_t count);  // shift may be NULL
+  float (*dot)(const float *a, const float *b, int64_t count);
+  double (*sum64)(const float *a, int64_t count);
+  double (*sum_squares64)(const float *a, int64_t count);
+  double (*dot64)(const float *a, const float *b, int64_t count);
+  // out[r] += <row_r, v>, r < rows <= 4
+  void (*dots)(float *out, const float *row, int64_t stride, int rows, const float *v, int64_t count);
+  // y += Σ_r coef[r] row_r
+  void (*combine)(float *y, const float *row, int64_t stride, int rows, const float *coef, int64_t count);
+  // both at once: out[r] += <row_r, v>, y += Σ_r coef[r] row_r
+  void (*symmetric)(float *y, float *out, const float *row, int64_t stride, int rows, const float *v,
+                    const float *coef, int64_t count);
+  // w -= Σ_j h[j] basis_j, in float64; returns the new |w|²
+  double (*deflate)(float *w, const float *basis, int64_t stride, int64_t m, const double *h, int64_t count);
+  // s and r, rows of two kernel matrices, become (softmax(s/T) - softmax(r/T)); returns KL(softmax(r/T) || softmax(s/T))
+  double (*softmax_pair)(float *s, float *r, int64_t count, float inv_temperature);
+  // dst += alpha (a + bᵀ): dst, a (rows, cols); b (cols, rows)
+  void (*add_symmetrised)(float *dst, int64_t dst_stride, const float *a, const float *b, int64_t stride, int64_t rows,
+                          int64_t cols, float alpha);
+  // g_r = alpha Σ_b weight[r, b] sign(x_b - xa_r) for rows <= 4 rows, x (n, d)
+  void (*sign_sum)(float *g, int64_t g_stride, const float *xa, const float *x, int64_t stride, const float *weight,
+                   int64_t weight_stride, int rows, int64_t n, int64_t d, float alpha);
+
+  // conversions to float32
+  void (*widen_f16)(float *dst, const void *src, int64_t count);
+  void (*widen_bf16)(float *dst, const void *src, int64_t count);
+  void (*widen_f64)(float *dst, const void *src, int64_t count);
+} sa_kernels;
+
+extern const sa_kernels sa_kernels_portable;
+#if defined(__x86_64__)
+extern const sa_kernels sa_kernels_avx2, sa_kernels_avx512;
+#endif
+
+// sa_levels_here returns the levels of this CPU, best first, ended by NULL.
+const sa_kernels *const *sa_levels_here(void);
+
+typedef struct sa_slab {
+  struct sa_slab *next;
+  size_t size, used;
+} sa_slab;
+
+struct sa_context {
+  const sa_kernels *kernels;
+  sa_pool pool;
+  int threads;
+  sa_slab *slabs;
+  char error[256];
+};
+
+// sa_fail records "op: text" and returns status.
+sa_status sa_fail(sa_context *c, sa_status status, const char *op, const char *text);
+
+// sa_begin starts an operation: the scratch of the last one is free again.
+void sa_begin(sa_context *c);
+
+// sa_take gives count floats of scratch, 64-byte aligned, not zeroed, until the next sa_begin; NULL: no memory.
+// The n-th call of an operation lands in the same place whenever the shapes are the same, so a shape allocates once.
+float *sa_take(sa_context *c, int64_t count);
+
+// sa_run runs task 0 .. tasks-1, on as many threads as work (about one per sa_grain) and the context allow, with
+// denormals flushed to zero.
+void sa_run(sa_context *c, double work, int64_t tasks, sa_task_fn *fn, void *arg);
+
+// sa_run_exact is sa_run with denormals kept.
+void sa_run_exact(sa_context *c, double work, int64_t tasks, sa_task_fn *fn, void *arg);
+
+// Work is counted in nanoseconds of one core, roughly. A thread that was parked costs tens of microseconds.
+#define SA_NS_PER_FLOP (1.0 / 150)
+#define SA_NS_PER_BYTE (1.0 / 20)
+#define SA_GRAIN_NS 60e3
+
+#define SA_CHECK(c, op, condition, text) \
+  do {                                   \
+    if (!(condition)) return sa_fail((c), SA_ERR_ARGUMENT, (op), (text)); \
+  } while (0)
+
+static inline bool sa_is(sa_matrix m, int64_t rows, int64_t cols) {
+  return m.data && m.rows == rows && m.cols == cols && m.stride >= cols && rows >= 1 && cols >= 1;
+}
+static inline bool sa_there(sa_matrix m) { return m.data && m.rows >= 1 && m.cols >= 1 && m.stride >= m.cols; }
+static inline float *sa_row(sa_matrix m, int64_t i) { return m.data + i * m.stride; }
+static inline int64_t sa_min(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t sa_max(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t sa_ceil(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// sa_column_means writes the float64-summed means of the columns of x (n, d) to mean (d). False: no memory.
+bool sa_column_means(sa_context *c, float *mean, sa_matrix x);
+
+#endif

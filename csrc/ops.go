@@ -1,0 +1,233 @@
+//go:build cgo && linux && (amd64 || arm64)
+
+package csrc
+
+// #include "specalign.h"
+import "C"
+
+import (
+	"fmt"
+	"unsafe"
+
+	"github.com/specalign/specalign/align"
+)
+
+// The operations, documented at align.Backend. Shapes are checked in C.
+
+func (b *backend) Alloc(rows, cols int) (align.Matrix, error) {
+	if b.c == nil {
+		return align.Matrix{}, errClosed
+	}
+	var m C.sa_matrix
+	if err := b.check(C.sa_alloc(b.c, C.int64_t(rows), C.int64_t(cols), &m)); err != nil {
+		return align.Matrix{}, err
+	}
+	stride := int(m.stride)
+	data := unsafe.Slice((*float32)(unsafe.Pointer(m.data)), rows*stride)
+	return align.Matrix{Rows: rows, Cols: cols, Stride: stride, Data: data}, nil
+}
+
+func (b *backend) Alloc64(count int) ([]float64, error) {
+	if b.c == nil {
+		return nil, errClosed
+	}
+	var p *C.double
+	if err := b.check(C.sa_alloc64(b.c, C.int64_t(count), &p)); err != nil {
+		return nil, err
+	}
+	return unsafe.Slice((*float64)(unsafe.Pointer(p)), count), nil
+}
+
+// Free and Free64 work on a closed backend too, so that the order of clean-up does not matter.
+func (b *backend) Free(m align.Matrix) { C.sa_free(b.c, (*C.float)(unsafe.SliceData(m.Data))) }
+
+func (b *backend) Free64(s []float64) { C.sa_free64(b.c, (*C.double)(unsafe.SliceData(s))) }
+
+// Wrap views host memory as it is: a backend on the CPU can read it in place.
+func (b *backend) Wrap(rows, cols int, host []float32) (align.Matrix, bool) {
+	if rows < 1 || cols < 1 || len(host) < cols || len(host)/cols < rows {
+		return align.Matrix{}, false
+	}
+	return align.Matrix{Rows: rows, Cols: cols, Stride: cols, Data: host}, true
+}
+
+func (b *backend) Widen(dst align.Matrix, src []byte, t align.DType) error {
+	if b.c == nil {
+		return errClosed
+	}
+	if t.Size() == 0 || dst.Rows < 1 || dst.Cols < 1 || len(src)/t.Size()/dst.Cols < dst.Rows {
+		return fmt.Errorf("csrc: widen: %d bytes of %v do not hold (%d, %d)", len(src), t, dst.Rows, dst.Cols)
+	}
+	var dtype C.int32_t
+	switch t {
+	case align.Float32:
+		dtype = C.SA_FLOAT32
+	case align.Float16:
+		dtype = C.SA_FLOAT16
+	case align.BFloat16:
+		dtype = C.SA_BFLOAT16
+	case align.Float64:
+		dtype = C.SA_FLOAT64
+	}
+	return b.check(C.sa_widen(b.c, cmatrix(dst), unsafe.Pointer(unsafe.SliceData(src)), dtype))
+}
+
+func (b *backend) Download(dst []float32, src align.Matrix) error {
+	if b.c == nil {
+		return errClosed
+	}
+	if src.Rows < 1 || src.Cols < 1 || len(dst)/src.Cols < src.Rows {
+		return fmt.Errorf("csrc: download: %d elements do not hold (%d, %d)", len(dst), src.Rows, src.Cols)
+	}
+	return b.check(C.sa_download(b.c, (*C.float)(unsafe.SliceData(dst)), cmatrix(src)))
+}
+
+func (b *backend) Download64(dst, src []float64) error {
+	if b.c == nil {
+		return errClosed
+	}
+	if len(src) == 0 {
+		return nil
+	}
+	return b.check(C.sa_download64(b.c, cscalars(dst, len(src)), cscalars(src, len(src)), C.int64_t(len(src))))
+}
+
+func (b *backend) Sync() error {
+	if b.c == nil {
+		return errClosed
+	}
+	return b.check(C.sa_sync(b.c))
+}
+
+func (b *backend) Scan(x, sq align.Matrix, out []float64) error {
+	if b.c == nil {
+		return errClosed
+	}
+	return b.check(C.sa_scan(b.c, cmatrix(x), cmatrix(sq), cscalars(out, 2)))
+}
+
+func (b *backend) Normalize(phi, inv, x, sq align.Matrix) error {
+	if b.c == nil {
+		return errClosed
+	}
+	return b.check(C.sa_normalize(b.c, cmatrix(phi), cmatrix(inv), cmatrix(x), cmatrix(sq)))
+}
+
+func (b *backend) CenterColumns(phi, mean align.Matrix) error {
+	if b.c == nil {
+		return errClosed
+	}
+	return b.check(C.sa_center_columns(b.c, cmatrix(phi), cmatrix(mean)))
+}
+
+func (b *backend) Fourier(phi, x, w align.Matrix) error {
+	if b.c == nil {
+		return errClosed
+	}
+	return b.check(C.sa_fourier(b.c, cmatrix(phi), cmatrix(x), cmatrix(w)))
+}
+
+func (b *backend) Difference(l, k1, k2 align.Matrix, s1, s2 align.Side, eta float32) error {
+	if b.c == nil {
+		return errClosed
+	}
+	return b.check(C.sa_difference(b.c, cmatrix(l), cmatrix(k1), cmatrix(k2), cside(s1), cside(s2), C.float(eta)))
+}
+
+func (b *backend) CenterBoth(l align.Matrix) error {
+	if b.c == nil {
+		return errClosed
+	}
+	return b.check(C.sa_center_both(b.c, cmatrix(l)))
+}
+
+func (b *backend) Product(y, l, v align.Matrix) error {
+	if b.c == nil {
+		return errClosed
+	}
+	return b.check(C.sa_product(b.c, cmatrix(y), cmatrix(l), cmatrix(v)))
+}
+
+func (b *backend) FactorProduct(y, t, phi1, phi2, v align.Matrix, eta float32) error {
+	if b.c == nil {
+		return errClosed
+	}
+	return b.check(C.sa_factor_product(b.c, cmatrix(y), cmatrix(t), cmatrix(phi1), cmatrix(phi2), cmatrix(v), C.float(eta)))
+}
+
+func (b *backend) Gram(c, phi1, phi2 align.Matrix) error {
+	if b.c == nil {
+		return errClosed
+	}
+	return b.check(C.sa_gram(b.c, cmatrix(c), cmatrix(phi1), cmatrix(phi2)))
+}
+
+func (b *backend) Orthogonalize(w, basis align.Matrix, m int, h, out []float64) error {
+	if b.c == nil {
+		return errClosed
+	}
+	return b.check(C.sa_orthogonalize(b.c, cmatrix(w), cmatrix(basis), C.int64_t(m), cscalars(h, m), cscalars(out, 1)))
+}
+
+func (b *backend) SumSquares(l align.Matrix, out []float64) error {
+	if b.c == nil {
+		return errClosed
+	}
+	return b.check(C.sa_sum_squares(b.c, cmatrix(l), cscalars(out, 1)))
+}
+
+func (b *backend) RelationalKL(m, k1, k2 align.Matrix, temperature, weight float32, out []float64) error {
+	if b.c == nil {
+		return errClosed
+	}
+	return b.check(C.sa_relational_kl(b.c, cmatrix(m), cmatrix(k1), cmatrix(k2), C.float(temperature), C.float(weight), cscalars(out, 1)))
+}
+
+func (b *backend) AddScaled(m, l align.Matrix, a float32) error {
+	if b.c == nil {
+		return errClosed
+	}
+	return b.check(C.sa_add_scaled(b.c, cmatrix(m), cmatrix(l), C.float(a)))
+}
+
+func (b *backend) AddOuter(m, u, w align.Matrix) error {
+	if b.c == nil {
+		return errClosed
+	}
+	return b.check(C.sa_add_outer(b.c, cmatrix(m), cmatrix(u), cmatrix(w)))
+}
+
+func (b *backend) FactorGradient(g, phi, u, w align.Matrix) error {
+	if b.c == nil {
+		return errClosed
+	}
+	return b.check(C.sa_factor_gradient(b.c, cmatrix(g), cmatrix(phi), cmatrix(u), cmatrix(w)))
+}
+
+func (b *backend) MatMul(g, a, phi align.Matrix, alpha float32) error {
+	if b.c == nil {
+		return errClosed
+	}
+	return b.check(C.sa_matmul(b.c, cmatrix(g), cmatrix(a), cmatrix(phi), C.float(alpha)))
+}
+
+func (b *backend) KernelGradient(g align.Matrix, s align.Side, m, u, w, k1 align.Matrix) error {
+	if b.c == nil {
+		return errClosed
+	}
+	return b.check(C.sa_kernel_gradient(b.c, cmatrix(g), cside(s), cmatrix(m), cmatrix(u), cmatrix(w), cmatrix(k1)))
+}
+
+func (b *backend) NormalizeBackward(gx, g, phi, inv align.Matrix) error {
+	if b.c == nil {
+		return errClosed
+	}
+	return b.check(C.sa_normalize_backward(b.c, cmatrix(gx), cmatrix(g), cmatrix(phi), cmatrix(inv)))
+}
+
+func (b *backend) FourierBackward(gx, g, phi, w align.Matrix) error {
+	if b.c == nil {
+		return errClosed
+	}
+	return b.check(C.sa_fourier_backward(b.c, cmatrix(gx), cmatrix(g), cmatrix(phi), cmatrix(w)))
+}

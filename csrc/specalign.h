@@ -1,0 +1,222 @@
+// specalign.h: the operations of a SPEC-align step, the one interface between Go and native code.
+//
+// Every backend, CPU or CUDA, implements this header; the operations are those of Backend in package align, one to
+// one, and its documentation holds here too. L = (K1 - eta K2) / n is eq. 3 of arXiv 2506.06231.
+//
+// Rules of the interface
+//   - Shapes are checked, contents are not: NaN in gives NaN out.
+//   - Matrices and scalars live in the backend's memory: host memory for the CPU, device memory for CUDA, where
+//     operations are only enqueued and results hold after sync.
+//   - Outputs never alias inputs unless it is said. Nothing outside rows x cols is read or written.
+//   - A context is used by one thread at a time; different contexts are independent. There are no other globals
+//     than the CPU's description, found once.
+//   - An operation allocates only when it meets a larger shape than any before: scratch belongs to the context.
+//   - Nothing here prints, exits, or changes the floating-point mode that the caller sees.
+//   - Results do not depend on the number of threads.
+//
+// Two backends can be linked into one program: each defines SA_PREFIX for its own symbols.
+#ifndef SPECALIGN_H
+#define SPECALIGN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#ifndef SA_PREFIX
+#define SA_PREFIX sa_
+#endif
+#define SA_JOIN2(a, b) a##b
+#define SA_JOIN(a, b) SA_JOIN2(a, b)
+#define SA_API(name) SA_JOIN(SA_PREFIX, name)
+
+// SA_ABI_VERSION changes whenever a struct or a signature below does.
+#define SA_ABI_VERSION 1
+
+typedef enum sa_status {
+  SA_OK = 0,
+  SA_ERR_ARGUMENT = 1,     // shapes do not fit, or an option is out of range
+  SA_ERR_MEMORY = 2,       // no memory
+  SA_ERR_UNSUPPORTED = 3,  // this machine, or this backend, cannot do it
+  SA_ERR_SYSTEM = 4,       // the operating system refused
+  SA_ERR_DEVICE = 5        // the device failed
+} sa_status;
+
+typedef enum sa_kernel { SA_LINEAR = 0, SA_GAUSSIAN = 1, SA_LAPLACIAN = 2 } sa_kernel;
+
+typedef enum sa_dtype { SA_FLOAT32 = 1, SA_FLOAT16 = 2, SA_BFLOAT16 = 3, SA_FLOAT64 = 4 } sa_dtype;
+
+// sa_context owns threads or stream, scratch memory and the text of the last error.
+typedef struct sa_context sa_context;
+
+// sa_matrix is row-major: element (i, j) is data[i * stride + j], stride >= cols. data NULL: not there.
+typedef struct sa_matrix {
+  float *data;
+  int64_t rows, cols, stride;
+} sa_matrix;
+
+// sa_side says how one embedding enters a kernel matrix.
+typedef struct sa_side {
+  sa_matrix x;     // x: (n, d)
+  sa_matrix sq;    // sq: (1, n) squared norms of the rows; a backend may find better conditioned ones itself
+  int32_t kernel;  // sa_kernel
+  float sigma;     // bandwidth, > 0; unused by SA_LINEAR
+} sa_side;
+
+typedef struct sa_options {
+  const char *isa;  // "" or NULL: the best this CPU has; else one of levels' names
+  int32_t threads;  // most threads of an operation; 0: the CPUs this process may run on
+  int32_t device;   // ordinal of the device; unused by the CPU
+} sa_options;
+
+typedef struct sa_running {
+  char isa[32];
+  int32_t threads;
+} sa_running;
+
+// abi_version returns the SA_ABI_VERSION the backend was built with.
+uint32_t SA_API(abi_version)(void);
+
+// level returns the name of the i-th instruction-set level that this machine has, best first; NULL past the last.
+const char *SA_API(level)(int32_t i);
+
+// open makes a context. On failure *out is NULL and message (size bytes) says why.
+sa_status SA_API(open)(const sa_options *options, sa_context **out, char *message, size_t size);
+
+// close releases a context and everything allocated through it that is its own: threads and scratch.
+// Matrices are freed by free. NULL is allowed. In a forked child the parent's threads are left alone.
+void SA_API(close)(sa_context *c);
+
+// error_text returns what the last failed call on c said, "" if none failed. It holds until the next call.
+const char *SA_API(error_text)(const sa_context *c);
+
+void SA_API(info)(const sa_context *c, sa_running *out);
+
+// --- memory
+
+// alloc gives a zeroed (rows, cols) matrix whose rows start on 64-byte boundaries; alloc64 gives zeroed scalars.
+sa_status SA_API(alloc)(sa_context *c, int64_t rows, int64_t cols, sa_matrix *out);
+sa_status SA_API(alloc64)(sa_context *c, int64_t count, double **out);
+void SA_API(free)(sa_context *c, float *data);
+void SA_API(free64)(sa_context *c, double *data);
+
+// widen converts src (rows, cols), dense, little-endian, in host memory, to float32.
+// dst: (rows, cols)
+sa_status SA_API(widen)(sa_context *c, sa_matrix dst, const void *src, int32_t dtype);
+
+// download copies to dense host memory and waits for the copy.
+// src: (rows, cols); dst: rows * cols
+sa_status SA_API(download)(sa_context *c, float *dst, sa_matrix src);
+sa_status SA_API(download64)(sa_context *c, double *dst, const double *src, int64_t count);
+
+// sync waits for everything enqueued and reports its first failure.
+sa_status SA_API(sync)(sa_context *c);
+
+// --- rows
+
+// scan: squared norms; out[0] = first row with a NaN, an Inf or an overflowing squared norm (-1: none), out[1] =
+// number of all-zero rows.
+// x: (n, d); sq: (1, n); out: 2
+sa_status SA_API(scan)(sa_context *c, sa_matrix x, sa_matrix sq, double *out);
+
+// normalize: phi_i = x_i inv_i, inv_i = 1/sqrt(sq_i), 0 for a zero row. Where sq has left the normal range the norm is
+// found anew in float64. inv saturates at the largest float.
+// phi: (n, d); inv: (1, n); x: (n, d); sq: (1, n)
+sa_status SA_API(normalize)(sa_context *c, sa_matrix phi, sa_matrix inv, sa_matrix x, sa_matrix sq);
+
+// normalize_backward: gx_i = inv_i (g_i - phi_i <phi_i, g_i>). gx may be g.
+// gx, g, phi: (n, d); inv: (1, n)
+sa_status SA_API(normalize_backward)(sa_context *c, sa_matrix gx, sa_matrix g, sa_matrix phi, sa_matrix inv);
+
+// center_columns: subtracts from each column its mean, in place.
+// phi: (n, d); mean: (1, d), written
+sa_status SA_API(center_columns)(sa_context *c, sa_matrix phi, sa_matrix mean);
+
+// --- forming matrices
+
+// fourier: phi = [cos(x wᵀ), sin(x wᵀ)] / sqrt(r).
+// phi: (n, 2r); x: (n, d); w: (r, d)
+sa_status SA_API(fourier)(sa_context *c, sa_matrix phi, sa_matrix x, sa_matrix w);
+
+// difference: l = (K1 - eta K2) / n, both triangles; k1 and k2, where there, get the kernel matrices themselves.
+// l, k1, k2: (n, n)
+sa_status SA_API(difference)(sa_context *c, sa_matrix l, sa_matrix k1, sa_matrix k2, sa_side s1, sa_side s2, float eta);
+
+// center_both: l = H l H, H = I - 11ᵀ/n, in place.
+// l: (n, n) symmetric
+sa_status SA_API(center_both)(sa_context *c, sa_matrix l);
+
+// gram: g = [phi1 phi2]ᵀ [phi1 phi2] / n, both triangles. phi2 may be absent.
+// g: (d1+d2, d1+d2); phi1: (n, d1); phi2: (n, d2)
+sa_status SA_API(gram)(sa_context *c, sa_matrix g, sa_matrix phi1, sa_matrix phi2);
+
+// --- the eigen-iteration
+
+// product: y_b = l v_b.
+// y: (b, n); l: (n, n) symmetric; v: (b, n)
+sa_status SA_API(product)(sa_context *c, sa_matrix y, sa_matrix l, sa_matrix v);
+
+// factor_product: t_b = [phi1ᵀ v_b, phi2ᵀ v_b], y_b = (phi1 t1_b - eta phi2 t2_b) / n. phi2 may be absent.
+// y: (b, n); t: (b, d1+d2); phi1: (n, d1); phi2: (n, d2); v: (b, n)
+sa_status SA_API(factor_product)(sa_context *c, sa_matrix y, sa_matrix t, sa_matrix phi1, sa_matrix phi2, sa_matrix v,
+                                 float eta);
+
+// orthogonalize: one classical Gram-Schmidt step with float64 sums: h_j += <basis_j, w>, w -= Σ_j <basis_j, w> basis_j
+// over the first m rows, out[0] = |w|² after it.
+// w: (1, n); basis: (>= m, n); h: m; out: 1
+sa_status SA_API(orthogonalize)(sa_context *c, sa_matrix w, sa_matrix basis, int64_t m, double *h, double *out);
+
+// spectrum, optional: the k eigenpairs of largest magnitude and the next one, of l, or of the factor form where l is
+// absent. out: residual, products, 1 where converged. A backend without it returns SA_ERR_UNSUPPORTED.
+// values: k+1; vectors: (>= k+1, n); l: (n, n); phi1: (n, d1); phi2: (n, d2); start: (1, n); out: 3
+sa_status SA_API(spectrum)(sa_context *c, double *values, sa_matrix vectors, sa_matrix l, sa_matrix phi1,
+                           sa_matrix phi2, float eta, int64_t k, double tolerance, sa_matrix start, double *out);
+
+// --- objectives
+
+// sum_squares: out[0] = Σ l_ij², summed in float64.
+sa_status SA_API(sum_squares)(sa_context *c, sa_matrix l, double *out);
+
+// relational_kl: out[0] = (1/n) Σ_i KL(softmax(k2_i/T) || softmax(k1_i/T)), diagonal masked; m += weight (A + Aᵀ)/2
+// with A its derivative with respect to k1. k1 and k2 may be overwritten.
+// m, k1, k2: (n, n); out: 1
+sa_status SA_API(relational_kl)(sa_context *c, sa_matrix m, sa_matrix k1, sa_matrix k2, float temperature, float weight,
+                                double *out);
+
+// add_scaled: m += a l.
+// m, l: the same shape
+sa_status SA_API(add_scaled)(sa_context *c, sa_matrix m, sa_matrix l, float a);
+
+// add_outer: m += Σ_b w_b u_b u_bᵀ.
+// m: (n, n); u: (b, n); w: (1, b)
+sa_status SA_API(add_outer)(sa_context *c, sa_matrix m, sa_matrix u, sa_matrix w);
+
+// --- gradients
+
+// factor_gradient: g = Σ_b w_b u_b (u_bᵀ phi).
+// g, phi: (n, d); u: (b, n); w: (1, b)
+sa_status SA_API(factor_gradient)(sa_context *c, sa_matrix g, sa_matrix phi, sa_matrix u, sa_matrix w);
+
+// matmul: g = alpha a phi.
+// g: (n, d); a: (n, m); phi: (m, d)
+sa_status SA_API(matmul)(sa_context *c, sa_matrix g, sa_matrix a, sa_matrix phi, float alpha);
+
+// kernel_gradient: through an exact Gaussian or Laplacian kernel matrix K, with M = m, or Σ_b w_b u_b u_bᵀ where m is
+// absent:
+//   gaussian:  g_a = 2 Σ_b M_ab K_ab (x_b - x_a) / sigma²
+//   laplacian: g_a = 2 Σ_b M_ab K_ab sign(x_b - x_a) / sigma
+// K is k1 where there, else formed again. m may be overwritten.
+// g: (n, d); m, k1: (n, n), m symmetric; u: (b, n); w: (1, b)
+sa_status SA_API(kernel_gradient)(sa_context *c, sa_matrix g, sa_side s, sa_matrix m, sa_matrix u, sa_matrix w,
+                                  sa_matrix k1);
+
+// fourier_backward: gx = (phi_cos ∘ g_sin - phi_sin ∘ g_cos) w. g may be overwritten.
+// gx: (n, d); g, phi: (n, 2r); w: (r, d)
+sa_status SA_API(fourier_backward)(sa_context *c, sa_matrix gx, sa_matrix g, sa_matrix phi, sa_matrix w);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

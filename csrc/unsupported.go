@@ -1,0 +1,17 @@
+//go:build !cgo || !linux || !(amd64 || arm64)
+
+package csrc
+
+import (
+	"errors"
+
+	"github.com/specalign/specalign/align"
+)
+
+// Open returns an error: this build has no C kernels.
+func Open(Options) (align.Backend, error) {
+	return nil, errors.New("csrc: this program was built without the C kernels; they need cgo and Linux on x86-64 or arm64")
+}
+
+// Levels returns nothing: this build has no C kernels.
+func Levels() []string { return nil }
