@@ -1,0 +1,78 @@
+package align
+
+// gradient pushes the derivative with respect to K1 through the kernel to the student's rows and writes it to grad
+// (n, d1), row-major.
+//
+// With M = dV/dK1 symmetric and K1 = Φ Φᵀ: dV/dΦ = 2 M Φ (eq. 7 of the paper, whose M is sign(λ) v vᵀ / n).
+func (st *step) gradient(grad []float32) error {
+	e := &st.side[0]
+	g, direct := st.b.Wrap(st.n, e.x.Cols, grad)
+	if !direct {
+		var err error
+		if g, err = st.ws.matrix("gradient", st.n, e.x.Cols); err != nil {
+			return err
+		}
+	}
+	var err error
+	switch {
+	case st.m.empty() && st.u.Rows == 0: // the penalty does not depend on the student: equal inputs, or weight 0
+		for i := range st.n {
+			clear(g.row(i))
+		}
+	case e.phi.empty():
+		err = st.throughMatrix(g)
+	default:
+		err = st.throughFeatures(g)
+	}
+	if err != nil || direct {
+		return err
+	}
+	return st.b.Download(grad, g)
+}
+
+// throughMatrix is the way through an exact Gaussian or Laplacian. With centring K1 enters as H K1 H, so that its
+// derivative is H M H; the vectors of the low-rank form are centred already.
+func (st *step) throughMatrix(g Matrix) error {
+	if !st.m.empty() && st.s.cfg.Center {
+		if err := st.b.CenterBoth(st.m); err != nil {
+			return err
+		}
+	}
+	return st.b.KernelGradient(g, st.kernelSide(0), st.m, st.u, st.weights, st.k1)
+}
+
+// throughFeatures is the way through a feature map.
+func (st *step) throughFeatures(gx Matrix) error {
+	e := &st.side[0]
+	g := gx
+	if e.phi.Cols != e.x.Cols {
+		var err error
+		if g, err = st.ws.matrix("gphi", st.n, e.phi.Cols); err != nil {
+			return err
+		}
+	}
+	if !st.m.empty() {
+		if err := st.b.MatMul(g, st.m, e.phi, 2); err != nil {
+			return err
+		}
+	} else {
+		for i := range st.weights.Cols {
+			st.weights.Data[i] *= 2
+		}
+		if err := st.b.FactorGradient(g, e.phi, st.u, st.weights); err != nil {
+			return err
+		}
+	}
+	if st.s.cfg.Center {
+		if err := st.centerColumns(g); err != nil {
+			return err
+		}
+	}
+	switch {
+	case !e.w.empty():
+		return st.b.FourierBackward(gx, g, e.raw, e.w)
+	case !e.inv.empty():
+		return st.b.NormalizeBackward(gx, g, e.raw, e.inv)
+	}
+	return nil
+}

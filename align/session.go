@@ -1,0 +1,286 @@
+package align
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"strconv"
+	"time"
+	"unsafe"
+)
+
+// Session computes the penalty of one minibatch after another with the same settings. What it carries along, the
+// frozen bandwidths and the warm start, can be saved and restored, so that another process continues bit for bit.
+//
+// A Session is not safe for concurrent use, nor is its Backend.
+type Session struct {
+	cfg   Config
+	terms []Term
+	b     Backend
+	ws    *workspace
+	state state
+}
+
+// NewSession checks the settings and prepares a session on b, which stays the caller's.
+func NewSession(cfg Config, b Backend) (*Session, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, &InputError{err}
+	}
+	if !b.Info().Host {
+		return nil, fmt.Errorf("align: backend %s does not run the eigen-iteration", b.Info().Backend)
+	}
+	return &Session{cfg: cfg, terms: cfg.ResolvedTerms(), b: b, ws: newWorkspace(b)}, nil
+}
+
+// Close releases the session's memory.
+func (s *Session) Close() error {
+	s.ws.free()
+	return nil
+}
+
+// Settings returns the settings with everything resolved that is known by now: the bandwidths are numbers after the
+// first step.
+func (s *Session) Settings() Config {
+	c := s.cfg
+	if c.NumFeatures == 0 && c.Approximation == ApproximationRFF {
+		c.NumFeatures = DefaultNumFeatures
+	}
+	if len(c.Terms) == 0 {
+		t := s.terms[0]
+		c.Objective, c.K, c.P, c.Temperature = t.Objective, t.K, t.P, t.Temperature
+	} else {
+		c.Terms = s.terms
+	}
+	for side, own := range []**Sigma{&c.StudentSigma, &c.ReferenceSigma} {
+		if v := s.state.sigma[side]; v > 0 {
+			*own = &Sigma{Value: v}
+		} else if c.KernelOf(side).NeedsSigma() {
+			sigma := c.SigmaOf(side)
+			*own = &sigma
+		}
+	}
+	if s.state.sigma[0] > 0 || s.state.sigma[1] > 0 {
+		c.Sigma = nil
+	}
+	return c
+}
+
+// names of the two sides in messages.
+var sideName = [2]string{"student", "reference"}
+
+// Step computes the penalty of one minibatch, student (n, d1) against reference (n, d2), and where grad is not nil its
+// gradient with respect to the student's rows as given, (n, d1) row-major.
+//
+// The value is Σ weight * objective(L) of eq. 6 of the paper and of the generalised objectives; the gradient is eq. 7's,
+// (2/n) M Φ1 with M = U f'(Λ) Uᵀ, pushed through the kernel to the rows.
+//
+// Result.Residual is the largest |L v - λ v| over the eigenpairs used, in the units of λ. Result.Gap is
+// |λ_k| - |λ_(k+1)| for the largest k that a term uses. Result.GradientError estimates the relative error of the
+// gradient as residual/gap; where the gap is at rounding level the gradient is one of several subgradients, and the
+// estimate is 1 or more.
+//
+// Wrong shapes and values that are not finite give an *InputError; the session stays usable, and its state is as before.
+func (s *Session) Step(ctx context.Context, student, reference Features, grad []float32) (*Result, error) {
+	begin := time.Now()
+	if err := checkShapes(student, reference, grad); err != nil {
+		return nil, err
+	}
+	st := &step{s: s, b: s.b, ws: s.ws, n: student.Rows, state: s.state.clone(), wantGrad: grad != nil}
+	for side, f := range []Features{student, reference} {
+		if err := st.load(side, f); err != nil {
+			return nil, err
+		}
+	}
+	if err := st.bandwidths(ctx, student, reference); err != nil {
+		return nil, err
+	}
+	for side := range st.side {
+		if err := st.features(side); err != nil {
+			return nil, err
+		}
+	}
+	res, err := st.evaluate(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if grad != nil {
+		if err := st.gradient(grad); err != nil {
+			return nil, err
+		}
+	}
+	st.state.steps++
+	s.state = st.state
+	res.Backend = s.b.Info()
+	res.ZeroRows = st.zeroRows
+	res.StudentSigma, res.ReferenceSigma = s.state.sigma[0], s.state.sigma[1]
+	if res.Warnings == nil {
+		res.Warnings = []string{}
+	}
+	res.Seconds = time.Since(begin).Seconds()
+	return res, nil
+}
+
+func checkShapes(student, reference Features, grad []float32) error {
+	for i, f := range []Features{student, reference} {
+		size := f.Type.Size()
+		if size == 0 {
+			return inputErrorf("align: the %s features have the unknown type %d; give float32, float16, bfloat16 or float64", sideName[i], f.Type)
+		}
+		if f.Rows < 1 || f.Cols < 1 {
+			return inputErrorf("align: the %s features are %d x %d; at least one row and one column are needed", sideName[i], f.Rows, f.Cols)
+		}
+		if f.Cols > math.MaxInt32 || f.Rows > math.MaxInt32 || f.Rows > math.MaxInt/16/f.Cols {
+			return inputErrorf("align: the %s features are %d x %d, which is too large", sideName[i], f.Rows, f.Cols)
+		}
+		if want := f.Rows * f.Cols * size; len(f.Data) != want {
+			return inputErrorf("align: the %s features are %d x %d %s and need %d bytes, but %d are given", sideName[i], f.Rows, f.Cols, f.Type, want, len(f.Data))
+		}
+	}
+	if student.Rows != reference.Rows {
+		return inputErrorf("align: the student has %d rows and the reference %d; both must embed the same samples in the same order", student.Rows, reference.Rows)
+	}
+	if grad != nil && len(grad) != student.Rows*student.Cols {
+		return inputErrorf("align: the gradient has %d elements, the student's rows %d", len(grad), student.Rows*student.Cols)
+	}
+	return nil
+}
+
+// step is one Step under way.
+type step struct {
+	s        *Session
+	b        Backend
+	ws       *workspace
+	n        int
+	state    state
+	side     [2]embedding
+	zeroRows int
+	wantGrad bool
+	approx   Approximation
+
+	// what evaluate leaves for gradient: the derivative of the value with respect to K1, dense or of low rank
+	m          Matrix // (n, n), empty where u holds it all
+	u, weights Matrix // Σ weights_i u_i u_iᵀ
+	k1         Matrix // the student's kernel matrix where it was kept
+}
+
+// embedding is one side on its way from rows to features.
+type embedding struct {
+	x     Matrix // (n, d) rows as given, float32
+	sq    Matrix // (1, n) squared norms
+	inv   Matrix // (1, n) of Normalize, cosine only
+	raw   Matrix // (n, D) features before centring, empty for an exact Gaussian or Laplacian
+	phi   Matrix // (n, D) features, centred where that is asked for
+	w     Matrix // (r, d) frequencies, RFF only
+	trace float64
+}
+
+// load brings the rows into the backend's memory and checks them.
+func (st *step) load(side int, f Features) error {
+	e := &st.side[side]
+	var err error
+	wrapped := false
+	if p := unsafe.Pointer(unsafe.SliceData(f.Data)); f.Type == Float32 && uintptr(p)%4 == 0 {
+		e.x, wrapped = st.b.Wrap(f.Rows, f.Cols, unsafe.Slice((*float32)(p), f.Rows*f.Cols))
+	}
+	if !wrapped {
+		if e.x, err = st.ws.matrix("x"+sideName[side], f.Rows, f.Cols); err != nil {
+			return err
+		}
+		if err := st.b.Widen(e.x, f.Data, f.Type); err != nil {
+			return err
+		}
+	}
+	if e.sq, err = st.ws.matrix("sq"+sideName[side], 1, f.Rows); err != nil {
+		return err
+	}
+	out := st.ws.floats(2)
+	if err := st.b.Scan(e.x, e.sq, out); err != nil {
+		return err
+	}
+	if out[0] >= 0 {
+		return st.badRow(side, int(out[0]))
+	}
+	if st.s.cfg.KernelOf(side) == KernelCosine {
+		st.zeroRows += int(out[1])
+	}
+	e.trace = 1
+	if st.s.cfg.KernelOf(side) == KernelLinear {
+		sum := 0.0
+		for _, v := range e.sq.Data[:st.n] {
+			sum += float64(v)
+		}
+		e.trace = sum / float64(st.n)
+	}
+	return nil
+}
+
+func (st *step) badRow(side, row int) error {
+	for j, v := range st.side[side].x.row(row) {
+		if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {
+			return inputErrorf("align: row %d of the %s features is not finite (column %d is %v)", row, sideName[side], j, v)
+		}
+	}
+	return inputErrorf("align: row %d of the %s features is so large that its squared norm overflows float32; scale the features down", row, sideName[side])
+}
+
+// maxExact is the number of rows up to which `auto` forms the exact kernel matrix: one of 16,384 rows takes 1 GiB.
+const maxExact = 16384
+
+// features computes the feature map of one side.
+func (st *step) features(side int) error {
+	e, cfg := &st.side[side], &st.s.cfg
+	n, d := st.n, e.x.Cols
+	kernel := cfg.KernelOf(side)
+	if st.approx = cfg.Approximation; st.approx == ApproximationAuto {
+		st.approx = ApproximationExact
+		if n > maxExact && (cfg.KernelOf(0).NeedsSigma() || cfg.KernelOf(1).NeedsSigma()) {
+			st.approx = ApproximationRFF
+		}
+	}
+	var err error
+	switch {
+	case kernel == KernelLinear:
+		e.raw = e.x
+	case kernel == KernelCosine:
+		if e.raw, err = st.ws.matrix("raw"+sideName[side], n, d); err != nil {
+			return err
+		}
+		if e.inv, err = st.ws.matrix("inv"+sideName[side], 1, n); err != nil {
+			return err
+		}
+		if err := st.b.Normalize(e.raw, e.inv, e.x, e.sq); err != nil {
+			return err
+		}
+	case st.approx == ApproximationRFF:
+		if e.w, err = st.s.frequencies(kernel, d, st.state.sigma[side], side); err != nil {
+			return err
+		}
+		if e.raw, err = st.ws.matrix("raw"+sideName[side], n, 2*e.w.Rows); err != nil {
+			return err
+		}
+		if err := st.b.Fourier(e.raw, e.x, e.w); err != nil {
+			return err
+		}
+	default:
+		return nil // exact, through the kernel matrix
+	}
+	e.phi = e.raw
+	if !cfg.Center {
+		return nil
+	}
+	if e.phi, err = st.ws.matrix("centred"+sideName[side], n, e.raw.Cols); err != nil {
+		return err
+	}
+	for i := range n {
+		copy(e.phi.row(i), e.raw.row(i))
+	}
+	return st.centerColumns(e.phi)
+}
+
+func (st *step) centerColumns(m Matrix) error {
+	mean, err := st.ws.matrix("mean"+strconv.Itoa(m.Cols), 1, m.Cols)
+	if err != nil {
+		return err
+	}
+	return st.b.CenterColumns(m, mean)
+}

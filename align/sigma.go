@@ -1,0 +1,159 @@
+package align
+
+import (
+	"context"
+	"math"
+	"slices"
+)
+
+// medianRows and matchRows bound the sample on which a bandwidth is found.
+const (
+	medianRows = 1000
+	matchRows  = 500
+	matchGap   = 0.01 // the paper's rule, section 6: |λmax(K1/n) - λmax(K2/n)| < 0.01
+)
+
+// bandwidths finds the bandwidths that are not numbers on the first batch and freezes them. No gradient flows through
+// them: a bandwidth that followed the student's own median would let the student collapse.
+func (st *step) bandwidths(ctx context.Context, student, reference Features) error {
+	cfg := &st.s.cfg
+	for side := 1; side >= 0; side-- { // match needs the reference's first
+		if !cfg.KernelOf(side).NeedsSigma() || st.state.sigma[side] > 0 {
+			continue
+		}
+		rule := cfg.SigmaOf(side)
+		if rule.Rule == "" {
+			st.state.sigma[side] = rule.Value
+			continue
+		}
+		dist := st.distances(side, medianRows)
+		median := medianOf(dist)
+		if !(median > 0) {
+			return inputErrorf("align: the median distance between rows of the %s features is 0, so the rule %q gives no bandwidth; give sigma as a number", sideName[side], rule.Rule)
+		}
+		if st.state.sigma[side] = median; rule.Rule == SigmaMatch && side == 0 {
+			if err := st.match(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// distances returns the pairwise distances of up to limit rows, evenly spaced, in the order (0,1), (0,2), ..., in
+// float64: L2, or L1 for the Laplacian.
+func (st *step) distances(side, limit int) []float64 {
+	x := st.side[side].x
+	m := min(limit, st.n)
+	l1 := st.s.cfg.KernelOf(side) == KernelLaplacian
+	out := make([]float64, 0, m*(m-1)/2)
+	for i := range m {
+		a := x.row(i * st.n / m)
+		for j := i + 1; j < m; j++ {
+			sum := 0.0
+			for t, v := range x.row(j * st.n / m) {
+				d := float64(a[t]) - float64(v)
+				if l1 {
+					sum += math.Abs(d)
+				} else {
+					sum += d * d
+				}
+			}
+			if !l1 {
+				sum = math.Sqrt(sum)
+			}
+			out = append(out, sum)
+		}
+	}
+	return out
+}
+
+func medianOf(v []float64) float64 {
+	if len(v) == 0 {
+		return 1 // one row: every bandwidth gives the same kernel
+	}
+	v = slices.Clone(v)
+	slices.Sort(v)
+	if h := len(v) / 2; len(v)%2 == 0 {
+		return (v[h-1] + v[h]) / 2
+	}
+	return v[len(v)/2]
+}
+
+// match bisects the student's bandwidth until the largest eigenvalues of K1/n and K2/n agree within matchGap, on the
+// uncentred exact kernels of a sample: there λmax grows with σ, from 1/n to 1.
+func (st *step) match(ctx context.Context) error {
+	target := topEigenvalue(st.distances(1, matchRows), st.state.sigma[1], st.s.cfg.KernelOf(1))
+	dist := st.distances(0, matchRows)
+	at := func(sigma float64) float64 { return topEigenvalue(dist, sigma, st.s.cfg.KernelOf(0)) }
+	lo, hi := st.state.sigma[0], st.state.sigma[0]
+	for i := 0; at(lo) > target && i < 60; i++ {
+		lo /= 2
+	}
+	for i := 0; at(hi) < target && i < 60; i++ {
+		hi *= 2
+	}
+	for range 60 {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		mid := math.Sqrt(lo * hi)
+		st.state.sigma[0] = mid
+		v := at(mid)
+		if math.Abs(v-target) < matchGap/10 {
+			return nil
+		}
+		if v < target {
+			lo = mid
+		} else {
+			hi = mid
+		}
+	}
+	if math.Abs(at(st.state.sigma[0])-target) < matchGap {
+		return nil
+	}
+	return inputErrorf("align: no bandwidth of the student's kernel makes the two largest eigenvalues agree within %v; give student_sigma as a number", matchGap)
+}
+
+// topEigenvalue returns the largest eigenvalue of K/n from the pairwise distances. K has positive entries, so that the
+// power method converges (Perron and Frobenius).
+func topEigenvalue(dist []float64, sigma float64, kernel Kernel) float64 {
+	n := int(math.Round((1 + math.Sqrt(1+8*float64(len(dist)))) / 2))
+	k := make([]float64, len(dist))
+	for i, d := range dist {
+		if kernel == KernelLaplacian {
+			k[i] = math.Exp(-d / sigma)
+		} else {
+			k[i] = math.Exp(-d * d / (2 * sigma * sigma))
+		}
+	}
+	v, w := make([]float64, n), make([]float64, n)
+	for i := range v {
+		v[i] = 1 / math.Sqrt(float64(n))
+	}
+	last := 0.0
+	for range 200 {
+		copy(w, v) // the diagonal
+		t := 0
+		for i := range n {
+			for j := i + 1; j < n; j++ {
+				w[i] += k[t] * v[j]
+				w[j] += k[t] * v[i]
+				t++
+			}
+		}
+		norm := 0.0
+		for _, x := range w {
+			norm += x * x
+		}
+		norm = math.Sqrt(norm)
+		for i := range v {
+			v[i] = w[i] / norm
+		}
+		if math.Abs(norm-last) < 1e-5*norm {
+			return norm / float64(n)
+		}
+		last = norm
+	}
+	return last / float64(n)
+}
