@@ -46,7 +46,7 @@ from ._shared import penalty
 from ._sidecar import Sidecar
 
 if TYPE_CHECKING:
-    from . import openclip, torch
+    from . import torch as torch
 
 __all__ = [
     "ClosedError",
@@ -60,9 +60,7 @@ __all__ = [
     "SidecarError",
     "StepTimeoutError",
     "__version__",
-    "openclip",
     "penalty",
-    "torch",
 ]
 
 

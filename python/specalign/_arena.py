@@ -24,7 +24,8 @@ from ._messages import DType
 _ALIGN = 64
 
 
-def _up(size: int, to: int = _ALIGN) -> int:
+def up(size: int, to: int = _ALIGN) -> int:
+    """Return `size` rounded up to a multiple of `to`."""
     return -(-size // to) * to
 
 
@@ -52,10 +53,10 @@ class Layout:
     @classmethod
     def of(cls, shape: Shape, slot_size: int) -> Layout:
         """Lay out a step of the given shape behind two state slots of `slot_size` bytes each."""
-        student = _up(2 * slot_size)
-        reference = _up(student + shape.rows * shape.student_cols * shape.student_dtype.size)
-        gradient = _up(reference + shape.rows * shape.reference_cols * shape.reference_dtype.size)
-        return cls(slot_size, student, reference, gradient, _up(gradient + shape.rows * shape.student_cols * 4))
+        student = up(2 * slot_size)
+        reference = up(student + shape.rows * shape.student_cols * shape.student_dtype.size)
+        gradient = up(reference + shape.rows * shape.reference_cols * shape.reference_dtype.size)
+        return cls(slot_size, student, reference, gradient, up(gradient + shape.rows * shape.student_cols * 4))
 
 
 class Arena:
@@ -63,7 +64,7 @@ class Arena:
 
     def __init__(self, size: int, slot_size: int) -> None:
         """Make an arena of at least `size` bytes. Raises `Error` if the memory is not there."""
-        self.size = _up(max(size, 1), mmap.PAGESIZE)
+        self.size = up(max(size, 1), mmap.PAGESIZE)
         self.slot_size = slot_size
         self.fd = -1
         try:

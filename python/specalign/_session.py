@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _fork
-from ._arena import Arena, Layout, Shape
+from ._arena import Arena, Layout, Shape, up
 from ._arrays import Rows, check_out, gradient
 from ._connection import PROTOCOL_MAJOR, Connection, Lost
 from ._errors import ClosedError, Error, InputError, SidecarError
@@ -32,7 +32,7 @@ _BACKOFF, _MAX_BACKOFF = 0.1, 2.0  # seconds before the second, third, ... resta
 _CLOSE_TIMEOUT = 5.0  # for the step under way
 _CALL_TIMEOUT = 1.0  # for CloseSession
 _IDLE = 5.0  # after which the thread of `submit` ends
-_FIRST_SHAPE = Shape(0, 0, 0, 0, 0)  # type: ignore[arg-type]  # opens a session before its first batch is known
+_DEFAULT_NUM_FEATURES = 4096  # of the settings
 
 
 @dataclass(slots=True)
@@ -84,6 +84,8 @@ class Session:
         self._host = host
         self._pid = os.getpid()
         self._request = _to_json(settings)
+        features = settings.get("num_features") or _DEFAULT_NUM_FEATURES
+        self._num_features = features if isinstance(features, int) and 0 < features <= 1 << 20 else 0
         self._timeout = timeout
         self._max_restarts = max_restarts
         self._cond = threading.Condition()
@@ -95,7 +97,8 @@ class Session:
         self._connection: Connection | None = None  # where the session is open, with the present arena
         self._id = ""
         self._settings: dict[str, Any] = {}
-        self._arena = _new_arena(_FIRST_SHAPE)
+        slot = self._state_size(0, 0)
+        self._arena = Arena(2 * slot, slot)
         self._retry(lambda _: None, timeout, "OpenSession")
         self._closed = False
 
@@ -262,7 +265,7 @@ class Session:
     def _load(self, job: _Job) -> Layout:
         """Put a job's rows into the arena, a larger one if need be."""
         shape = Shape(job.student.rows, job.student.cols, job.reference.cols, job.student.dtype, job.reference.dtype)
-        needed = Layout.of(shape, _state_size(shape))
+        needed = Layout.of(shape, self._state_size(shape.student_cols, shape.reference_cols))
         if needed.slot_size > self._arena.slot_size or needed.size > self._arena.size:
             self._replace_arena(needed.size, needed.slot_size)
         layout = Layout.of(shape, self._arena.slot_size)
@@ -271,6 +274,13 @@ class Session:
         job.student.load(self._arena, layout.student)
         job.reference.load(self._arena, layout.reference)
         return layout
+
+    def _state_size(self, d1: int, d2: int) -> int:
+        """Return the bytes that the sidecar may need to remember a session with such columns.
+
+        That is a direction of features, of random ones where a kernel has them, and some numbers.
+        """
+        return up(1024 + 4 * (max(d1, 2 * self._num_features) + max(d2, 2 * self._num_features)))
 
     def _replace_arena(self, size: int, slot_size: int) -> None:
         """Move to another arena, state and all. The sidecar is told with the next step."""
@@ -386,16 +396,6 @@ class Session:
         """Show the settings that differ from nothing, and the steps done."""
         state = "closed" if self._closed else f"{self._seq} steps"
         return f"<specalign.Session {self._request}, {state}>"
-
-
-def _new_arena(shape: Shape) -> Arena:
-    slot = _state_size(shape)
-    return Arena(2 * slot, slot)
-
-
-def _state_size(shape: Shape) -> int:
-    """Return how many bytes the sidecar may need for a session's state with columns such as these."""
-    return 1 << 16
 
 
 def _to_json(settings: dict[str, Any]) -> str:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import struct
 from enum import IntEnum
-from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 from ._errors import WireError
@@ -72,12 +71,18 @@ def wire(number: int, kind: Kind, message: type[Message] | None = None) -> Any:
     return dataclasses.field(default=_DEFAULTS.get(kind, 0), metadata=spec)
 
 
-@cache
-def _layout(cls: Any) -> dict[int, Field]:
+_layouts: dict[type, dict[int, Field]] = {}
+
+
+def _layout(cls: type[Message]) -> dict[int, Field]:
     """Return the fields of a message by number, in the order of declaration."""
-    return {
-        f.metadata["number"]: Field(f.name, f.metadata["kind"], f.metadata["message"]) for f in dataclasses.fields(cls)
-    }
+    layout = _layouts.get(cls)
+    if layout is None:
+        layout = _layouts[cls] = {
+            f.metadata["number"]: Field(f.name, f.metadata["kind"], f.metadata["message"])
+            for f in dataclasses.fields(cls)  # type: ignore[arg-type]
+        }
+    return layout
 
 
 class Message:
@@ -88,7 +93,7 @@ class Message:
     def encode(self) -> bytes:
         """Return the message's bytes. A value outside its field's range raises `WireError`."""
         out = bytearray()
-        for number, spec in _layout(self.__class__).items():
+        for number, spec in _layout(type(self)).items():
             value = getattr(self, spec.name)
             try:
                 _encode_field(out, number, spec, value)
@@ -106,7 +111,7 @@ class Message:
     def _merge(self, data: memoryview, depth: int) -> None:
         if depth > _MAX_DEPTH:
             raise WireError("messages are nested too deeply")
-        name, layout = type(self).__name__, _layout(self.__class__)
+        name, layout = type(self).__name__, _layout(type(self))
         pos, end = 0, len(data)
         while pos < end:
             tag, pos = _read_varint(data, pos, name)
