@@ -11,6 +11,7 @@ On a machine whose cores are all busy with the towers, overlapping moves work ar
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 
@@ -39,7 +40,7 @@ def main(rows: int = 1024, steps: int = 12) -> float:
             times["submit"] = time.perf_counter()
             handle = align.submit(z, reference)
             ready: list[float] = []
-            handle.future.add_done_callback(lambda _, ready=ready: ready.append(time.perf_counter()))  # type: ignore[misc]
+            handle.future.add_done_callback(lambda _, ready=ready: ready.append(time.perf_counter()))
             times["text tower"] = time.perf_counter()
             t = nn.functional.normalize(text_tower(texts), dim=-1)
             times["wait"] = time.perf_counter()
@@ -48,7 +49,7 @@ def main(rows: int = 1024, steps: int = 12) -> float:
             (nn.functional.cross_entropy(20 * z @ t.T, torch.arange(rows)) + penalty).backward()
             end = time.perf_counter()
             starts = [*times.values(), end]
-            bars = dict(zip(times, zip(starts, starts[1:], strict=False), strict=True))
+            bars = dict(zip(times, itertools.pairwise(starts), strict=True))
             assert align.last is not None
             done = ready[0]
             bars["sidecar"] = (max(done - align.last.seconds, times["submit"]), done)

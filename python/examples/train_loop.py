@@ -1,5 +1,6 @@
-"""A plain PyTorch training loop with the penalty added: one tower learns two coarse classes, and the penalty keeps
-the eight fine groups apart that a frozen reference sees.
+"""A plain PyTorch training loop with the penalty added.
+
+One tower learns two coarse classes; the penalty keeps the eight fine groups apart that a frozen reference sees.
 
 ::
 

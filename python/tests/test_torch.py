@@ -201,9 +201,9 @@ def test_copies_take_the_settings_along(loss_fn, features):
 
 def test_bad_input(loss_fn, features):
     student, reference = features
+    bad = student.detach().clone()
+    bad[5] = float("nan")
     with pytest.raises(specalign.InputError, match="row 5"):
-        bad = student.detach().clone()
-        bad[5] = float("nan")
         loss_fn(bad.requires_grad_(), reference)
     with pytest.raises(specalign.InputError, match="rows"):
         loss_fn(student, reference[1:])

@@ -1,0 +1,115 @@
+"""The same penalty in process, as a PyTorch expert would write it, and the paper's algorithm.
+
+All take student (n, d1) and reference (n, d2), float32, cosine kernels, and return value and gradient (n, d1). The
+gradient is the closed form, which is cheaper than autograd through the same steps: see `gradient`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def normalised(student: Tensor, reference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return unit rows (n, d1) and (n, d2), and the inverse norms (n, 1) of the student's."""
+    inverse = student.norm(dim=1, keepdim=True).reciprocal()
+    return student * inverse, torch.nn.functional.normalize(reference, dim=1), inverse
+
+
+def gradient(phi: Tensor, inverse: Tensor, vectors: Tensor, signs: Tensor) -> Tensor:
+    """Return d (sum of |lambda|) / d student (n, d1), for eigenvectors (n, k) and the signs (k,) of their values."""
+    n = len(phi)
+    g = (vectors * (signs * (2 / n))) @ (vectors.T @ phi)
+    return torch.addcmul(g, phi, (phi * g).sum(1, keepdim=True), value=-1).mul_(inverse)
+
+
+def formed(phi: Tensor, psi: Tensor) -> Tensor:
+    """Return L = (phi phi^T - psi psi^T) / n, (n, n), by one product."""
+    return torch.cat([phi, psi], 1) @ torch.cat([phi, -psi], 1).T / len(phi)
+
+
+def dense(student: Tensor, reference: Tensor, k: int) -> tuple[float, Tensor]:
+    """Form L and call eigh."""
+    phi, psi, inverse = normalised(student, reference)
+    values, vectors = torch.linalg.eigh(formed(phi, psi))
+    top = values.abs().topk(min(k, len(values))).indices
+    return values[top].abs().sum().item(), gradient(phi, inverse, vectors[:, top], values[top].sign())
+
+
+def _lanczos(product, n: int, k: int, tolerance: float, limit: int) -> tuple[Tensor, Tensor]:
+    """Return the k eigenvalues of largest magnitude and their vectors (n, k).
+
+    Full re-orthogonalisation, both ends of the spectrum, ended by residual / gap as the sidecar does.
+    """
+    limit = min(limit, n)
+    basis = torch.empty(limit + 1, n)
+    basis[0] = torch.randn(n, generator=torch.Generator().manual_seed(0))
+    basis[0] /= basis[0].norm()
+    t = torch.zeros(limit + 1, limit + 1, dtype=torch.float64)
+    for m in range(1, limit + 1):
+        q = basis[:m]
+        w = product(basis[m - 1])
+        h = q @ w
+        w = torch.addmv(w, q.T, h, alpha=-1)
+        w = torch.addmv(w, q.T, q @ w, alpha=-1)
+        beta = w.norm()
+        t[m - 1, m - 1] = h[-1]
+        t[m - 1, m] = t[m, m - 1] = beta
+        basis[m] = w / beta
+        last = m == limit or beta < 1e-7
+        if (m >= k + 1 and (m % 4 == 0 or last)) or last:
+            values, s = torch.linalg.eigh(t[:m, :m])
+            order = values.abs().argsort(descending=True)
+            top = order[:k]
+            residual = (beta * s[-1, top]).abs().max()
+            gap = (values[order[k - 1]].abs() - values[order[k]].abs()) if m > k else values[order[-1]].abs()
+            if residual <= tolerance * gap or last:
+                return values[top].float(), basis[:m].T @ s[:, top].float()
+    raise AssertionError
+
+
+def lanczos_formed(student: Tensor, reference: Tensor, k: int, tolerance: float = 1e-4) -> tuple[float, Tensor]:
+    """Lanczos on the formed L."""
+    phi, psi, inverse = normalised(student, reference)
+    difference = formed(phi, psi)
+    values, vectors = _lanczos(difference.mv, len(phi), k, tolerance, 40 + 6 * k)
+    return values.abs().sum().item(), gradient(phi, inverse, vectors, values.sign())
+
+
+def lanczos_free(student: Tensor, reference: Tensor, k: int, tolerance: float = 1e-4) -> tuple[float, Tensor]:
+    """Lanczos without forming L: two products with the rows each way."""
+    phi, psi, inverse = normalised(student, reference)
+    rows = torch.cat([phi, psi], 1)
+    signs = torch.ones(rows.shape[1])
+    signs[phi.shape[1] :] = -1
+    signs /= len(phi)
+    columns = rows.T.contiguous()
+    values, vectors = _lanczos(lambda v: rows.mv(columns.mv(v) * signs), len(phi), k, tolerance, 40 + 6 * k)
+    return values.abs().sum().item(), gradient(phi, inverse, vectors, values.sign())
+
+
+def paper(student: Tensor, reference: Tensor, k: int, steps: int = 20) -> tuple[float, Tensor]:
+    """Run the paper's algorithm: the square matrix G (d1+d2, d1+d2), 20 right and 20 left power steps, autograd.
+
+    It finds one eigenvalue, so k is 1. The eigenvalue is `w^T G u / w^T u` with the vectors held constant.
+    """
+    assert k == 1
+    student = student.detach().requires_grad_()
+    phi, psi, _ = normalised(student, reference)
+    n, d1 = phi.shape
+    rows = torch.cat([phi, psi], 1)
+    signs = torch.ones(rows.shape[1], 1)
+    signs[d1:] = -1
+    g = signs * (rows.T @ rows) / n
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(0)
+        u, w = (torch.randn(len(g), generator=generator) for _ in range(2))
+        for _ in range(steps):
+            u = g @ u
+            u /= u.norm()
+            w = g.T @ w
+            w /= w.norm()
+    value = (w @ (g @ u) / (w @ u)).abs()
+    value.backward()
+    assert student.grad is not None
+    return value.item(), student.grad
