@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"time"
 	"unsafe"
 
 	"github.com/specalign/specalign/align"
@@ -58,6 +59,23 @@ func Open(opts Options) (align.Backend, error) {
 	// A net under a forgotten Close: threads would stay for ever.
 	b.cleanup = runtime.AddCleanup(b, func(c *C.sa_context) { C.sa_close(c) }, b.c)
 	return b, nil
+}
+
+// Peak is implemented by the backends of this package, for benchmarks.
+type Peak interface {
+	// PeakFLOPS measures the multiply-adds of one thread on registers: floating-point operations a second.
+	PeakFLOPS() float64
+}
+
+func (b *backend) PeakFLOPS() float64 {
+	const rounds = 4 << 20
+	best := 0.0
+	for range 5 {
+		start := time.Now()
+		operations := float64(C.sa_fma_loop(b.c, rounds))
+		best = max(best, operations/time.Since(start).Seconds())
+	}
+	return best
 }
 
 func (b *backend) Info() align.Info { return b.info }

@@ -2,6 +2,7 @@
 
 // context.c: contexts, memory, scratch, errors.
 #define _GNU_SOURCE
+#include <float.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -78,6 +79,13 @@ const char *SA_API(error_text)(const sa_context *c) { return c->error; }
 void SA_API(info)(const sa_context *c, sa_running *out) {
   snprintf(out->isa, sizeof out->isa, "%s", c->kernels->name);
   out->threads = c->threads;
+}
+
+double SA_API(fma_loop)(sa_context *c, int64_t rounds) {
+  float result;
+  const double operations = c->kernels->fma_loop(rounds, &result);
+  // The result never is infinite, but the compiler cannot know.
+  return result > FLT_MAX ? 0 : operations;
 }
 
 sa_status sa_fail(sa_context *c, sa_status status, const char *op, const char *text) {

@@ -105,14 +105,17 @@ void sa_block_run(const sa_kernels *kn, const sa_gemm *p, const sa_grid *g, sa_b
 }
 
 void sa_reflect(const sa_kernels *kn, sa_matrix l, sa_block b, const float *buf, int64_t stride) {
-  const bool straddles = b.j0 + b.cols > b.i0;
-  for (int64_t i = 0; i < b.rows; i++) {
-    const int64_t count = sa_below(b, i);
-    memcpy(sa_row(l, b.i0 + i) + b.j0, buf + i * stride, (size_t)count * sizeof(float));
-    if (straddles)
-      for (int64_t j = 0; j < count; j++) sa_row(l, b.j0 + j)[b.i0 + i] = buf[i * stride + j];
+  for (int64_t i = 0; i < b.rows; i++)
+    memcpy(sa_row(l, b.i0 + i) + b.j0, buf + i * stride, (size_t)sa_below(b, i) * sizeof(float));
+  // A strip of columns meets the diagonal in a few rows; below them it is transposed whole.
+  enum { STRIP = 16 };
+  for (int64_t j = 0; j < b.cols; j += STRIP) {
+    const int64_t width = sa_min(STRIP, b.cols - j), top = b.j0 + j - b.i0;
+    const int64_t first = sa_min(b.rows, sa_max(0, top)), whole = sa_min(b.rows, sa_max(0, top + width - 1));
+    for (int64_t i = first; i < whole; i++)
+      for (int64_t q = j; q < sa_min(j + width, sa_below(b, i)); q++) sa_row(l, b.j0 + q)[b.i0 + i] = buf[i * stride + q];
+    kn->transpose(sa_row(l, b.j0 + j) + b.i0 + whole, l.stride, buf + whole * stride + j, stride, b.rows - whole, width);
   }
-  if (!straddles) kn->transpose(sa_row(l, b.j0) + b.i0, l.stride, buf, stride, b.rows, b.cols);
 }
 
 typedef struct multiply_job {

@@ -74,6 +74,9 @@ typedef struct sa_kernels {
   void (*widen_f16)(float *dst, const void *src, int64_t count);
   void (*widen_bf16)(float *dst, const void *src, int64_t count);
   void (*widen_f64)(float *dst, const void *src, int64_t count);
+
+  // count rounds of independent multiply-adds in registers; returns how many floating-point operations that was
+  double (*fma_loop)(int64_t count, float *result);
 } sa_kernels;
 
 extern const sa_kernels sa_kernels_portable;

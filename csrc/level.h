@@ -180,4 +180,5 @@ const sa_kernels LEVEL = {
     .widen_f16 = widen_f16,
     .widen_bf16 = widen_bf16,
     .widen_f64 = widen_f64,
+    .fma_loop = fma_loop,
 };

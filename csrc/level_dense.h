@@ -22,43 +22,48 @@
 TILE(tile_product, vf_fma)
 TILE(tile_l1, STEP_L1)
 
-// transpose_shifted: dst (cols, rows) = (src - shift)ᵀ, src (rows, cols), shift over the columns or NULL.
-INLINE void transpose_shifted(float *dst, int64_t dst_stride, const float *src, int64_t src_stride, int64_t rows,
-                              int64_t cols, const float *shift) {
-  int64_t i = 0;
-  for (; i + 4 <= rows; i += 4) {
-    const float *s = src + i * src_stride;
-    int64_t j = 0;
-    for (; j + 4 <= cols; j += 4) {
-      v4 a0 = v4_load(s + j), a1 = v4_load(s + src_stride + j);
-      v4 a2 = v4_load(s + 2 * src_stride + j), a3 = v4_load(s + 3 * src_stride + j);
-      if (shift) {
-        const v4 m = v4_load(shift + j);
-        a0 -= m, a1 -= m, a2 -= m, a3 -= m;
-      }
-      const v4 t0 = __builtin_shufflevector(a0, a1, 0, 4, 1, 5), t1 = __builtin_shufflevector(a0, a1, 2, 6, 3, 7);
-      const v4 t2 = __builtin_shufflevector(a2, a3, 0, 4, 1, 5), t3 = __builtin_shufflevector(a2, a3, 2, 6, 3, 7);
-      const v4 o[4] = {__builtin_shufflevector(t0, t2, 0, 1, 4, 5), __builtin_shufflevector(t0, t2, 2, 3, 6, 7),
-                       __builtin_shufflevector(t1, t3, 0, 1, 4, 5), __builtin_shufflevector(t1, t3, 2, 3, 6, 7)};
-      UNROLL for (int q = 0; q < 4; q++) memcpy(dst + (j + q) * dst_stride + i, &o[q], sizeof o[q]);
-    }
-    for (; j < cols; j++)
-      for (int r = 0; r < 4; r++) dst[j * dst_stride + i + r] = s[r * src_stride + j] - (shift ? shift[j] : 0);
+// transpose_square: dst (4, 4) = (src - shift)ᵀ
+INLINE void transpose_square(float *dst, int64_t dst_stride, const float *src, int64_t src_stride, const float *shift) {
+  v4 a0 = v4_load(src), a1 = v4_load(src + src_stride);
+  v4 a2 = v4_load(src + 2 * src_stride), a3 = v4_load(src + 3 * src_stride);
+  if (shift) {
+    const v4 m = v4_load(shift);
+    a0 -= m, a1 -= m, a2 -= m, a3 -= m;
   }
-  for (; i < rows; i++)
-    for (int64_t j = 0; j < cols; j++) dst[j * dst_stride + i] = src[i * src_stride + j] - (shift ? shift[j] : 0);
+  const v4 t0 = __builtin_shufflevector(a0, a1, 0, 4, 1, 5), t1 = __builtin_shufflevector(a0, a1, 2, 6, 3, 7);
+  const v4 t2 = __builtin_shufflevector(a2, a3, 0, 4, 1, 5), t3 = __builtin_shufflevector(a2, a3, 2, 6, 3, 7);
+  const v4 o[4] = {__builtin_shufflevector(t0, t2, 0, 1, 4, 5), __builtin_shufflevector(t0, t2, 2, 3, 6, 7),
+                   __builtin_shufflevector(t1, t3, 0, 1, 4, 5), __builtin_shufflevector(t1, t3, 2, 3, 6, 7)};
+  UNROLL for (int q = 0; q < 4; q++) memcpy(dst + q * dst_stride, &o[q], sizeof o[q]);
+}
+
+// transpose_shifted: dst (cols, rows) = (src - shift)ᵀ, src (rows, cols), shift over the columns or NULL. It goes by
+// strips of columns: few enough that their lines of dst stay in L1 even where a power-of-two stride makes them
+// compete for one set, and lines of src are used up while there.
+INLINE void transpose_shifted(float *dst, int64_t dst_stride, const float *src, int64_t src_stride, int64_t rows,
+                              int64_t cols, const float *shift, int64_t strip) {
+  const int64_t whole = rows / 4 * 4;
+  for (int64_t at = 0; at < cols; at += strip) {
+    const int64_t end = sa_min(cols, at + strip), quads = at + (end - at) / 4 * 4;
+    for (int64_t i = 0; i < whole; i += 4)
+      for (int64_t j = at; j < quads; j += 4)
+        transpose_square(dst + j * dst_stride + i, dst_stride, src + i * src_stride + j, src_stride, shift ? shift + j : NULL);
+    for (int64_t j = at; j < end; j++)
+      for (int64_t i = j < quads ? whole : 0; i < rows; i++)
+        dst[j * dst_stride + i] = src[i * src_stride + j] - (shift ? shift[j] : 0);
+  }
 }
 
 static void transpose(float *dst, int64_t dst_stride, const float *src, int64_t src_stride, int64_t rows, int64_t cols) {
-  transpose_shifted(dst, dst_stride, src, src_stride, rows, cols, NULL);
+  transpose_shifted(dst, dst_stride, src, src_stride, rows, cols, NULL, 8);
 }
 
 static void pack_rows(float *dst, int64_t width, const float *src, int64_t stride, int64_t rows, int64_t k,
                       const float *shift) {
   if (shift)
-    transpose_shifted(dst, width, src, stride, rows, k, shift);
+    transpose_shifted(dst, width, src, stride, rows, k, shift, 16);
   else
-    transpose_shifted(dst, width, src, stride, rows, k, NULL);
+    transpose_shifted(dst, width, src, stride, rows, k, NULL, 16);
 }
 
 static void pack_cols(float *dst, int64_t width, const float *src, int64_t stride, int64_t cols, int64_t k,
@@ -184,4 +189,16 @@ static void sign_sum(float *g, int64_t g_stride, const float *xa, const float *x
     }
     for (int r = 0; r < rows; r++) vf_store_some(g + r * g_stride + j, alpha * acc[r], left);
   }
+}
+
+// Twelve sums hide the latency of an FMA on every CPU met, and fit into sixteen registers.
+static double fma_loop(int64_t count, float *result) {
+  enum { CHAINS = 12 };
+  vf x[CHAINS];
+  UNROLL for (int i = 0; i < CHAINS; i++) x[i] = vf_set((float)i);
+  const vf a = vf_set(0.999f), b = vf_set(0.001f);
+  for (int64_t l = 0; l < count; l++) UNROLL for (int i = 0; i < CHAINS; i++) x[i] = vf_fma(x[i], a, b);
+  UNROLL for (int i = 1; i < CHAINS; i++) x[0] += x[i];
+  *result = vf_sum(x[0]);
+  return 2.0 * CHAINS * VL * (double)count;
 }

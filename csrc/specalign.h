@@ -94,6 +94,10 @@ const char *SA_API(error_text)(const sa_context *c);
 
 void SA_API(info)(const sa_context *c, sa_running *out);
 
+// fma_loop runs rounds of multiply-adds on registers of one thread, as fast as the level can, and returns the number of
+// floating-point operations: the peak that benchmarks compare with. 0: this backend has no such loop.
+double SA_API(fma_loop)(sa_context *c, int64_t rounds);
+
 // --- memory
 
 // alloc gives a zeroed (rows, cols) matrix whose rows start on 64-byte boundaries; alloc64 gives zeroed scalars.
