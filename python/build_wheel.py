@@ -15,6 +15,7 @@ import argparse
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -37,16 +38,19 @@ def run(command: list[str], cwd: Path, **environment: str) -> str:
     return done.stdout
 
 
-def build_program(target: Path, arch: str) -> None:
-    """Build cmd/specalign for an architecture, with cgo against the old glibc."""
-    zig = f"{sys.executable} -m ziglang cc -target {arch}-linux-gnu.{GLIBC[0]}.{GLIBC[1]}"
+def build_program(target: Path, arch: str, compiler: Path) -> None:
+    """Build cmd/specalign for an architecture, with cgo against the old glibc; `compiler` is a script to write."""
+    flags = f"-target {arch}-linux-gnu.{GLIBC[0]}.{GLIBC[1]}"
+    # Warnings are errors with the compilers that the sources are linted with; this one has others.
+    compiler.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m ziglang cc {flags} "$@" -Wno-error\n')
+    compiler.chmod(0o755)
     run(
         ["go", "build", "-trimpath", "-ldflags=-s -w", "-o", str(target), "./cmd/specalign"],
         ROOT,
         CGO_ENABLED="1",
         GOOS="linux",
         GOARCH=GO_ARCH[arch],
-        CC=zig,
+        CC=str(compiler),
     )
     target.chmod(0o755)
 
@@ -70,7 +74,7 @@ def build(out: Path, arch: str) -> Path:
         shutil.copy(ROOT / "LICENSE", stage)
         program = stage / "specalign/bin/specalign"
         program.parent.mkdir()
-        build_program(program, arch)
+        build_program(program, arch, stage / "cc")
         if newest_glibc(program) > GLIBC:
             sys.exit(f"build_wheel: the program wants glibc {newest_glibc(program)}, the wheel promises {GLIBC}")
         run(
