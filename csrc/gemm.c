@@ -41,33 +41,35 @@ typedef struct pack_job {
   int64_t panels_a;
 } pack_job;
 
-// pack_panel packs vectors first .. first+width of an operand; those past the end are zero.
-static void pack_panel(const sa_kernels *kn, float *dst, const sa_operand *o, int64_t first, int64_t width, int64_t count,
-                       int64_t k) {
+// pack_stretch packs k0 .. k0+kc of vectors first .. first+width of an operand; those past the end are zero.
+static void pack_stretch(const sa_kernels *kn, float *dst, const sa_operand *o, int64_t first, int64_t width, int64_t count,
+                         int64_t k0, int64_t kc) {
   const int64_t valid = sa_min(width, count - first);
-  if (valid < width) memset(dst, 0, (size_t)(k * width) * sizeof(float));
+  if (valid < width) memset(dst, 0, (size_t)(kc * width) * sizeof(float));
   if (!o->by_cols) {
-    kn->pack_rows(dst, width, sa_row(o->m[0], first), o->m[0].stride, valid, k, o->shift);
+    kn->pack_rows(dst, width, sa_row(o->m[0], first) + k0, o->m[0].stride, valid, kc, o->shift ? o->shift + k0 : NULL);
     return;
   }
   const int64_t left = sa_max(0, sa_min(valid, o->m[0].cols - first));
-  const float *shift = o->shift ? o->shift + first : NULL;
-  if (left) kn->pack_cols(dst, width, o->m[0].data + first, o->m[0].stride, left, k, o->scale, shift);
+  const float *shift = o->shift ? o->shift + first : NULL, *scale = o->scale ? o->scale + k0 : NULL;
+  if (left) kn->pack_cols(dst, width, sa_row(o->m[0], k0) + first, o->m[0].stride, left, kc, scale, shift);
   if (left < valid)
-    kn->pack_cols(dst + left, width, o->m[1].data + (first + left - o->m[0].cols), o->m[1].stride, valid - left, k, o->scale,
-                  shift ? shift + left : NULL);
+    kn->pack_cols(dst + left, width, sa_row(o->m[1], k0) + (first + left - o->m[0].cols), o->m[1].stride, valid - left, kc,
+                  scale, shift ? shift + left : NULL);
 }
 
 static void pack_task(void *arg, int64_t task, int worker) {
   (void)worker;
   const pack_job *j = arg;
   const sa_gemm *p = j->p;
-  if (task < j->panels_a) {
-    const int64_t w = j->kn->mr;
-    pack_panel(j->kn, p->a + task * w * p->k, j->a, task * w, w, p->m, p->k);
-  } else {
-    const int64_t w = j->kn->nr, t = task - j->panels_a;
-    pack_panel(j->kn, p->b + t * w * p->k, j->b, t * w, w, p->n, p->k);
+  const bool is_a = task < j->panels_a;
+  const int64_t w = is_a ? j->kn->mr : j->kn->nr, first = (is_a ? task : task - j->panels_a) * w;
+  for (int64_t l = 0; l < p->k; l += SA_KC) {
+    const int64_t kc = sa_min(SA_KC, p->k - l);
+    if (is_a)
+      pack_stretch(j->kn, p->a + l * p->wide_a + first * kc, j->a, first, w, p->m, l, kc);
+    else
+      pack_stretch(j->kn, p->b + l * p->wide_b + first * kc, j->b, first, w, p->n, l, kc);
   }
 }
 
@@ -82,8 +84,10 @@ bool sa_pack(sa_context *c, sa_gemm *p, const sa_operand *a, const sa_operand *b
   p->n = operand_count(b);
   p->k = a->by_cols ? a->m[0].rows : a->m[0].cols;
   const int64_t pa = sa_ceil(p->m, kn->mr), pb = sa_ceil(p->n, kn->nr);
-  p->a = sa_take(c, pa * kn->mr * p->k);
-  p->b = sa_take(c, pb * kn->nr * p->k);
+  p->wide_a = pa * kn->mr;
+  p->wide_b = pb * kn->nr;
+  p->a = sa_take(c, p->wide_a * p->k);
+  p->b = sa_take(c, p->wide_b * p->k);
   if (!p->a || !p->b) return false;
   pack_job j = {kn, p, a, b, pa};
   sa_run(c, (double)(p->m + p->n) * (double)p->k * 8 * SA_NS_PER_BYTE, pa + pb, pack_task, &j);
@@ -95,10 +99,10 @@ void sa_block_run(const sa_kernels *kn, const sa_gemm *p, const sa_grid *g, sa_b
   for (int64_t l = 0; l < p->k; l += SA_KC) {
     const int64_t kc = sa_min(SA_KC, p->k - l);
     for (int64_t j = 0; j < b.cols; j += nr) {
-      const float *pb = p->b + (b.j0 + j) * p->k + l * nr;
+      const float *pb = p->b + l * p->wide_b + (b.j0 + j) * kc;
       for (int64_t i = 0; i < b.rows; i += mr) {
         if (g->lower && b.i0 + i + mr <= b.j0 + j) continue;
-        p->tile(kc, p->a + (b.i0 + i) * p->k + l * mr, pb, buf + i * g->stride + j, g->stride, l > 0);
+        p->tile(kc, p->a + l * p->wide_a + (b.i0 + i) * kc, pb, buf + i * g->stride + j, g->stride, l > 0);
       }
     }
   }

@@ -19,10 +19,12 @@ typedef struct sa_operand {
   const float *scale;  // by columns: (k), multiplied. May be NULL
 } sa_operand;
 
-// sa_gemm is a reduction over k of packed panels.
+// sa_gemm is a reduction over k of packed panels. k is cut every SA_KC; for each stretch all panels lie one behind the
+// other, so that a block reads one contiguous piece of each operand: stretch l, vector i starts at l * wide + i * kc.
 typedef struct sa_gemm {
   float *a, *b;
   int64_t m, n, k;
+  int64_t wide_a, wide_b;  // m and n, rounded up to whole panels
   sa_tile_fn *tile;
 } sa_gemm;
 

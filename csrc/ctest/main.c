@@ -1,0 +1,160 @@
+// What Go cannot see: that operations do not allocate once they are warm, that the floating-point mode comes back,
+// that a forked child can go on, and that errors are texts. Linked with --wrap for the allocators below.
+//
+//   cc -std=c11 -O2 -I.. main.c ../*.c -lm -lpthread -Wl,--wrap=malloc,--wrap=calloc,--wrap=posix_memalign
+#define _GNU_SOURCE
+#include <fenv.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "specalign.h"
+
+static _Atomic int allocations;
+static int failures;
+
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t count, size_t size);
+int __real_posix_memalign(void **p, size_t alignment, size_t size);
+void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t count, size_t size);
+int __wrap_posix_memalign(void **p, size_t alignment, size_t size);
+
+void *__wrap_malloc(size_t size) {
+  allocations += 1;
+  return __real_malloc(size);
+}
+void *__wrap_calloc(size_t count, size_t size) {
+  allocations += 1;
+  return __real_calloc(count, size);
+}
+int __wrap_posix_memalign(void **p, size_t alignment, size_t size) {
+  allocations += 1;
+  return __real_posix_memalign(p, alignment, size);
+}
+
+static void expect(int ok, const char *what) {
+  if (ok) return;
+  fprintf(stderr, "FAIL: %s\n", what);
+  failures++;
+}
+
+static sa_matrix make(sa_context *c, int64_t rows, int64_t cols) {
+  sa_matrix m = {0};
+  expect(sa_alloc(c, rows, cols, &m) == SA_OK, "alloc");
+  static uint32_t seed = 1;
+  for (int64_t i = 0; i < rows; i++)
+    for (int64_t j = 0; j < cols; j++) {
+      seed = seed * 1664525u + 1013904223u;
+      m.data[i * m.stride + j] = (float)(int32_t)seed * 0x1p-31f;
+    }
+  return m;
+}
+
+enum { N = 300, D = 200, R = 96, B = 3 };
+
+typedef struct set {
+  sa_matrix x, phi, sq, inv, mean, w, f, gf, l, k1, k2, g, gram, v, y, t, u12, c1, c12, y1;
+  double *h;
+} set;
+
+static set make_set(sa_context *c) {
+  set s = {.x = make(c, N, D), .phi = make(c, N, D), .sq = make(c, 1, N), .inv = make(c, 1, N), .mean = make(c, 1, D),
+           .w = make(c, R, D), .f = make(c, N, 2 * R), .gf = make(c, N, 2 * R), .l = make(c, N, N), .k1 = make(c, N, N),
+           .k2 = make(c, N, N), .g = make(c, N, D), .gram = make(c, 2 * D, 2 * D), .v = make(c, B, N), .y = make(c, B, N),
+           .t = make(c, B, 2 * D), .u12 = make(c, 12, N), .c1 = make(c, 1, B), .c12 = make(c, 1, 12), .y1 = make(c, 1, N)};
+  expect(sa_alloc64(c, 16, &s.h) == SA_OK, "alloc64");
+  return s;
+}
+
+// every runs each operation once; m stands for an absent matrix.
+static void every(sa_context *c, set *s) {
+  const sa_matrix m = {0};
+  const sa_side cosine = {s->phi, s->sq, SA_LINEAR, 0}, gauss = {s->x, s->sq, SA_GAUSSIAN, 5},
+                laplace = {s->x, s->sq, SA_LAPLACIAN, 50};
+#define RUN(call) expect((call) == SA_OK, sa_error_text(c))
+  RUN(sa_scan(c, s->x, s->sq, s->h));
+  RUN(sa_normalize(c, s->phi, s->inv, s->x, s->sq));
+  RUN(sa_center_columns(c, s->phi, s->mean));
+  RUN(sa_fourier(c, s->f, s->x, s->w));
+  RUN(sa_difference(c, s->l, s->k1, s->k2, cosine, gauss, 1));
+  RUN(sa_difference(c, s->l, s->k1, m, gauss, laplace, 1));
+  RUN(sa_center_both(c, s->l));
+  RUN(sa_product(c, s->y, s->l, s->v));
+  RUN(sa_factor_product(c, s->y, s->t, s->x, s->phi, s->v, 1));
+  RUN(sa_gram(c, s->gram, s->x, s->phi));
+  RUN(sa_orthogonalize(c, s->y1, s->v, B, s->h, s->h + 8));
+  RUN(sa_sum_squares(c, s->l, s->h));
+  RUN(sa_factor_gradient(c, s->g, s->x, s->v, s->c1));
+  RUN(sa_factor_gradient(c, s->g, s->x, s->u12, s->c12));
+  RUN(sa_matmul(c, s->g, s->l, s->x, 2));
+  RUN(sa_kernel_gradient(c, s->g, gauss, m, s->v, s->c1, s->k1));
+  RUN(sa_kernel_gradient(c, s->g, laplace, m, s->v, s->c1, m));
+  RUN(sa_normalize_backward(c, s->g, s->g, s->phi, s->inv));
+  RUN(sa_fourier_backward(c, s->g, s->gf, s->f, s->w));
+  RUN(sa_add_scaled(c, s->l, s->k1, 0.5f));
+  RUN(sa_add_outer(c, s->l, s->v, s->c1));
+  RUN(sa_relational_kl(c, s->l, s->k1, s->k2, 0.1f, 1, s->h));
+  RUN(sa_sync(c));
+}
+
+// denormal tells whether the running thread still computes with denormals.
+static int denormal(void) {
+  volatile float tiny = 1e-30f;
+  volatile float square = tiny * 1e-10f;
+  return square != 0;
+}
+
+static void test_level(const char *isa, int threads) {
+  char message[256] = "";
+  sa_context *c = NULL;
+  const sa_options o = {isa, threads, 0};
+  expect(sa_open(&o, &c, message, sizeof message) == SA_OK && c, message);
+  if (!c) return;
+  set s = make_set(c);
+  every(c, &s);
+  const int before = allocations;
+  every(c, &s);
+  expect(allocations == before, "a warm operation allocated");
+  expect(denormal(), "denormals are flushed after an operation");
+
+  fflush(NULL);
+  const pid_t child = fork();
+  if (child == 0) {
+    failures = 0;
+    every(c, &s);
+    sa_close(c);
+    _exit(failures != 0);
+  }
+  int status = 1;
+  expect(child > 0 && waitpid(child, &status, 0) == child && status == 0, "a forked child could not go on");
+
+  expect(sa_product(c, s.v, s.l, s.g) == SA_ERR_ARGUMENT, "a wrong shape was taken");
+  expect(!strcmp(sa_error_text(c), "product: v or y is not (b, n)"), sa_error_text(c));
+  sa_matrix huge;
+  expect(sa_alloc(c, INT64_MAX, INT64_MAX, &huge) != SA_OK, "an impossible matrix was given");
+  float *const all[] = {s.x.data, s.phi.data, s.sq.data, s.inv.data, s.mean.data, s.w.data,   s.f.data, s.gf.data, s.l.data, s.k1.data,
+                        s.k2.data, s.g.data, s.gram.data, s.v.data,  s.y.data,    s.t.data, s.u12.data, s.c1.data, s.c12.data, s.y1.data};
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++) sa_free(c, all[i]);
+  sa_free64(c, s.h);
+  sa_close(c);
+}
+
+int main(void) {
+  expect(sa_abi_version() == SA_ABI_VERSION, "version");
+  for (int32_t i = 0; sa_level(i); i++) {
+    test_level(sa_level(i), 1);
+    test_level(sa_level(i), 3);
+  }
+  char message[256];
+  sa_context *c;
+  const sa_options none = {"mmx", 1, 0}, many = {"", 100000, 0};
+  expect(sa_open(&none, &c, message, sizeof message) == SA_ERR_UNSUPPORTED && !c, "an unknown level was taken");
+  expect(sa_open(&many, &c, message, sizeof message) == SA_ERR_ARGUMENT && !c, "100000 threads were taken");
+  sa_close(NULL);
+  if (!failures) puts("ok");
+  return failures != 0;
+}
