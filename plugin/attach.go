@@ -1,0 +1,152 @@
+package plugin
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// AttachFile is what a daemon writes for those who want to join it: one JSON object, readable by its user only. Pid,
+// start time and boot name one process for ever.
+type AttachFile struct {
+	Pid           int    `json:"pid"`
+	StartTime     uint64 `json:"start_time"` // in clock ticks after the machine's start
+	Boot          string `json:"boot"`       // of the machine, random
+	Socket        string `json:"socket"`
+	ProtocolMajor uint32 `json:"protocol_major"`
+	ProtocolMinor uint32 `json:"protocol_minor"`
+	Version       string `json:"version"`
+}
+
+// ReadAttachFile reads the file at path and checks that it is an attach file. An *align.InputError says what is wrong.
+// Whether that daemon still runs is another question: see Alive.
+func ReadAttachFile(path string) (*AttachFile, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, inputErrorf("plugin: the attach file cannot be read: %v", err)
+	}
+	var a AttachFile
+	if err := json.Unmarshal(b, &a); err != nil {
+		return nil, inputErrorf("plugin: %s is no attach file: %v", path, err)
+	}
+	if a.Pid <= 0 || !filepath.IsAbs(a.Socket) || a.ProtocolMajor == 0 {
+		return nil, inputErrorf("plugin: %s is no attach file: pid, socket or protocol_major is missing", path)
+	}
+	return &a, nil
+}
+
+// Alive tells whether the daemon that wrote the file still runs.
+func (a *AttachFile) Alive() bool {
+	boot, err := bootID()
+	if err != nil || boot != a.Boot {
+		return false
+	}
+	start, err := startTime(a.Pid)
+	return err == nil && start == a.StartTime
+}
+
+// bootID names the time since the machine started.
+func bootID() (string, error) {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(b)), err
+}
+
+// writeAttachFile writes the file at path, whole or not at all. A live daemon's is left alone; that is an
+// *align.InputError. A dead one's is replaced, and the socket it left is removed.
+func writeAttachFile(path string, a *AttachFile) error {
+	unlock, err := lockDir(path)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	switch old, err := ReadAttachFile(path); {
+	case err == nil && old.Alive():
+		return inputErrorf("plugin: daemon %d already serves %s; end it first, or give another file", old.Pid, path)
+	case err == nil:
+		removeSocketDir(old.Socket)
+	default:
+		if _, statErr := os.Lstat(path); !errors.Is(statErr, os.ErrNotExist) {
+			return inputErrorf("%w; it is not overwritten", err)
+		}
+	}
+	b, err := json.MarshalIndent(a, "", "  ")
+	if err != nil {
+		return err
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".specalign-attach-*") // 0600
+	if err != nil {
+		return fmt.Errorf("plugin: writing the attach file: %w", err)
+	}
+	_, err = tmp.Write(append(b, '\n'))
+	err = errors.Join(err, tmp.Close())
+	if err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(tmp.Name())
+		return fmt.Errorf("plugin: writing the attach file: %w", err)
+	}
+	return nil
+}
+
+// removeAttachFile removes the file at path if it is still a's.
+func removeAttachFile(path string, a *AttachFile) error {
+	unlock, err := lockDir(path)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if now, err := ReadAttachFile(path); err != nil || now.Socket != a.Socket {
+		return nil // somebody removed or replaced it
+	}
+	return os.Remove(path)
+}
+
+// lockDir locks the directory of a file against other daemons that look at the same file. It leaves nothing behind.
+func lockDir(path string) (unlock func(), err error) {
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, inputErrorf("plugin: the attach file's directory: %v", err)
+	}
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
+		_ = dir.Close()
+		return nil, fmt.Errorf("plugin: locking %s: %w", dir.Name(), err)
+	}
+	return func() { _ = dir.Close() }, nil
+}
+
+// socketDirPrefix begins the names of the directories that hold one daemon's socket each.
+const socketDirPrefix = "specalign-daemon-"
+
+// makeSocketDir makes a directory that only our user can enter, with a path that is short enough for a socket in it.
+func makeSocketDir() (string, error) {
+	var last error
+	for _, parent := range []string{os.Getenv("XDG_RUNTIME_DIR"), os.TempDir(), "/tmp"} {
+		if parent == "" || !filepath.IsAbs(parent) || len(parent)+len(socketDirPrefix)+20 > sunPath {
+			continue
+		}
+		dir, err := os.MkdirTemp(parent, socketDirPrefix+"*") // 0700
+		if err == nil {
+			return dir, nil
+		}
+		last = err
+	}
+	return "", fmt.Errorf("plugin: no directory for the socket: %w", last)
+}
+
+// removeSocketDir removes a socket that a daemon left behind, and the directory that was made for it.
+func removeSocketDir(socket string) {
+	dir := filepath.Dir(socket)
+	if !strings.HasPrefix(filepath.Base(dir), socketDirPrefix) {
+		return
+	}
+	if st, err := os.Lstat(socket); err == nil && st.Mode()&os.ModeSocket != 0 {
+		_ = os.Remove(socket)
+	}
+	_ = os.Remove(dir) // where it is empty
+}

@@ -1,0 +1,85 @@
+package plugin
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/specalign/specalign/align"
+)
+
+// engines are the backends that sessions run on: one for each device and number of threads that is in use.
+//
+// All of them share one turn, because they share one machine: a step that runs has it to itself. Those that wait get
+// their turn in the order in which they came, and a session has one step under way at most, so that no session can
+// starve another.
+type engines struct {
+	devices Devices
+	turn    chan struct{} // holds one element while a step runs
+
+	mu   sync.Mutex
+	open map[engineKey]*engine
+}
+
+type engineKey struct {
+	device  string
+	threads int
+}
+
+type engine struct {
+	align.Backend
+	key  engineKey
+	refs int
+}
+
+func newEngines(d Devices) *engines {
+	return &engines{devices: d, turn: make(chan struct{}, 1), open: map[engineKey]*engine{}}
+}
+
+// get returns the backend for a setting of device and threads, and counts its use. note is Resolve's.
+func (es *engines) get(device string, threads int) (e *engine, note string, err error) {
+	name, note, err := es.devices.Resolve(device)
+	if err != nil {
+		return nil, "", err
+	}
+	es.mu.Lock()
+	defer es.mu.Unlock()
+	key := engineKey{name, threads}
+	e, ok := es.open[key]
+	if !ok {
+		b, err := es.devices.Open(name, threads)
+		if err != nil {
+			return nil, "", fmt.Errorf("plugin: device %s: %w", name, err)
+		}
+		e = &engine{Backend: b, key: key}
+		es.open[key] = e
+	}
+	e.refs++
+	return e, note, nil
+}
+
+// put gives up a use of e. The last one closes it: the caller has the turn, or nobody else has it any more.
+func (es *engines) put(e *engine) error {
+	es.mu.Lock()
+	defer es.mu.Unlock()
+	if e.refs--; e.refs > 0 {
+		return nil
+	}
+	delete(es.open, e.key)
+	return e.Close()
+}
+
+// take waits for the turn, until ctx ends.
+func (es *engines) take(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	select {
+	case es.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (es *engines) give() { <-es.turn }

@@ -1,0 +1,325 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"os"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/specalign/specalign/align"
+	pb "github.com/specalign/specalign/plugin/proto"
+)
+
+// Limits on what one sidecar holds at a time.
+const (
+	maxSessions          = 1024
+	maxSessionsOfProcess = 64
+)
+
+// helloWait is how long Hello waits for a device that is being initialised, so that most clients hear its name.
+const helloWait = time.Second
+
+// server is the service, in either mode.
+type server struct {
+	pb.UnimplementedSidecarServer
+	opts     Options
+	mode     string // "launched" or "daemon"
+	launcher int    // pid of the launching process, 0 in a daemon
+	engines  *engines
+	peers    *peers
+	metrics  *metrics
+	begin    time.Time
+
+	ready     chan struct{} // closed when the default engine is open, or could not be opened
+	engine    *engine       // nil if not
+	note      string        // why this device, or why none
+	startOnce sync.Once
+
+	stopping chan struct{} // closed when the sidecar is to end
+	stopOnce sync.Once
+
+	mu       sync.Mutex
+	closed   bool
+	sessions map[string]*session
+	freeing  sync.WaitGroup // sessions that end
+}
+
+func newServer(o Options, mode string, launcher int) *server {
+	s := &server{
+		opts: o, mode: mode, launcher: launcher, engines: newEngines(o.Devices), metrics: &metrics{}, begin: time.Now(),
+		ready: make(chan struct{}), stopping: make(chan struct{}), sessions: map[string]*session{},
+	}
+	s.peers = newPeers(s.processGone)
+	return s
+}
+
+// start opens the default engine. It may take its time: nobody but sessions waits for it.
+func (s *server) start() {
+	s.startOnce.Do(func() {
+		defer close(s.ready)
+		e, note, err := s.engines.get("auto", 0)
+		if err != nil {
+			s.note = err.Error()
+			s.opts.Log.Error("no engine", "error", err)
+			return
+		}
+		s.engine, s.note = e, note
+		info := e.Info()
+		s.opts.Log.Info("ready", "version", s.opts.Version, "mode", s.mode, "device", info.Device, "isa", info.ISA, "threads", info.Threads)
+	})
+}
+
+// stop asks the sidecar to end; the reason is for the log.
+func (s *server) stop(reason string) {
+	s.stopOnce.Do(func() {
+		s.opts.Log.Info("stopping", "reason", reason)
+		close(s.stopping)
+	})
+}
+
+// close ends the sessions and the engine, and waits for the step under way, but not for ever: what is left over after
+// that ends with the process.
+func (s *server) close(wait time.Duration) {
+	s.stop("closed")
+	s.mu.Lock()
+	s.closed = true
+	for _, se := range s.sessions {
+		s.endLocked(se)
+	}
+	s.mu.Unlock()
+	s.peers.close()
+	freed := make(chan struct{})
+	go func() {
+		defer close(freed)
+		s.freeing.Wait()
+		<-s.ready
+		if s.engine != nil {
+			if err := s.engines.put(s.engine); err != nil {
+				s.opts.Log.Warn("closing the engine", "error", err)
+			}
+		}
+	}()
+	select {
+	case <-freed:
+	case <-time.After(wait):
+		s.opts.Log.Warn("a step is still under way; leaving it")
+	}
+}
+
+// processGone ends what belonged to a process.
+func (s *server) processGone(pid int) {
+	if pid == s.launcher {
+		s.stop("the launching process has ended")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, se := range s.sessions {
+		if se.owner == pid {
+			s.opts.Log.Info("session ended with its process", "session", se.id[:8], "pid", pid)
+			s.endLocked(se)
+		}
+	}
+}
+
+// endLocked ends a session; it is freed in the background. The caller holds mu.
+func (s *server) endLocked(se *session) {
+	delete(s.sessions, se.id)
+	se.end(errEnded)
+	s.freeing.Go(func() {
+		if err := se.free(); err != nil {
+			s.opts.Log.Warn("freeing a session", "session", se.id[:8], "error", err)
+		}
+	})
+}
+
+// Hello implements pb.SidecarServer.
+func (s *server) Hello(ctx context.Context, req *pb.HelloRequest) (*pb.HelloReply, error) {
+	wait := time.NewTimer(helloWait)
+	defer wait.Stop()
+	select {
+	case <-s.ready:
+	case <-wait.C:
+	case <-ctx.Done():
+	}
+	pid, _ := s.caller(ctx)
+	s.opts.Log.Debug("hello", "client", printable(req.GetClient()), "protocol", req.GetProtocolMajor(), "pid", pid)
+	return s.hello(), nil
+}
+
+func (s *server) hello() *pb.HelloReply {
+	h := &pb.HelloReply{
+		ProtocolMajor: ProtocolMajor, ProtocolMinor: ProtocolMinor, Version: s.opts.Version, Pid: int64(os.Getpid()),
+	}
+	select {
+	case <-s.ready:
+		h.DeviceNote = s.note
+		if s.engine != nil {
+			info := s.engine.Info()
+			h.Ready, h.Device, h.Isa, h.Threads = true, info.Device, info.ISA, uint32(info.Threads)
+		}
+	default:
+		h.DeviceNote = "the device is being initialised"
+	}
+	return h
+}
+
+// Status implements pb.SidecarServer.
+func (s *server) Status(context.Context, *pb.StatusRequest) (*pb.StatusReply, error) {
+	s.mu.Lock()
+	n := len(s.sessions)
+	s.mu.Unlock()
+	steps, failed, seconds := s.metrics.read()
+	return &pb.StatusReply{
+		Hello: s.hello(), UptimeSeconds: time.Since(s.begin).Seconds(), Sessions: uint32(n),
+		Steps: steps, FailedSteps: failed, StepSeconds: seconds, Mode: s.mode,
+	}, nil
+}
+
+// OpenSession implements pb.SidecarServer.
+func (s *server) OpenSession(ctx context.Context, req *pb.OpenSessionRequest) (*pb.OpenSessionReply, error) {
+	if err := checkMajor(req.GetProtocolMajor(), s.opts.Version); err != nil {
+		return nil, err
+	}
+	pid, err := s.caller(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.room(pid); err != nil {
+		return nil, err
+	}
+	cfg, err := align.ParseConfig([]byte(req.GetSettingsJson()))
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	sl, err := parseSlots(req.GetStateOffset(), req.GetStateSlotSize(), req.GetArenaSize())
+	if err != nil {
+		return nil, err
+	}
+	a, err := openArena(pid, req.GetArenaFd(), req.GetArenaSize())
+	if err != nil {
+		return nil, err
+	}
+	se, err := s.open(pid, a, sl, cfg, req.GetResumeSeq())
+	if err != nil {
+		return nil, errors.Join(err, a.close())
+	}
+	settings, err := se.settingsJSON()
+	if err == nil {
+		err = s.add(se)
+	}
+	if err != nil {
+		return nil, errors.Join(err, se.free())
+	}
+	s.opts.Log.Info("session opened", "session", se.id[:8], "pid", pid, "arena", len(a.data), "resume", req.GetResumeSeq())
+	s.opts.Log.Debug("session settings", "session", se.id[:8], "settings", settings)
+	return &pb.OpenSessionReply{Session: se.id, SettingsJson: settings}, nil
+}
+
+func (s *server) open(pid int, a *arena, sl slots, cfg align.Config, resume uint64) (*session, error) {
+	e, _, err := s.engines.get(cfg.Device, cfg.Threads)
+	if err != nil {
+		return nil, err
+	}
+	se, err := newSession(pid, s.engines, e, a, sl, cfg, resume)
+	if err != nil {
+		return nil, errors.Join(err, s.engines.put(e))
+	}
+	return se, nil
+}
+
+// room refuses more sessions than the limits allow.
+func (s *server) room(pid int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	own := 0
+	for _, se := range s.sessions {
+		if se.owner == pid {
+			own++
+		}
+	}
+	if own >= maxSessionsOfProcess || len(s.sessions) >= maxSessions {
+		return status.Errorf(codes.ResourceExhausted,
+			"plugin: process %d has %d sessions open (limit %d), all together %d (limit %d); close some", pid, own, maxSessionsOfProcess, len(s.sessions), maxSessions)
+	}
+	return nil
+}
+
+// add lets a session live. Its process may have ended, or the sidecar stopped, while it was being opened.
+func (s *server) add(se *session) error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return status.Error(codes.Unavailable, "plugin: the sidecar is stopping")
+	}
+	s.sessions[se.id] = se
+	s.mu.Unlock()
+	if s.peers.alive(se.owner) {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sessions[se.id] == se {
+		delete(s.sessions, se.id)
+		return status.Errorf(codes.Unavailable, "plugin: process %d has ended", se.owner)
+	}
+	return nil // it was ended already, by processGone
+}
+
+// find returns a session of the calling process. Another's is not found, just as one that never was.
+func (s *server) find(ctx context.Context, id string) (*session, error) {
+	pid, err := s.caller(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if se := s.sessions[id]; se != nil && se.owner == pid {
+		return se, nil
+	}
+	return nil, status.Errorf(codes.NotFound, "plugin: process %d has no session %q here; it was closed, or this is another sidecar", pid, printable(id))
+}
+
+// Step implements pb.SidecarServer.
+func (s *server) Step(ctx context.Context, req *pb.StepRequest) (*pb.StepReply, error) {
+	se, err := s.find(ctx, req.GetSession())
+	if err != nil {
+		return nil, err
+	}
+	r, err := se.step(ctx, req)
+	s.metrics.count(r, err)
+	if err != nil {
+		s.opts.Log.Debug("step failed", "session", se.id[:8], "seq", req.GetSeq(), "error", err)
+		return nil, err
+	}
+	if s.opts.Log.IsTrace() {
+		s.opts.Log.Trace("step", "session", se.id[:8], "seq", r.Seq, "value", r.Value, "route", r.Route, "products", r.Products, "seconds", r.Seconds)
+	}
+	return r, nil
+}
+
+// CloseSession implements pb.SidecarServer.
+func (s *server) CloseSession(ctx context.Context, req *pb.CloseSessionRequest) (*pb.CloseSessionReply, error) {
+	se, err := s.find(ctx, req.GetSession())
+	if status.Code(err) == codes.NotFound {
+		return &pb.CloseSessionReply{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	if s.sessions[se.id] == se {
+		s.endLocked(se)
+	}
+	s.mu.Unlock()
+	select {
+	case <-se.freed:
+		s.opts.Log.Info("session closed", "session", se.id[:8], "steps", se.seq)
+		return &pb.CloseSessionReply{}, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}

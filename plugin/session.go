@@ -1,0 +1,220 @@
+package plugin
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/specalign/specalign/align"
+	pb "github.com/specalign/specalign/plugin/proto"
+)
+
+// errEnded is why a step was cancelled whose session ended under it.
+var errEnded = errors.New("plugin: the session ended during the step")
+
+// session is one client's stream of steps.
+type session struct {
+	id       string
+	owner    int // pid of the process that opened it
+	engines  *engines
+	engine   *engine
+	align    *align.Session
+	arena    *arena
+	slots    slots
+	settings uint64    // fingerprint
+	sum      []float64 // one scalar of the backend
+
+	ctx   context.Context // ends with the session
+	end   context.CancelCauseFunc
+	lock  chan struct{} // holds one element while a step runs; what follows belongs to its holder, and the arena's mapping
+	freed chan struct{} // closed when nothing of the session is left
+
+	seq           uint64 // the last step done
+	before, after []byte // the engine's state before it (nil where that is lost) and after it
+	spare         []byte // memory for the next state
+}
+
+// newSession opens a session for process owner. It takes over neither engine nor arena where it fails.
+func newSession(owner int, es *engines, e *engine, a *arena, sl slots, cfg align.Config, resume uint64) (*session, error) {
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // never fails
+	se := &session{
+		id: hex.EncodeToString(id[:]), owner: owner, engines: es, engine: e, arena: a, slots: sl,
+		lock: make(chan struct{}, 1), freed: make(chan struct{}),
+	}
+	var err error
+	if se.settings, err = fingerprint(cfg); err != nil {
+		return nil, err
+	}
+	if se.align, err = align.NewSession(cfg, e); err != nil {
+		return nil, err
+	}
+	if err := se.restore(resume); err != nil {
+		_ = se.align.Close()
+		return nil, err
+	}
+	if se.sum, err = e.Alloc64(1); err != nil {
+		_ = se.align.Close()
+		return nil, err
+	}
+	se.ctx, se.end = context.WithCancelCause(context.Background())
+	return se, nil
+}
+
+// restore takes the session to where it was after step resume.
+func (se *session) restore(resume uint64) error {
+	se.after = se.align.AppendState(nil)
+	if resume == 0 {
+		return nil
+	}
+	if resume == 1 {
+		se.before = se.after
+	} else if state, err := se.slots.get(se.arena, resume-1, se.settings); err == nil {
+		se.before = state // else step resume cannot be repeated, which hardly any client wants
+	}
+	state, err := se.slots.get(se.arena, resume, se.settings)
+	if err != nil {
+		return err
+	}
+	if err := se.align.RestoreState(state); err != nil {
+		return err
+	}
+	se.seq, se.after = resume, state
+	return nil
+}
+
+// step computes one step.
+func (se *session) step(ctx context.Context, req *pb.StepRequest) (*pb.StepReply, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(se.ctx, func() { cancel(errEnded) })()
+	select {
+	case se.lock <- struct{}{}:
+		defer func() { <-se.lock }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if se.ctx.Err() != nil {
+		return nil, errEnded
+	}
+	seq := req.GetSeq()
+	repeat, err := se.checkSeq(seq)
+	if err != nil {
+		return nil, err
+	}
+	sh, err := parseStep(req, uint64(len(se.arena.data)), se.slots.span())
+	if err != nil {
+		return nil, err
+	}
+	if err := se.engines.take(ctx); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	defer se.engines.give()
+	prior := se.after
+	if repeat {
+		prior = se.before
+		if err := se.align.RestoreState(prior); err != nil {
+			return nil, err
+		}
+	}
+	res, norm, err := se.compute(ctx, sh)
+	if err == nil {
+		se.spare = se.align.AppendState(se.spare[:0])
+		err = se.slots.put(se.arena, seq, se.settings, se.spare)
+	}
+	if err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, errors.Join(err, se.align.RestoreState(se.after))
+	}
+	if repeat {
+		se.after, se.spare = se.spare, se.after
+	} else {
+		se.before, se.after, se.spare = prior, se.spare, se.before
+	}
+	se.seq = seq
+	return reply(seq, res, norm), nil
+}
+
+// checkSeq tells whether seq is the last step over again. Any other than that and the next one is an error.
+func (se *session) checkSeq(seq uint64) (repeat bool, err error) {
+	switch {
+	case seq == se.seq+1 && seq != 0:
+		return false, nil
+	case seq == se.seq && seq != 0 && se.before != nil:
+		return true, nil
+	case seq == se.seq && seq != 0:
+		return false, status.Errorf(codes.FailedPrecondition, "plugin: step %d cannot be repeated: the state before it is lost", seq)
+	}
+	return false, status.Errorf(codes.FailedPrecondition,
+		"plugin: step %d was asked for after step %d; the next one is %d, and only the last one can be repeated", seq, se.seq, se.seq+1)
+}
+
+// compute runs the engine over the arena. norm is the gradient's Frobenius norm.
+func (se *session) compute(ctx context.Context, sh *shape) (res *align.Result, norm float64, err error) {
+	var grad []float32
+	if sh.gradient.size > 0 {
+		grad = se.arena.floats(sh.gradient)
+	}
+	res, err = se.align.Step(ctx, sh.features(se.arena, 0), sh.features(se.arena, 1), grad)
+	if err != nil || grad == nil {
+		return res, 0, err
+	}
+	m, ok := se.engine.Wrap(sh.rows, sh.cols[0], grad)
+	if !ok {
+		return res, frobenius(grad), nil
+	}
+	if err := se.engine.SumSquares(m, se.sum); err != nil {
+		return nil, 0, err
+	}
+	return res, math.Sqrt(se.sum[0]), nil
+}
+
+func frobenius(x []float32) float64 {
+	s := 0.0
+	for _, v := range x {
+		s += float64(v) * float64(v)
+	}
+	return math.Sqrt(s)
+}
+
+func reply(seq uint64, r *align.Result, norm float64) *pb.StepReply {
+	p := &pb.StepReply{
+		Seq: seq, Value: r.Value, Parts: r.Parts, Eigenvalues: r.Eigenvalues,
+		Products: uint32(r.Products), Converged: r.Converged, ZeroRows: uint32(r.ZeroRows),
+		Route: r.Route, Device: r.Backend.Device, Isa: r.Backend.ISA, Seconds: r.Seconds,
+		Warnings: r.Warnings, Approximation: r.Approximation,
+		StudentSigma: r.StudentSigma, ReferenceSigma: r.ReferenceSigma, GradientNorm: norm,
+	}
+	if r.Gap != nil && r.Residual != nil && r.GradientError != nil {
+		p.Spectral, p.Gap, p.Residual, p.GradientError = true, *r.Gap, *r.Residual, *r.GradientError
+	}
+	return p
+}
+
+// free waits for the step under way and gives everything back. It runs once, after end.
+func (se *session) free() error {
+	defer close(se.freed)
+	se.lock <- struct{}{} // for ever: whoever else waits for it sees that ctx has ended
+	_ = se.engines.take(context.Background())
+	defer se.engines.give()
+	se.engine.Free64(se.sum)
+	return errors.Join(se.align.Close(), se.engines.put(se.engine), se.arena.close())
+}
+
+// settingsJSON returns the settings with the defaults filled in.
+func (se *session) settingsJSON() (string, error) {
+	b, err := json.Marshal(se.align.Settings())
+	if err != nil {
+		return "", fmt.Errorf("plugin: settings: %w", err)
+	}
+	return string(b), nil
+}
