@@ -100,19 +100,14 @@ def zero_shot_accuracy(images: Floats, prompts: Floats, truth: Labels) -> float:
     return float(((unit(images) @ unit(prompts).T).argmax(axis=1) == truth).mean())
 
 
-def embed_images(
-    encode: Callable[[torch.Tensor], torch.Tensor],
-    preprocess: Callable[[Image.Image], torch.Tensor],
-    pairs: Path,
-    root: Path,
-    batch: int = 256,
-) -> Floats:
-    """Return the features (n, d) of a CSV's images in its order; `encode` maps pixels (b, 3, h, w) to (b, d)."""
+def load_pixels(preprocess: Callable[[Image.Image], torch.Tensor], pairs: Path, root: Path) -> torch.Tensor:
+    """Return a CSV's images (n, 3, h, w) in its order, preprocessed: once for all the models that see them."""
     with pairs.open(newline="", encoding="utf-8") as file:
         paths = [root / row["filepath"] for row in csv.DictReader(file)]
-    features = []
+    return torch.stack([preprocess(Image.open(path)) for path in paths])
+
+
+def embed(encode: Callable[[torch.Tensor], torch.Tensor], pixels: torch.Tensor, batch: int = 500) -> Floats:
+    """Return the features (n, d) of pixels (n, 3, h, w); `encode` maps (b, 3, h, w) to (b, d)."""
     with torch.inference_mode():
-        for start in range(0, len(paths), batch):
-            pixels = torch.stack([preprocess(Image.open(path)) for path in paths[start : start + batch]])
-            features.append(encode(pixels).float())
-    return torch.cat(features).numpy()
+        return torch.cat([encode(part).float() for part in pixels.split(batch)]).numpy()
