@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"math"
 	"math/rand/v2"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -247,9 +248,14 @@ func TestC(t *testing.T) {
 		t.Fatal(err)
 	}
 	binary := filepath.Join(t.TempDir(), "ctest")
-	args := append([]string{"-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-I.", "-o", binary, "ctest/main.c"}, sources...)
-	args = append(args, "-lm", "-lpthread", "-Wl,--wrap=malloc,--wrap=calloc,--wrap=posix_memalign")
-	if out, err := exec.Command("cc", args...).CombinedOutput(); err != nil {
+	cc := strings.Fields(os.Getenv("CC"))
+	if len(cc) == 0 {
+		cc = []string{"gcc"} // cgo's own default
+	}
+	args := append(cc[1:], []string{"-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-I.", "-o", binary, "ctest/main.c"}...)
+	args = append(args, sources...)
+	args = append(args, "-lm", "-lpthread", "-DCOUNT_ALLOCATIONS", "-Wl,--wrap=malloc,--wrap=calloc,--wrap=posix_memalign")
+	if out, err := exec.Command(cc[0], args...).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	if out, err := exec.Command(binary).CombinedOutput(); err != nil {

@@ -2,7 +2,9 @@
 
 // level_avx512.c: AVX-512 F, BW, DQ and VL. A 14 x 32 tile uses 28 of the 32 registers for sums.
 #if defined(__x86_64__)
-#if defined(__clang__)
+#if defined(__clang__) && __clang_major__ >= 18 && __clang_major__ < 22  // these tell the width from the rest
+#pragma clang attribute push(__attribute__((target("evex512,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), apply_to = function)
+#elif defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), apply_to = function)
 #else
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,prefer-vector-width=512")

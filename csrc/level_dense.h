@@ -200,5 +200,5 @@ static double fma_loop(int64_t count, float *result) {
   for (int64_t l = 0; l < count; l++) UNROLL for (int i = 0; i < CHAINS; i++) x[i] = vf_fma(x[i], a, b);
   UNROLL for (int i = 1; i < CHAINS; i++) x[0] += x[i];
   *result = vf_sum(x[0]);
-  return 2.0 * CHAINS * VL * (double)count;
+  return (double)(2 * CHAINS * VL * count);
 }
