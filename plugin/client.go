@@ -1,18 +1,128 @@
 package plugin
 
 import (
-	"google.golang.org/grpc"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
 
+	"github.com/hashicorp/go-hclog"
+	goplugin "github.com/hashicorp/go-plugin"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	"github.com/specalign/specalign/align"
 	pb "github.com/specalign/specalign/plugin/proto"
 )
 
-// Client is a connection to a sidecar.
+// Client is a connection to a sidecar. It is safe for concurrent use.
+//
+// There are three ways to get one: Launch a sidecar; Dial a daemon; or Dispense(Name) from a go-plugin client of one's
+// own, configured with Handshake and Plugins. Such a client is ended by its go-plugin client, not by Close.
 type Client struct {
-	rpc  pb.SidecarClient
-	conn *grpc.ClientConn
-	stop func()
+	rpc   pb.SidecarClient
+	close func() error
 }
 
-func newClient(conn *grpc.ClientConn, stop func()) *Client {
-	return &Client{rpc: pb.NewSidecarClient(conn), conn: conn, stop: stop}
+func newClient(conn grpc.ClientConnInterface, closer func() error) *Client {
+	if closer == nil {
+		closer = func() error { return nil }
+	}
+	return &Client{rpc: pb.NewSidecarClient(conn), close: closer}
+}
+
+// Launch starts cmd, usually `specalign serve`, as a sidecar of this process and waits until it answers. Its environment
+// is cmd.Env, or this process's where that is nil, without what another go-plugin host may have left there. Its log
+// goes to log; nil drops it. The sidecar ends with Close, and with this process however that ends.
+func Launch(ctx context.Context, cmd *exec.Cmd, log hclog.Logger) (*Client, error) {
+	if log == nil {
+		log = hclog.NewNullLogger()
+	}
+	if cmd.Env == nil {
+		cmd.Env = os.Environ()
+	}
+	cmd.Env = slices.DeleteFunc(cmd.Env, func(v string) bool { return strings.HasPrefix(v, "PLUGIN_") })
+	host := goplugin.NewClient(&goplugin.ClientConfig{
+		HandshakeConfig: Handshake, Plugins: Plugins, Cmd: cmd, SkipHostEnv: true, Logger: log,
+		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
+	})
+	c, err := dispense(host)
+	if err == nil {
+		_, err = c.Hello(ctx)
+	}
+	if err != nil {
+		host.Kill()
+		return nil, err
+	}
+	c.close = func() error {
+		host.Kill()
+		return nil
+	}
+	return c, nil
+}
+
+func dispense(host *goplugin.Client) (*Client, error) {
+	protocol, err := host.Client()
+	if err != nil {
+		return nil, fmt.Errorf("plugin: launching the sidecar: %w", err)
+	}
+	raw, err := protocol.Dispense(Name)
+	if err != nil {
+		return nil, fmt.Errorf("plugin: launching the sidecar: %w", err)
+	}
+	return raw.(*Client), nil
+}
+
+// Dial joins the daemon that wrote attachFile. Close leaves it running.
+func Dial(ctx context.Context, attachFile string) (*Client, error) {
+	a, err := ReadAttachFile(attachFile)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkHello(&pb.HelloReply{ProtocolMajor: a.ProtocolMajor, Version: a.Version}); err != nil {
+		return nil, err
+	}
+	if !a.Alive() {
+		return nil, fmt.Errorf("plugin: daemon %d, which wrote %s, has ended", a.Pid, attachFile)
+	}
+	conn, err := grpc.NewClient("unix:"+a.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost"))
+	if err != nil {
+		return nil, fmt.Errorf("plugin: daemon %d: %w", a.Pid, err)
+	}
+	c := newClient(conn, conn.Close)
+	if _, err := c.Hello(ctx); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return c, nil
+}
+
+// Close ends the connection, and the sidecar if it was launched. Sessions should be closed before.
+func (c *Client) Close() error { return c.close() }
+
+// Hello asks who answers, and refuses a sidecar of another protocol version.
+func (c *Client) Hello(ctx context.Context) (*pb.HelloReply, error) {
+	h, err := c.rpc.Hello(ctx, &pb.HelloRequest{ProtocolMajor: ProtocolMajor, Client: "go"})
+	if err != nil {
+		return nil, clientError(err)
+	}
+	return h, checkHello(h)
+}
+
+// Status asks what runs there.
+func (c *Client) Status(ctx context.Context) (*pb.StatusReply, error) {
+	st, err := c.rpc.Status(ctx, &pb.StatusRequest{})
+	return st, clientError(err)
+}
+
+// clientError makes an *align.InputError of what the sidecar says is the caller's fault.
+func clientError(err error) error {
+	if status.Code(err) == codes.InvalidArgument {
+		return &align.InputError{Err: errors.New(status.Convert(err).Message())}
+	}
+	return err
 }

@@ -58,7 +58,7 @@ func (es *engines) get(device string, threads int) (e *engine, note string, err 
 	return e, note, nil
 }
 
-// put gives up a use of e. The last one closes it: the caller has the turn, or nobody else has it any more.
+// put gives up a use of e. The last one closes it; nobody can be running on it then.
 func (es *engines) put(e *engine) error {
 	es.mu.Lock()
 	defer es.mu.Unlock()

@@ -51,6 +51,7 @@ func Launched(ctx context.Context, o Options) error {
 	}
 	// A host that died took the reading end of our stderr with it; that is no reason to die in the middle of cleaning up.
 	signal.Ignore(syscall.SIGPIPE)
+	signal.Ignore(os.Interrupt) // go-plugin does so, too, but only once it serves
 	ctx, cancel := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGHUP)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { s.stop("told to: " + context.Cause(ctx).Error()) })()
@@ -73,6 +74,7 @@ func Launched(ctx context.Context, o Options) error {
 		},
 	})
 	os.Stdout, os.Stderr = stdout, stderr
+	s.stop("shut down by its host")
 	alive := s.peers.alive(launcher)
 	s.close(closeWait)
 	if !alive && dir != "" {

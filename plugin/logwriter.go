@@ -30,10 +30,13 @@ type logWriter struct {
 func (w *logWriter) Write(line []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.dropped > 0 && w.write(fmt.Appendf(nil, "[WARN]  specalign: %d lines of the log were lost because nobody read them\n", w.dropped)) {
-		w.dropped = 0
+	text := line
+	if w.dropped > 0 {
+		text = fmt.Appendf(nil, "[WARN]  specalign: %d lines of the log were lost because nobody read them\n%s", w.dropped, line)
 	}
-	if w.dropped > 0 || !w.write(line) {
+	if w.write(text) {
+		w.dropped = 0
+	} else {
 		w.dropped++
 	}
 	return len(line), nil

@@ -203,7 +203,7 @@ func (s *server) OpenSession(ctx context.Context, req *pb.OpenSessionRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	se, err := s.open(pid, a, sl, cfg, req.GetResumeSeq())
+	se, err := s.open(ctx, pid, a, sl, cfg, req.GetResumeSeq())
 	if err != nil {
 		return nil, errors.Join(err, a.close())
 	}
@@ -219,11 +219,16 @@ func (s *server) OpenSession(ctx context.Context, req *pb.OpenSessionRequest) (*
 	return &pb.OpenSessionReply{Session: se.id, SettingsJson: settings}, nil
 }
 
-func (s *server) open(pid int, a *arena, sl slots, cfg align.Config, resume uint64) (*session, error) {
+// open waits for its turn, because it calls the backend.
+func (s *server) open(ctx context.Context, pid int, a *arena, sl slots, cfg align.Config, resume uint64) (*session, error) {
 	e, _, err := s.engines.get(cfg.Device, cfg.Threads)
 	if err != nil {
 		return nil, err
 	}
+	if err := s.engines.take(ctx); err != nil {
+		return nil, errors.Join(err, s.engines.put(e))
+	}
+	defer s.engines.give()
 	se, err := newSession(pid, s.engines, e, a, sl, cfg, resume)
 	if err != nil {
 		return nil, errors.Join(err, s.engines.put(e))

@@ -41,7 +41,8 @@ type session struct {
 	spare         []byte // memory for the next state
 }
 
-// newSession opens a session for process owner. It takes over neither engine nor arena where it fails.
+// newSession opens a session for process owner. It takes over neither engine nor arena where it fails. The caller has
+// the turn.
 func newSession(owner int, es *engines, e *engine, a *arena, sl slots, cfg align.Config, resume uint64) (*session, error) {
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // never fails
@@ -91,7 +92,7 @@ func (se *session) restore(resume uint64) error {
 }
 
 // step computes one step.
-func (se *session) step(ctx context.Context, req *pb.StepRequest) (*pb.StepReply, error) {
+func (se *session) step(ctx context.Context, req *pb.StepRequest) (r *pb.StepReply, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(se.ctx, func() { cancel(errEnded) })()
@@ -117,30 +118,34 @@ func (se *session) step(ctx context.Context, req *pb.StepRequest) (*pb.StepReply
 		return nil, context.Cause(ctx)
 	}
 	defer se.engines.give()
-	prior := se.after
+	done := false
+	defer func() {
+		if !done { // an error or a panic: the session is where it was
+			err = errors.Join(err, se.align.RestoreState(se.after))
+		}
+	}()
 	if repeat {
-		prior = se.before
-		if err := se.align.RestoreState(prior); err != nil {
+		if err := se.align.RestoreState(se.before); err != nil {
 			return nil, err
 		}
 	}
 	res, norm, err := se.compute(ctx, sh)
-	if err == nil {
-		se.spare = se.align.AppendState(se.spare[:0])
-		err = se.slots.put(se.arena, seq, se.settings, se.spare)
-	}
 	if err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		return nil, errors.Join(err, se.align.RestoreState(se.after))
+		return nil, err
+	}
+	se.spare = se.align.AppendState(se.spare[:0])
+	if err := se.slots.put(se.arena, seq, se.settings, se.spare); err != nil {
+		return nil, err
 	}
 	if repeat {
 		se.after, se.spare = se.spare, se.after
 	} else {
-		se.before, se.after, se.spare = prior, se.spare, se.before
+		se.before, se.after, se.spare = se.after, se.spare, se.before
 	}
-	se.seq = seq
+	se.seq, done = seq, true
 	return reply(seq, res, norm), nil
 }
 
@@ -200,9 +205,10 @@ func reply(seq uint64, r *align.Result, norm float64) *pb.StepReply {
 	return p
 }
 
-// free waits for the step under way and gives everything back. It runs once, after end.
+// free ends the session, waits for the step under way and gives everything back. It runs once.
 func (se *session) free() error {
 	defer close(se.freed)
+	se.end(errEnded)
 	se.lock <- struct{}{} // for ever: whoever else waits for it sees that ctx has ended
 	_ = se.engines.take(context.Background())
 	defer se.engines.give()

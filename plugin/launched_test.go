@@ -1,0 +1,434 @@
+package plugin
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	goplugin "github.com/hashicorp/go-plugin"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/specalign/specalign/align"
+)
+
+// TestGoHost uses go-plugin's own client, with TLS and without.
+func TestGoHost(t *testing.T) {
+	for _, tls := range []bool{false, true} {
+		t.Run(fmt.Sprintf("AutoMTLS=%v", tls), func(t *testing.T) {
+			host := goplugin.NewClient(&goplugin.ClientConfig{
+				HandshakeConfig: Handshake, Plugins: Plugins, Cmd: self("launched"), AutoMTLS: tls,
+				AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC}, Logger: hclog.NewNullLogger(),
+			})
+			defer host.Kill()
+			protocol, err := host.Client()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := protocol.Ping(); err != nil {
+				t.Error(err)
+			}
+			raw, err := protocol.Dispense(Name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := raw.(*Client)
+			s, err := c.Session(t.Context(), align.DefaultConfig())
+			if err != nil {
+				t.Fatal(err)
+			}
+			step(t, s, 8, 1)
+			h, err := c.Hello(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if h.GetPid() != int64(host.ReattachConfig().Pid) || h.GetDevice() != "cpu" || h.GetDeviceNote() == "" || !h.GetReady() || h.GetVersion() != "test" {
+				t.Errorf("hello %v", h)
+			}
+			st, err := c.Status(t.Context())
+			if err != nil || st.GetMode() != "launched" || st.GetSteps() != 1 {
+				t.Errorf("status %v, %v", st, err)
+			}
+			if err := s.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+			begin := time.Now()
+			host.Kill()
+			if !host.Exited() || time.Since(begin) > 5*time.Second {
+				t.Errorf("exited %v after %v", host.Exited(), time.Since(begin))
+			}
+		})
+	}
+}
+
+// TestGoHostVersion: a Go host of another version is refused by go-plugin, with both versions.
+func TestGoHostVersion(t *testing.T) {
+	other := Handshake
+	other.ProtocolVersion = ProtocolMajor + 1
+	host := goplugin.NewClient(&goplugin.ClientConfig{
+		HandshakeConfig: other, Plugins: Plugins, Cmd: self("launched"),
+		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC}, Logger: hclog.NewNullLogger(),
+	})
+	defer host.Kill()
+	_, err := host.Client()
+	if err == nil || !strings.Contains(err.Error(), "1") || !strings.Contains(err.Error(), "2") {
+		t.Errorf("%v", err)
+	}
+}
+
+// raw is a sidecar launched by hand, as a host in another language does it.
+type raw struct {
+	*exec.Cmd
+	dir, socket string
+	stderr      bytes.Buffer
+}
+
+func launchRaw(t *testing.T, env ...string) *raw {
+	t.Helper()
+	r := &raw{Cmd: self("launched", env...), dir: filepath.Join(shortDir(t), "sockets")}
+	if err := os.Mkdir(r.dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	r.Env = append(r.Env, "SPECALIGN_PLUGIN=1", "PLUGIN_PROTOCOL_VERSIONS=1", "PLUGIN_UNIX_SOCKET_DIR="+r.dir)
+	r.Stderr = &r.stderr
+	out, err := r.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = r.Process.Kill()
+		_ = r.Wait()
+	})
+	line, err := readLine(out)
+	if err != nil {
+		t.Fatalf("no handshake: %v; %s", err, r.stderr.String())
+	}
+	parts := strings.Split(line, "|")
+	if len(parts) < 5 || parts[0] != "1" || parts[1] != "1" || parts[2] != "unix" || parts[4] != "grpc" {
+		t.Fatalf("handshake %q", line)
+	}
+	if r.socket = parts[3]; filepath.Dir(r.socket) != r.dir {
+		t.Errorf("socket %s is not in %s", r.socket, r.dir)
+	}
+	return r
+}
+
+func dialRaw(socket string) (*grpc.ClientConn, error) {
+	return grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost"))
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return !errors.Is(err, os.ErrNotExist)
+}
+
+// TestEnds ends a sidecar in each way that is its host's. It leaves no socket and reports success.
+func TestEnds(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		end  func(*raw) error
+	}{
+		{"SIGTERM", func(r *raw) error { return r.Process.Signal(syscall.SIGTERM) }},
+		{"SIGHUP", func(r *raw) error { return r.Process.Signal(syscall.SIGHUP) }},
+		{"Shutdown", func(r *raw) error {
+			conn, err := dialRaw(r.socket)
+			if err != nil {
+				return err
+			}
+			defer func() { _ = conn.Close() }()
+			err = conn.Invoke(context.Background(), "/plugin.GRPCController/Shutdown", &emptypb.Empty{}, &emptypb.Empty{})
+			if status.Code(err) != codes.Unavailable && err != nil {
+				return err
+			}
+			return nil
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := launchRaw(t)
+			if err := tt.end(r); err != nil {
+				t.Fatal(err)
+			}
+			if !ended(r.Process.Pid, 2*time.Second) {
+				t.Fatal("it still runs")
+			}
+			if err := r.Wait(); err != nil {
+				t.Errorf("%v; %s", err, r.stderr.String())
+			}
+			if exists(r.socket) {
+				t.Error("the socket is left")
+			}
+		})
+	}
+}
+
+// TestInterruptIgnored: Ctrl-C is the host's.
+func TestInterruptIgnored(t *testing.T) {
+	r := launchRaw(t)
+	for range 3 {
+		if err := r.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
+	}
+	conn, err := dialRaw(r.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if _, err := newClient(conn, nil).Hello(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestHostKilled: the sidecar is gone within a second of its host's SIGKILL, and nothing is left.
+func TestHostKilled(t *testing.T) {
+	tmp := shortDir(t)
+	host := self("host", "TMPDIR="+tmp)
+	host.Stderr = os.Stderr
+	out, err := host.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := host.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := readLine(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := filepath.Glob(tmp + "/*"); len(left) == 0 {
+		t.Error("the test looks for the socket in the wrong place")
+	}
+	if err := host.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	if !ended(pid, time.Second) {
+		t.Error("the sidecar is still there after a second")
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	t.Logf("gone after %v", time.Since(begin))
+	_ = host.Wait()
+	if left, _ := filepath.Glob(tmp + "/*"); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+// TestSidecarKilled: the session goes on in a new sidecar with the same bits, at whatever moment the old one died.
+func TestSidecarKilled(t *testing.T) {
+	_, socket := serve(t, goDevices())
+	whole := open(t, dial(t, socket), align.DefaultConfig())
+	c := launch(t)
+	s, err := c.Session(t.Context(), align.DefaultConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	grad := make([]float32, 64*6)
+	lost := 0
+	for i := range 8 {
+		want := step(t, whole, 64, uint64(i))
+		x, y := features(64, 6, uint64(i)), features(64, 9, uint64(i)+1000)
+		h, err := c.Hello(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		killed := make(chan error, 1)
+		time.AfterFunc(time.Duration(i)*time.Millisecond, func() { killed <- syscall.Kill(int(h.GetPid()), syscall.SIGKILL) })
+		r, stepErr := s.Step(t.Context(), x, y, grad)
+		if err := <-killed; err != nil || !ended(int(h.GetPid()), time.Second) {
+			t.Fatal("the sidecar could not be killed: ", err)
+		}
+		c = launch(t)
+		if err := s.Resume(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+		if stepErr != nil {
+			lost++
+			if r, err = s.Step(t.Context(), x, y, grad); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := result(r, grad); got != want {
+			t.Errorf("step %d: %v, want %v", i, got.reply, want.reply)
+		}
+	}
+	t.Logf("%d of 8 steps were lost and repeated", lost)
+	if err := s.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// runStranger is a process of the same user that did not launch the sidecar. It may compute, but not take over.
+func runStranger() error {
+	conn, err := dialRaw(os.Getenv("SPECALIGN_TEST_SOCKET"))
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	err = conn.Invoke(ctx, "/plugin.GRPCController/Shutdown", &emptypb.Empty{}, &emptypb.Empty{})
+	if status.Code(err) != codes.PermissionDenied {
+		return fmt.Errorf("Shutdown: %w", err)
+	}
+	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, "/plugin.GRPCStdio/StreamStdio")
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(stream.SendMsg(&emptypb.Empty{}), stream.CloseSend()); err != nil {
+		return err
+	}
+	if err := stream.RecvMsg(&emptypb.Empty{}); status.Code(err) != codes.PermissionDenied {
+		return fmt.Errorf("StreamStdio: %w", err)
+	}
+	s, err := newClient(conn, nil).Session(ctx, align.DefaultConfig())
+	if err != nil {
+		return err
+	}
+	_, err = s.Step(ctx, features(8, 6, 1), features(8, 9, 1), nil)
+	return err
+}
+
+// TestStranger: another process may use the sidecar; its end ends its sessions, not the sidecar.
+func TestStranger(t *testing.T) {
+	r := launchRaw(t)
+	if out, err := self("stranger", "SPECALIGN_TEST_SOCKET="+r.socket).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	conn, err := dialRaw(r.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	c := newClient(conn, nil)
+	eventually(t, "the stranger's session has ended", func() bool {
+		st, err := c.Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.GetSessions() == 0
+	})
+	if st, err := c.Status(t.Context()); err != nil || st.GetSteps() != 1 {
+		t.Errorf("%v, %v", st, err)
+	}
+}
+
+// TestLaunchRefused: what is wrong with the environment is said, in one line, with nothing on stdout.
+func TestLaunchRefused(t *testing.T) {
+	long := filepath.Join(shortDir(t), strings.Repeat("d", 90))
+	if err := os.Mkdir(long, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ name, env, want string }{
+		{"no host", "SPECALIGN_PLUGIN=", "not launched by a host"},
+		{"long path", "PLUGIN_UNIX_SOCKET_DIR=" + long, "is too long for a unix socket"},
+		{"no directory", "PLUGIN_UNIX_SOCKET_DIR=/nonexistent", "no socket could be made"},
+		{"log level", "SPECALIGN_LOG=loud", `SPECALIGN_LOG is "loud"`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			cmd := self("launched", "SPECALIGN_PLUGIN=1", "PLUGIN_UNIX_SOCKET_DIR="+shortDir(t), tt.env)
+			var out, errOut bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &out, &errOut
+			err := cmd.Run()
+			var exit *exec.ExitError
+			if !errors.As(err, &exit) || exit.ExitCode() != 1 || out.Len() > 0 || !strings.Contains(errOut.String(), tt.want) {
+				t.Errorf("%v, stdout %q, stderr %q, want %q", err, out.String(), errOut.String(), tt.want)
+			}
+		})
+	}
+}
+
+// TestUndrained: a host that reads neither of the three streams does not stop the sidecar.
+func TestUndrained(t *testing.T) {
+	dir := shortDir(t)
+	cmd := self("launched", "SPECALIGN_PLUGIN=1", "PLUGIN_UNIX_SOCKET_DIR="+dir, "SPECALIGN_LOG=trace")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	errOut, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := readLine(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := dialRaw(strings.Split(line, "|")[3])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	s, err := newClient(conn, nil).Session(t.Context(), align.DefaultConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 1500 { // some 150 bytes of log each, into a pipe of 64 KiB
+		step(t, s, 2, uint64(i))
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if !ended(cmd.Process.Pid, 2*time.Second) {
+		t.Fatal("it hangs")
+	}
+	log, _ := io.ReadAll(errOut)
+	if len(log) < 32<<10 || len(log) > 128<<10 {
+		t.Errorf("%d bytes of log", len(log))
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestLogWriter: lines that a full pipe loses are counted.
+func TestLogWriter(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	if _, err := unix.FcntlInt(w.Fd(), unix.F_SETPIPE_SZ, 4096); err != nil {
+		t.Fatal(err)
+	}
+	log := NewLogWriter(w)
+	line := []byte(strings.Repeat("x", 999) + "\n")
+	for range 20 {
+		if n, err := log.Write(line); n != len(line) || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	buf := make([]byte, 1<<16)
+	if n, err := r.Read(buf); err != nil || !bytes.HasPrefix(buf[:n], line) {
+		t.Fatal(n, err)
+	}
+	_, _ = log.Write([]byte("after\n"))
+	n, err := r.Read(buf)
+	if err != nil || !strings.Contains(string(buf[:n]), "lines of the log were lost") || !strings.HasSuffix(string(buf[:n]), "after\n") {
+		t.Errorf("%q, %v", buf[:n], err)
+	}
+}
