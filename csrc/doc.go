@@ -25,9 +25,28 @@
 // Work is split into fixed blocks and reduced in a fixed order, so the number of threads does not change a bit of any
 // result. Levels differ from each other in rounding.
 //
-// # Sanitizers
+// # Speed
+//
+// One thread of a Zen 5 core, n = 512, d = 512 and 768, share of the level's own multiply-add peak (262, 131 and 60
+// GFLOP/s), from go test -bench . ./csrc:
+//
+//	                          avx512   avx2   portable
+//	Difference, linear           74 %   77 %       50 %
+//	Difference, gaussian         67 %   74 %       47 %
+//	MatMul (512, 512, 512)       85 %   86 %       53 %
+//	Fourier, r = 1024            80 %   85 %       49 %
+//
+// # Checks
 //
 //	go test -race ./csrc
 //	go test -asan ./csrc
 //	CGO_CFLAGS="-O1 -g -fsanitize=undefined -fno-sanitize-recover=all" CGO_LDFLAGS="-fsanitize=undefined" go test ./csrc
+//
+// The static analyser of gcc (one of its checks misreads shifts of vectors), and clang and arm64 through the ziglang
+// package of PyPI, where the third line's binary runs under qemu-aarch64-static:
+//
+//	gcc -std=c11 -O1 -fanalyzer -Wno-analyzer-shift-count-overflow -Wall -Wextra -Werror -c FILE.c -o /dev/null
+//	CC="python -m ziglang cc -target x86_64-linux-gnu.2.28" go vet ./csrc
+//	CC="python -m ziglang cc -target aarch64-linux-musl" GOARCH=arm64 CGO_ENABLED=1 \
+//	  go test -c -ldflags "-linkmode external -extldflags -static" -o arm64.test ./csrc
 package csrc
