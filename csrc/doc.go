@@ -28,12 +28,11 @@
 // # Speed
 //
 // One thread of a Zen 5 core, n = 512, d = 512 and 768, share of the level's own multiply-add peak (262, 131 and 60
-// GFLOP/s), from go test -bench . ./csrc on a
-// quiet machine (beside other load the shares fall by about a tenth). Two threads of two cores do Difference 1.5
-// times as fast at n = 256, 1.9 times at n = 512.
+// GFLOP/s), from go test -bench . ./csrc on a quiet machine; beside other load the shares fall by about a tenth. Two
+// threads on two cores do Difference 1.5 times as fast at n = 256, 1.9 times at n = 512.
 //
 //	                          avx512   avx2   portable
-//	Difference, linear           74 %   77 %       50 %
+//	Difference, linear           74 %   77 %       48 %
 //	Difference, gaussian         64 %   74 %       47 %
 //	MatMul (512, 512, 512)       85 %   86 %       53 %
 //	Fourier, r = 1024            80 %   85 %       49 %
