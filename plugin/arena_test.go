@@ -201,6 +201,23 @@ func TestStepRefused(t *testing.T) {
 	}
 }
 
+// TestSquareRefused: a handful of numbers cannot make the engine ask for more memory than there is.
+func TestSquareRefused(t *testing.T) {
+	_, socket := serve(t, goDevices())
+	for _, cfg := range []string{`{"kernel": "gaussian", "approximation": "exact"}`, `{"objective": "relational_kl"}`} {
+		parsed, err := align.ParseConfig([]byte(cfg))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := open(t, dial(t, socket), parsed)
+		const n = 1 << 21
+		x := align.Features{Rows: n, Cols: 1, Type: align.Float16, Data: make([]byte, 2*n)}
+		if _, err := s.Step(t.Context(), x, x, nil); !isInput(err) || !strings.Contains(err.Error(), "2097152 rows need matrices of 2097152 x 2097152") {
+			t.Errorf("%s: %v", cfg, err)
+		}
+	}
+}
+
 // FuzzStepRequest: what is accepted lies in the arena, and the gradient lies apart.
 func FuzzStepRequest(f *testing.F) {
 	f.Add(uint32(10), uint64(8192), uint32(16), int32(1), uint64(16384), uint32(32), int32(4), uint64(32768), false, uint64(65536))

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,12 +24,21 @@ type AttachFile struct {
 	Version       string `json:"version"`
 }
 
-// ReadAttachFile reads the file at path and checks that it is an attach file. An *align.InputError says what is wrong.
-// Whether that daemon still runs is another question: see Alive.
+// ReadAttachFile reads the file at path and checks that it is an attach file of this user's. An *align.InputError says
+// what is wrong. Whether that daemon still runs is another question: see Alive.
 func ReadAttachFile(path string) (*AttachFile, error) {
-	b, err := os.ReadFile(path)
+	var b []byte
+	f, err := os.Open(path)
+	if err == nil {
+		defer func() { _ = f.Close() }()
+		b, err = io.ReadAll(io.LimitReader(f, 1<<16))
+	}
 	if err != nil {
 		return nil, inputErrorf("plugin: the attach file cannot be read: %v", err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil || int(st.Uid) != os.Geteuid() {
+		return nil, inputErrorf("plugin: the attach file %s is another user's (%d)", path, st.Uid)
 	}
 	var a AttachFile
 	if err := json.Unmarshal(b, &a); err != nil {

@@ -245,6 +245,14 @@ func TestAttachFile(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Dir(file) + "/.*"); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}
+	if os.Geteuid() == 0 {
+		if err := os.Chown(file, 65534, 65534); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ReadAttachFile(file); !isInput(err) || !strings.Contains(err.Error(), "another user's") {
+			t.Errorf("another user's file: %v", err)
+		}
+	}
 	other = *self
 	other.ProtocolMajor = 7
 	_ = os.Remove(file)

@@ -76,7 +76,10 @@ func openParent() (pid, pidfd int, err error) {
 	if err != nil {
 		return 0, -1, fmt.Errorf("plugin: watching the launching process %d: %w", pid, err)
 	}
-	if os.Getppid() != pid { // it ended, and we have been handed to another parent
+	// It may have ended before we first looked, and left us to another parent: then nobody reads what we say, either.
+	fds := []unix.PollFd{{Fd: 1}}
+	_, _ = unix.Poll(fds, 0)
+	if os.Getppid() != pid || fds[0].Revents&unix.POLLERR != 0 {
 		_ = unix.Close(fd)
 		return 0, -1, fmt.Errorf("plugin: the launching process %d has ended", pid)
 	}

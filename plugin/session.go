@@ -29,6 +29,7 @@ type session struct {
 	arena    *arena
 	slots    slots
 	settings uint64    // fingerprint
+	square   bool      // whether steps form matrices of n x n
 	sum      []float64 // one scalar of the backend
 
 	ctx   context.Context // ends with the session
@@ -48,13 +49,13 @@ func newSession(owner int, es *engines, e *engine, a *arena, sl slots, cfg align
 	_, _ = rand.Read(id[:]) // never fails
 	se := &session{
 		id: hex.EncodeToString(id[:]), owner: owner, engines: es, engine: e, arena: a, slots: sl,
-		lock: make(chan struct{}, 1), freed: make(chan struct{}),
+		square: square(&cfg), lock: make(chan struct{}, 1), freed: make(chan struct{}),
 	}
 	var err error
 	if se.settings, err = fingerprint(cfg); err != nil {
 		return nil, err
 	}
-	if se.align, err = align.NewSession(cfg, e); err != nil {
+	if se.align, err = align.NewSession(cfg, e.Backend); err != nil {
 		return nil, err
 	}
 	if err := se.restore(resume); err != nil {
@@ -113,6 +114,11 @@ func (se *session) step(ctx context.Context, req *pb.StepRequest) (r *pb.StepRep
 	sh, err := parseStep(req, uint64(len(se.arena.data)), se.slots.span())
 	if err != nil {
 		return nil, err
+	}
+	if se.square {
+		if err := checkSquare(sh.rows, se.engines.memory); err != nil {
+			return nil, err
+		}
 	}
 	if err := se.engines.take(ctx); err != nil {
 		return nil, context.Cause(ctx)
