@@ -146,7 +146,7 @@ func TestLease(t *testing.T) {
 	g := &told{}
 	ps := newPeers(g.gone)
 	defer ps.close()
-	ps.grace = 50 * time.Millisecond
+	ps.grace = time.Hour
 	pid := os.Getpid()
 	join := func() {
 		t.Helper()
@@ -157,16 +157,18 @@ func TestLease(t *testing.T) {
 	join()
 	join()
 	ps.leave(pid)
-	time.Sleep(100 * time.Millisecond)
-	if !ps.alive(pid) {
-		t.Error("gone while it had a connection")
+	if c := ps.procs[pid]; c.lease != nil {
+		t.Error("a lease while it had a connection")
 	}
 	ps.leave(pid)
-	join() // back in time
-	time.Sleep(100 * time.Millisecond)
-	if !ps.alive(pid) || g.count() != 0 {
-		t.Error("gone though it came back in time")
+	if c := ps.procs[pid]; c.lease == nil || !ps.alive(pid) {
+		t.Error("no lease without a connection")
 	}
+	join() // back in time
+	if c := ps.procs[pid]; c.lease != nil || g.count() != 0 {
+		t.Error("a lease though it came back")
+	}
+	ps.grace = time.Millisecond
 	ps.leave(pid)
 	eventually(t, "the lease has run out", func() bool { return g.count() == 1 })
 	if ps.alive(pid) {

@@ -2,11 +2,14 @@ package plugin
 
 import (
 	"context"
+	"errors"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -151,39 +154,39 @@ func TestAnswersDuringStep(t *testing.T) {
 	step(t, other, 8, 1)
 }
 
-// TestFairness: a session that never pauses does not keep another one from its turn.
+// TestFairness: turns are had in the order in which they were asked for, and a caller that gives up loses only its own.
 func TestFairness(t *testing.T) {
-	es := newEngines(goDevices())
-	const rounds = 100
-	var mu sync.Mutex
-	var order []int
-	var wg sync.WaitGroup
-	for id := range 3 {
-		wg.Go(func() {
-			for range rounds {
-				if err := es.take(context.Background()); err != nil {
-					t.Error(err)
-				}
-				mu.Lock()
-				order = append(order, id)
-				mu.Unlock()
-				time.Sleep(100 * time.Microsecond)
-				es.give()
-			}
-		})
-	}
-	wg.Wait()
-	count, worst := [3]int{}, 0
-	for _, id := range order {
-		count[id]++
-		lo, hi := min(count[0], count[1], count[2]), max(count[0], count[1], count[2])
-		if lo > 0 && hi < rounds {
-			worst = max(worst, hi-lo)
+	synctest.Test(t, func(t *testing.T) {
+		es := newEngines(goDevices())
+		if err := es.take(t.Context()); err != nil {
+			t.Fatal(err)
 		}
-	}
-	if worst > rounds/4 {
-		t.Errorf("one session was %d turns ahead of another", worst)
-	}
+		impatient, cancel := context.WithCancel(t.Context())
+		var order []int
+		for i := range 10 {
+			ctx := t.Context()
+			if i == 4 {
+				ctx = impatient
+			}
+			go func() {
+				if err := es.take(ctx); err != nil {
+					return
+				}
+				defer es.give()
+				order = append(order, i)
+			}()
+			synctest.Wait() // until it stands in the queue
+		}
+		cancel()
+		es.give()
+		synctest.Wait()
+		if want := []int{0, 1, 2, 3, 5, 6, 7, 8, 9}; !slices.Equal(order, want) {
+			t.Errorf("order %v, want %v", order, want)
+		}
+		if err := es.take(impatient); !errors.Is(err, context.Canceled) || len(es.turn) != 0 {
+			t.Errorf("cancelled beforehand: %v, %d", err, len(es.turn))
+		}
+	})
 }
 
 // TestConcurrentSessions runs several sessions of different shapes at once; each has its own bits.
