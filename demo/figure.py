@@ -115,7 +115,12 @@ def draw(
     _spectrum(spectrum, groups)
     for axes, (key, title) in zip(
         bars,
-        (("knn", "k-NN, fine"), ("probe", "probe, fine"), ("zero_shot", "zero-shot, coarse"), ("spec_diff", "SPEC-diff")),
+        (
+            ("knn", "k-NN, fine"),
+            ("probe", "probe, fine"),
+            ("zero_shot", "zero-shot, coarse"),
+            ("spec_diff", "SPEC-diff"),
+        ),
         strict=True,
     ):
         _bars(axes, groups, key, title, getattr(reference_scores, key) if key != "spec_diff" else None)

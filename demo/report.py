@@ -73,7 +73,9 @@ def table(outcomes: Sequence[Outcome], reference: Scores, reference_title: str) 
     own = [getattr(reference, key) for key, _ in COLUMNS]
     rows.append([reference_title, *("-" if value is None else f"{value:.3f}" for value in own), "-"])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(lines)
 
@@ -84,6 +86,6 @@ def legend(seeds: int, held_out: int, train: int) -> str:
     return (
         f"{held_out:,} held-out test images, {over}; in brackets: points more or less than without the penalty, "
         f"from the same initial weights and batches. k-NN (k = 10, cosine) and probe know the fine labels of the "
-        f"{train:,} training images, which no training run saw. SPEC-diff: the distance to the reference, 0 to 1, lower "
-        "is nearer. Seconds a step: median, all of a step, on this machine."
+        f"{train:,} training images, which no run was trained on. SPEC-diff: the distance to the reference, 0 to 1, "
+        "lower is nearer. Seconds a step: median, all of a step, on this machine."
     )

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from .console import Console, DemoError
 from .files import digest, fingerprint, read_json, write_json
@@ -115,7 +115,7 @@ def openclip_arguments(model: str, pairs: str, logs: str, name: str, seed: int) 
         "--model", f"local-dir:{model}",
         "--train-data", pairs, "--dataset-type", "csv", "--csv-separator", ",",
         "--batch-size", str(BATCH), "--epochs", str(EPOCHS),
-        "--lr", "1e-3", "--lr-scheduler", "const", "--warmup", "10",
+        "--lr", "1e-3", "--warmup", "10",  # then a cosine to 0, OpenCLIP's default
         "--device", "cpu", "--precision", "fp32",  # the default, amp, is seventy times slower on a CPU
         "--workers", "0",  # the images are tiny: a worker takes more from two cores than it gives
         "--seed", str(seed),  # weights and order of the batches: the same in every run of this seed
@@ -132,7 +132,7 @@ class Trainer:
         self._root = root
         self._runs = runs
         self._pairs = pairs
-        self._model = model_folder(cache)
+        self.model = model_folder(cache)  # for OpenCLIP's `local-dir:`
         self._identity = identity
 
     def run(self, plan: Plan, seed: int, store: Path | None, console: Console) -> Trained:
@@ -168,9 +168,9 @@ class Trainer:
                 settings = {**plan.penalty, "reference": str(store)}
                 config.write_text(f"# {plan.title}\n{yaml.safe_dump(settings, sort_keys=False)}", encoding="utf-8")
                 command += ["specalign.openclip", "--config", str(config), "--"]
-            command += openclip_arguments(str(self._model), str(self._pairs), str(draft), "openclip", seed)
+            command += openclip_arguments(str(self.model), str(self._pairs), str(draft), "openclip", seed)
             started = time.monotonic()
-            progress = self._watch(command, draft / "out.log", folder, console)
+            progress = self._watch(command, draft / "out.log", console)
             seconds = time.monotonic() - started
             checkpoint = draft / "openclip" / "checkpoints" / f"epoch_{EPOCHS}.pt"
             if not checkpoint.exists() or not progress.batch_seconds:
@@ -198,7 +198,7 @@ class Trainer:
         finally:
             shutil.rmtree(draft, ignore_errors=True)
 
-    def _watch(self, command: list[str], log: Path, folder: Path, console: Console) -> Progress:
+    def _watch(self, command: list[str], log: Path, console: Console) -> Progress:
         progress = Progress()
         with log.open("w", encoding="utf-8") as copy:
             process = subprocess.Popen(
@@ -210,10 +210,8 @@ class Trainer:
                 for line in process.stdout:
                     copy.write(line)
                     if progress.read(line):
-                        loss, last = progress.losses[-1][1], progress.losses[0][1]
-                        console.progress(
-                            f"{folder.name}: step {progress.steps}, {progress.done:4.0%}, loss {last:.2f} -> {loss:.2f}"
-                        )
+                        first, loss = progress.losses[0][1], progress.losses[-1][1]
+                        console.progress(f"step {progress.steps} ({progress.done:.0%}), loss {first:.2f} -> {loss:.2f}")
             except BaseException:
                 process.send_signal(signal.SIGINT)
                 try:
