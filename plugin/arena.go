@@ -43,7 +43,7 @@ func openArena(pid int, fd int32, size uint64) (*arena, error) {
 	case err != nil:
 		return nil, fmt.Errorf("plugin: descriptor %d of process %d, its arena: %w", fd, pid, err)
 	}
-	defer unix.Close(handle)
+	defer func() { _ = unix.Close(handle) }()
 	var st unix.Stat_t
 	if err := unix.Fstat(handle, &st); err != nil {
 		return nil, fmt.Errorf("plugin: the arena: %w", err)
@@ -55,7 +55,7 @@ func openArena(pid int, fd int32, size uint64) (*arena, error) {
 	if err != nil {
 		return nil, inputErrorf("plugin: the arena cannot be opened for reading and writing: %v", err)
 	}
-	defer unix.Close(file)
+	defer func() { _ = unix.Close(file) }()
 	if err := checkMemfd(file, size); err != nil {
 		return nil, err
 	}

@@ -59,8 +59,8 @@ func TestArenaRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(sockets[0])
-	defer unix.Close(sockets[1])
+	defer func() { _ = unix.Close(sockets[0]) }()
+	defer func() { _ = unix.Close(sockets[1]) }()
 
 	for _, tt := range []struct {
 		name string

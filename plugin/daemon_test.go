@@ -34,7 +34,7 @@ func daemon(t *testing.T, file string, env ...string) (cmd *exec.Cmd, log string
 	ready := make(chan string, 1)
 	go func() {
 		defer close(logged)
-		defer r.Close()
+		defer func() { _ = r.Close() }()
 		var lines strings.Builder
 		for {
 			line, err := readLine(r)

@@ -19,7 +19,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer client.Close()
+	defer func() { _ = client.Close() }()
 
 	settings := align.DefaultConfig()
 	settings.Objective, settings.K = align.ObjectiveKyFan, 2
@@ -27,7 +27,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer session.Close(ctx)
+	defer func() { _ = session.Close(ctx) }()
 
 	// Four samples: the student sees two groups, the reference others.
 	student := rows(2, 1, 0, 1, 0, 0, 1, 0, 1)

@@ -301,7 +301,7 @@ func ended(pid int, within time.Duration) bool {
 	if err != nil {
 		return true
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 	for deadline := time.Now().Add(within); ; {
 		n, err := unix.Poll(fds, int(max(0, time.Until(deadline).Milliseconds())))

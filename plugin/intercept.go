@@ -44,7 +44,9 @@ func (s *server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	}
 	resp, err = handler(ctx, req)
 	if err != nil {
-		return nil, s.toStatus(info.FullMethod, err)
+		err = s.toStatus(info.FullMethod, err)
+		s.opts.Log.Debug("call refused", "method", info.FullMethod, "error", err)
+		return nil, err
 	}
 	return resp, nil
 }

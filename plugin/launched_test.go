@@ -363,7 +363,7 @@ func TestHostGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = r.Close()
-	defer w.Close()
+	defer func() { _ = w.Close() }()
 	cmd := self("launched", "SPECALIGN_PLUGIN=1", "PLUGIN_UNIX_SOCKET_DIR="+shortDir(t))
 	var text bytes.Buffer
 	cmd.Stdout, cmd.Stderr = w, &text

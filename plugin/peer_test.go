@@ -48,7 +48,7 @@ func pair(t *testing.T) net.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
+	defer func() { _ = listener.Close() }()
 	client, err := net.Dial("unix", listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -99,8 +99,8 @@ func TestPeerCredentials(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	left, right := net.Pipe()
-	defer left.Close()
-	defer right.Close()
+	defer func() { _ = left.Close() }()
+	defer func() { _ = right.Close() }()
 	if _, err := askKernel(left); err == nil || !strings.Contains(err.Error(), "only unix sockets") {
 		t.Errorf("%v", err)
 	}

@@ -297,7 +297,6 @@ func (s *server) Step(ctx context.Context, req *pb.StepRequest) (*pb.StepReply, 
 	r, err := se.step(ctx, req)
 	s.metrics.count(r, err)
 	if err != nil {
-		s.opts.Log.Debug("step failed", "session", se.id[:8], "seq", req.GetSeq(), "error", err)
 		return nil, err
 	}
 	if s.opts.Log.IsTrace() {
