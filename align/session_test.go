@@ -35,7 +35,7 @@ func TestStepGradient(t *testing.T) {
 					cfg.Kernel, cfg.Terms, cfg.Center, cfg.Eta, cfg.Tolerance = kernel, terms, center, 0.8, 1e-6
 					name := string(kernel) + "/" + string(terms[len(terms)-1].Objective)
 					student, reference := randomFeatures(1, n, 4), randomFeatures(2, n, 5)
-					s, err := NewSession(cfg, NewGo())
+					s, err := NewSession(cfg, NewGo(1))
 					if err != nil {
 						t.Fatal(err)
 					}

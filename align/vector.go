@@ -12,12 +12,21 @@ func (m Matrix) rows(n int) Matrix {
 
 func (m Matrix) empty() bool { return len(m.Data) == 0 }
 
+// dot is the inner product with float64 sums. Four partial sums keep the adder busy.
 func dot(a, b []float32) float64 {
-	s := 0.0
-	for i, v := range a {
-		s += float64(v) * float64(b[i])
+	b = b[:len(a)]
+	var s0, s1, s2, s3 float64
+	i := 0
+	for ; i+4 <= len(a); i += 4 {
+		s0 += float64(a[i]) * float64(b[i])
+		s1 += float64(a[i+1]) * float64(b[i+1])
+		s2 += float64(a[i+2]) * float64(b[i+2])
+		s3 += float64(a[i+3]) * float64(b[i+3])
 	}
-	return s
+	for ; i < len(a); i++ {
+		s0 += float64(a[i]) * float64(b[i])
+	}
+	return s0 + s1 + (s2 + s3)
 }
 
 // normalizeVector scales v to unit norm and returns the norm it had; a zero vector stays.

@@ -56,7 +56,7 @@ func TestSessionAgreesWithGo(t *testing.T) {
 			if objective == align.ObjectiveKyFan {
 				cfg.K = 3
 			}
-			want, wantGrad := step(cfg, align.NewGo())
+			want, wantGrad := step(cfg, align.NewGo(1))
 			norm := 0.0
 			for _, x := range wantGrad {
 				norm += float64(x) * float64(x)

@@ -96,7 +96,7 @@ func descriptors() []string {
 
 // goDevices is the engine in plain Go.
 func goDevices() Devices {
-	return CPU(func(int) (align.Backend, error) { return align.NewGo(), nil })
+	return CPU(func(int) (align.Backend, error) { return align.NewGo(1), nil })
 }
 
 func sidecarOptions(timed bool) (Options, error) {
@@ -291,7 +291,7 @@ func (f *faulty) set(hook func()) {
 }
 
 func newFaulty() (*faulty, Devices) {
-	f := &faulty{Backend: align.NewGo()}
+	f := &faulty{Backend: align.NewGo(1)}
 	return f, CPU(func(int) (align.Backend, error) { return f, nil })
 }
 

@@ -124,7 +124,7 @@ func FuzzConfig(f *testing.F) {
 		if err != nil {
 			return
 		}
-		s, err := align.NewSession(cfg, align.NewGo())
+		s, err := align.NewSession(cfg, align.NewGo(1))
 		if err != nil {
 			t.Fatalf("settings that were parsed: %v", err)
 		}

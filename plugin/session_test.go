@@ -25,7 +25,7 @@ func TestStepIsTheEngines(t *testing.T) {
 	cfg := align.DefaultConfig()
 	cfg.Center, cfg.K = true, 3
 	there := open(t, dial(t, socket), cfg)
-	here, err := align.NewSession(cfg, align.NewGo())
+	here, err := align.NewSession(cfg, align.NewGo(1))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +203,7 @@ func TestConcurrentSessions(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			here, err := align.NewSession(cfg, align.NewGo())
+			here, err := align.NewSession(cfg, align.NewGo(1))
 			if err != nil {
 				t.Error(err)
 				return

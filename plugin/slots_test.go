@@ -83,7 +83,7 @@ func TestSlotDamaged(t *testing.T) {
 
 // FuzzSlot: whatever stands in a slot, it is either refused or what was written; and the engine takes it or refuses it.
 func FuzzSlot(f *testing.F) {
-	s, err := align.NewSession(align.DefaultConfig(), align.NewGo())
+	s, err := align.NewSession(align.DefaultConfig(), align.NewGo(1))
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -114,7 +114,7 @@ func FuzzSlot(f *testing.F) {
 		if err != nil || !bytes.Equal(got, state) {
 			t.Fatalf("%v", err)
 		}
-		s, err := align.NewSession(align.DefaultConfig(), align.NewGo())
+		s, err := align.NewSession(align.DefaultConfig(), align.NewGo(1))
 		if err != nil {
 			t.Fatal(err)
 		}

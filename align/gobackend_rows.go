@@ -1,0 +1,120 @@
+package align
+
+import "math"
+
+// Operations on the rows of one matrix.
+
+func (b *goBackend) Scan(x, sq Matrix, out []float64) error {
+	out[0], out[1] = -1, 0
+	for i := range x.Rows {
+		row := x.row(i)
+		s := dot(row, row) // float64: 0 for a zero row only
+		if s == 0 {
+			out[1]++
+		}
+		sq.Data[i] = float32(s)
+		if out[0] < 0 && !(s <= math.MaxFloat32) {
+			out[0] = float64(i)
+		}
+	}
+	return nil
+}
+
+func (b *goBackend) Normalize(phi, inv, x, _ Matrix) error {
+	b.split(x.Rows, x.Rows*x.Cols, func(first, end int) {
+		for i := first; i < end; i++ {
+			row, out := x.row(i), phi.row(i)
+			scale := 0.0
+			if norm := math.Sqrt(dot(row, row)); norm > 0 {
+				scale = 1 / norm
+			}
+			inv.Data[i] = float32(math.Min(scale, math.MaxFloat32))
+			for j, v := range row {
+				out[j] = float32(float64(v) * scale)
+			}
+		}
+	})
+	return nil
+}
+
+func (b *goBackend) NormalizeBackward(gx, g, phi, inv Matrix) error {
+	b.split(g.Rows, g.Rows*g.Cols, func(first, end int) {
+		for i := first; i < end; i++ {
+			in, out, p := g.row(i), gx.row(i), phi.row(i)
+			c, scale := dot(in, p), float64(inv.Data[i])
+			for j, v := range in {
+				out[j] = float32(scale * (float64(v) - c*float64(p[j])))
+			}
+		}
+	})
+	return nil
+}
+
+func (b *goBackend) CenterColumns(phi, mean Matrix) error {
+	sum := b.floats(phi.Cols)
+	for i := range phi.Rows {
+		for j, v := range phi.row(i) {
+			sum[j] += float64(v)
+		}
+	}
+	for j := range sum {
+		sum[j] /= float64(phi.Rows)
+		mean.Data[j] = float32(sum[j])
+	}
+	for i := range phi.Rows {
+		row := phi.row(i)
+		for j, v := range row {
+			row[j] = float32(float64(v) - sum[j])
+		}
+	}
+	return nil
+}
+
+func (b *goBackend) Fourier(phi, x, w Matrix) error {
+	r := w.Rows
+	scale := 1 / math.Sqrt(float64(r))
+	b.split(x.Rows, x.Rows*r*x.Cols, func(first, end int) {
+		for i := first; i < end; i++ {
+			row, out := x.row(i), phi.row(i)
+			for l := range r {
+				s, c := math.Sincos(dot(row, w.row(l)))
+				out[l], out[r+l] = float32(scale*c), float32(scale*s)
+			}
+		}
+	})
+	return nil
+}
+
+func (b *goBackend) FourierBackward(gx, g, phi, w Matrix) error {
+	r := w.Rows
+	b.split(gx.Rows, gx.Rows*r*w.Cols, func(first, end int) {
+		acc := make([]float64, w.Cols)
+		for i := first; i < end; i++ {
+			clear(acc)
+			p, q := phi.row(i), g.row(i)
+			for l := range r {
+				axpy(acc, float64(p[l])*float64(q[r+l])-float64(p[r+l])*float64(q[l]), w.row(l))
+			}
+			store(gx.row(i), acc, 1)
+		}
+	})
+	return nil
+}
+
+func (b *goBackend) SumSquares(l Matrix, out []float64) error {
+	out[0] = 0
+	for i := range l.Rows {
+		out[0] += dot(l.row(i), l.row(i))
+	}
+	return nil
+}
+
+func (b *goBackend) AddScaled(m, l Matrix, a float32) error {
+	for i := range m.Rows {
+		row := m.row(i)
+		for j, v := range l.row(i) {
+			row[j] += a * v
+		}
+	}
+	return nil
+}
