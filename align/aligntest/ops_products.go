@@ -1,0 +1,168 @@
+package aligntest
+
+import (
+	"fmt"
+	"math"
+)
+
+func (s *suite) product() {
+	s.walk(func(sh shape, data *drawer) {
+		for _, b := range []int{1, 2, 5} {
+			l, v := data.symmetric(sh.n), data.normal(b, sh.n)
+			label := fmt.Sprintf("product of (%d, %d) with %d vectors", sh.n, sh.n, b)
+			got := s.run(label, func(f *fixture) { f.ok(f.b.Product(f.out(b, sh.n), f.in(l), f.in(v))) })
+			want := matMul(convert[float64](v), convert[float64](l))
+			s.near(label, got.matrices[0], matMul(v, l), want, matMul(magnitude(v), magnitude(l)))
+		}
+	})
+}
+
+func (s *suite) factorProduct() {
+	const eta = 0.75
+	s.walk(func(sh shape, data *drawer) {
+		for _, b := range []int{1, 3} {
+			phi1, phi2, v := data.normal(sh.n, sh.d), data.normal(sh.n, sh.m), data.normal(b, sh.n)
+			label := fmt.Sprintf("factor product of (%d, %d+%d) with %d vectors", sh.n, sh.d, sh.m, b)
+			got := s.run(label, func(f *fixture) {
+				f.ok(f.b.FactorProduct(f.out(b, sh.n), f.out(b, sh.d+sh.m), f.in(phi1), f.in(phi2), f.in(v), eta))
+			})
+			y, t := factorProduct(convert[float64](phi1), convert[float64](phi2), convert[float64](v), eta)
+			sizeY, sizeT := factorProduct(magnitude(phi1), magnitude(phi2), magnitude(v), -eta)
+			plainY, plainT := factorProduct(phi1, phi2, v, eta)
+			s.near(label+" t", got.matrices[1], plainT, t, sizeT)
+			s.near(label+" y", got.matrices[0], plainY, y, sizeY)
+		}
+	})
+}
+
+func (s *suite) gram() {
+	s.walk(func(sh shape, data *drawer) {
+		n, d1, d2 := sh.n, sh.d, sh.m
+		phi1, phi2 := data.normal(n, d1), data.normal(n, d2)
+		label := fmt.Sprintf("gram of (%d, %d+%d)", n, d1, d2)
+		got := s.run(label, func(f *fixture) { f.ok(f.b.Gram(f.out(d1+d2, d1+d2), f.in(phi1), f.in(phi2))) })
+		want := gram(convert[float64](phi1), convert[float64](phi2))
+		s.near(label, got.matrices[0], gram(phi1, phi2), want, gram(magnitude(phi1), magnitude(phi2)))
+		s.symmetric(label, got.matrices[0])
+	})
+}
+
+// symmetric demands the same bits in both triangles.
+func (s *suite) symmetric(label string, m grid[float32]) {
+	s.t.Helper()
+	if i, j, same := sameBits(m, transposed(m)); !same {
+		s.t.Fatalf("%s: not symmetric at (%d, %d): %v and %v", label, i, j, m[i][j], m[j][i])
+	}
+}
+
+func (s *suite) matMul() {
+	s.walk(func(sh shape, data *drawer) {
+		a, phi := data.normal(sh.n, sh.m), data.normal(sh.m, sh.d)
+		const alpha = -1.7
+		label := fmt.Sprintf("matmul (%d, %d) by (%d, %d)", sh.n, sh.m, sh.m, sh.d)
+		got := s.run(label, func(f *fixture) { f.ok(f.b.MatMul(f.out(sh.n, sh.d), f.in(a), f.in(phi), alpha)) })
+		factor := float64(float32(alpha))
+		want := scaled(matMul(convert[float64](a), convert[float64](phi)), factor)
+		s.near(label, got.matrices[0], scaled(matMul(a, phi), alpha), want, scaled(matMul(magnitude(a), magnitude(phi)), -factor))
+	})
+}
+
+func (s *suite) factorGradient() {
+	s.walk(func(sh shape, data *drawer) {
+		for _, b := range []int{1, 3, min(sh.m, 31)} {
+			phi, u, w := data.normal(sh.n, sh.d), data.normal(b, sh.n), data.normal(1, b)
+			label := fmt.Sprintf("factor gradient (%d, %d) of %d vectors", sh.n, sh.d, b)
+			got := s.run(label, func(f *fixture) {
+				f.ok(f.b.FactorGradient(f.out(sh.n, sh.d), f.in(phi), f.in(u), f.in(w)))
+			})
+			want := factorGradient(convert[float64](phi), convert[float64](u), convert[float64](w))
+			s.near(label, got.matrices[0], factorGradient(phi, u, w), want, factorGradient(magnitude(phi), magnitude(u), magnitude(w)))
+		}
+	})
+}
+
+func (s *suite) addOuter() {
+	s.walk(func(sh shape, data *drawer) {
+		for _, b := range []int{1, min(sh.m, 17)} {
+			m, u, w := data.symmetric(sh.n), data.normal(b, sh.n), data.normal(1, b)
+			label := fmt.Sprintf("add outer (%d, %d) of %d vectors", sh.n, sh.n, b)
+			got := s.run(label, func(f *fixture) { f.ok(f.b.AddOuter(f.update(m), f.in(u), f.in(w))) })
+			want := sum(convert[float64](m), outer(convert[float64](u), convert[float64](w)))
+			size := sum(magnitude(m), outer(magnitude(u), magnitude(w)))
+			s.near(label, got.matrices[0], sum(m, outer(u, w)), want, size)
+		}
+	})
+}
+
+func (s *suite) addScaled() {
+	s.walk(func(sh shape, data *drawer) {
+		m, l := data.normal(sh.n, sh.n), data.normal(sh.n, sh.n)
+		const a = 0.3
+		label := fmt.Sprintf("add scaled (%d, %d)", sh.n, sh.n)
+		got := s.run(label, func(f *fixture) { f.ok(f.b.AddScaled(f.update(m), f.in(l), a)) })
+		factor := float64(float32(a))
+		want := sum(convert[float64](m), scaled(convert[float64](l), factor))
+		s.near(label, got.matrices[0], sum(m, scaled(l, a)), want, sum(magnitude(m), scaled(magnitude(l), factor)))
+	})
+}
+
+// orthogonalize has float64 sums, so its coefficients are held to float64; the vector is rounded to float32.
+func (s *suite) orthogonalize() {
+	s.walk(func(sh shape, data *drawer) {
+		n, m := sh.n, min(sh.m, 40)
+		// any basis will do: the operation does not use that it is orthonormal. One row more than m must not matter.
+		basis, w1, w2 := scaled(data.normal(m+1, n), float32(1/math.Sqrt(float64(n)))), data.normal(1, n), data.normal(1, n)
+		label := fmt.Sprintf("orthogonalize (1, %d) to %d rows", n, m)
+		got := s.run(label, func(f *fixture) {
+			h, b := f.scalars(m), f.in(basis)
+			f.ok(f.b.Orthogonalize(f.update(w1), b, m, h, f.scalars(1)))
+			f.ok(f.b.Orthogonalize(f.update(w2), b, m, h, f.scalars(1)))
+		})
+		h, size := make([]float64, m), make([]float64, m)
+		for q, w := range []grid[float32]{w1, w2} {
+			want, terms, plain := convert[float64](w), magnitude(w), newGrid[float32](1, n)
+			for j := range m {
+				c, z := 0.0, 0.0
+				for i, v := range basis[j] {
+					c += float64(v) * float64(w[0][i])
+					z += math.Abs(float64(v) * float64(w[0][i]))
+				}
+				for i, v := range basis[j] {
+					want[0][i] -= c * float64(v)
+					terms[0][i] += math.Abs(c * float64(v))
+				}
+				h[j] += c
+				size[j] += z
+			}
+			for i, v := range want[0] {
+				plain[0][i] = float32(v)
+			}
+			s.near(fmt.Sprintf("%s, w%d", label, q+1), got.matrices[q], plain, want, terms)
+			// the norm is that of the vector as rounded, or as it was before that
+			s.within(fmt.Sprintf("%s, |w%d|²", label, q+1), got.scalars[1+q][0], dot(want[0], want[0]), dot(terms[0], terms[0]), float64(n+m), 4*unit)
+		}
+		for j := range h {
+			s.within(fmt.Sprintf("%s, h[%d]", label, j), got.scalars[0][j], h[j], size[j], float64(n+1), 0)
+		}
+	})
+}
+
+func (s *suite) sumSquares() {
+	s.walk(func(sh shape, data *drawer) {
+		l := data.normal(sh.n, sh.n)
+		label := fmt.Sprintf("sum of squares (%d, %d)", sh.n, sh.n)
+		got := s.run(label, func(f *fixture) { f.ok(f.b.SumSquares(f.in(l), f.scalars(1))) })
+		want := 0.0
+		for _, row := range convert[float64](l) {
+			want += dot(row, row)
+		}
+		s.within(label, got.scalars[0][0], want, want, float64(sh.n*sh.n), 0)
+	})
+	tiny := buildGrid(9, 9, func(i, j int) float32 { return 1e-30 * float32(1+i+j) })
+	got := s.run("sum of tiny squares", func(f *fixture) { f.ok(f.b.SumSquares(f.in(tiny), f.scalars(1))) })
+	want := 0.0
+	for _, row := range convert[float64](tiny) {
+		want += dot(row, row)
+	}
+	s.within("sum of tiny squares", got.scalars[0][0], want, want, 81, 0)
+}
