@@ -1,49 +1,67 @@
 package main
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"os"
-	"strconv"
 
-	"github.com/specalign/specalign/align"
-	"github.com/specalign/specalign/csrc"
+	"github.com/spf13/cobra"
+
 	"github.com/specalign/specalign/plugin"
 )
 
-// version of the program.
-const version = "0.1.0"
+// newServe is `specalign serve`: the sidecar.
+func newServe() *cobra.Command {
+	var daemon bool
+	var attach, prometheus string
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "run the sidecar: launched by a host, or as a daemon to attach to",
+		Long: `serve is the sidecar that computes penalties for a training process. A host such as the Python package launches it
+by go-plugin's protocol and ends it. With --daemon it serves every process of the same user that reads the attach
+file, until it is told to end by SIGTERM or SIGINT.
 
-func main() {
-	if err := serve(os.Args[1:]); err != nil {
-		fmt.Fprintf(os.Stderr, "specalign: %v\n", err)
-		var input *align.InputError
-		if errors.As(err, &input) {
-			os.Exit(2)
-		}
-		os.Exit(1)
+The log goes to stderr; SPECALIGN_LOG sets its level: off, error, warn, info (the default), debug, trace.
+SPECALIGN_ISA (portable, avx2, avx512) and SPECALIGN_THREADS choose how it computes.`,
+		Example: `  specalign serve --daemon --attach sidecar.json
+  specalign serve --daemon --attach sidecar.json --prometheus 127.0.0.1:9464
+  specalign doctor --attach sidecar.json`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case daemon && attach == "":
+				return inputErrorf("serve --daemon needs --attach FILE, the file that tells clients where it listens")
+			case !daemon && attach != "":
+				return inputErrorf("serve --attach belongs to --daemon")
+			case !daemon && prometheus != "":
+				return inputErrorf("serve --prometheus belongs to --daemon")
+			}
+			if _, err := wantedISA(); err != nil {
+				return err
+			}
+			if _, err := wantedThreads(); err != nil {
+				return err
+			}
+			log, err := plugin.NewLogger(plugin.NewLogWriter(os.Stderr), os.Getenv("SPECALIGN_LOG"), daemon)
+			if err != nil {
+				return err
+			}
+			o := plugin.Options{Version: version, Log: log, Devices: devices(), Prometheus: prometheus}
+			if daemon {
+				return plugin.Daemon(cmd.Context(), o, attach)
+			}
+			return plugin.Launched(cmd.Context(), o)
+		},
 	}
+	f := cmd.Flags()
+	f.BoolVar(&daemon, "daemon", false, "serve whoever reads the attach file")
+	f.StringVar(&attach, "attach", "", "the attach `FILE` that a daemon writes")
+	f.StringVar(&prometheus, "prometheus", "", "`ADDRESS` at which a daemon serves its metrics over HTTP (/metrics)")
+	return cmd
 }
 
-// serve runs `specalign serve` and `specalign serve --daemon --attach FILE`.
-func serve(args []string) error {
-	daemon := len(args) == 4 && args[1] == "--daemon" && args[2] == "--attach"
-	if len(args) == 0 || args[0] != "serve" || (len(args) != 1 && !daemon) {
-		return &align.InputError{Err: errors.New("usage: specalign serve [--daemon --attach FILE]")}
+// noArgs refuses positional arguments.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return inputErrorf("%s takes no argument, but %q is given", cmd.Name(), args[0])
 	}
-	log, err := plugin.NewLogger(plugin.NewLogWriter(os.Stderr), os.Getenv("SPECALIGN_LOG"), daemon)
-	if err != nil {
-		return err
-	}
-	o := plugin.Options{Version: version, Log: log, Devices: plugin.CPU(func(threads int) (align.Backend, error) {
-		if threads == 0 {
-			threads, _ = strconv.Atoi(os.Getenv("SPECALIGN_THREADS"))
-		}
-		return csrc.Open(csrc.Options{ISA: os.Getenv("SPECALIGN_ISA"), Threads: threads})
-	})}
-	if daemon {
-		return plugin.Daemon(context.Background(), o, args[3])
-	}
-	return plugin.Launched(context.Background(), o)
+	return nil
 }

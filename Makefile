@@ -1,0 +1,101 @@
+# The targets that people use are documented behind ##; `make` prints them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+PYTHON     ?= python3
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+VENV        = .venv
+PY          = $(VENV)/bin/python
+COMMIT     := $(shell git describe --always --dirty --exclude '*' 2>/dev/null)
+LDFLAGS     = -s -w -X main.commit=$(COMMIT)
+
+# The demonstration's options.
+SEEDS   ?= 1
+CONTROL ?=
+PENALTY ?=
+
+# How long each fuzz target and the soak run.
+FUZZTIME ?= 30s
+SOAKTIME ?= 10m
+
+.PHONY: help build venv demo test bench wheel lint clean proto fmt fuzz soak race asan ubsan arm64 test-go test-python FORCE
+
+help: ## print this
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST) | \
+	  if [ -t 1 ]; then cat; else sed 's/\x1b\[[0-9;]*m//g'; fi
+
+build: bin/specalign ## bin/specalign, the command and the sidecar
+
+# The go tool knows best what has changed.
+bin/specalign: FORCE
+	@CGO_ENABLED=1 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $@ ./cmd/specalign
+
+venv: $(VENV)/.stamp ## .venv, the Python environment of tests and demonstration
+
+# Kept until the pinned list changes; the package itself is installed in place.
+$(VENV)/.stamp: python/requirements-dev.txt python/pyproject.toml python/hatch_build.py
+	@echo "venv: installing into $(VENV) (the first time this fetches about 3 GB, PyTorch mostly)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "venv: $(PYTHON) is older than 3.10; call make with PYTHON=/path/to/a/newer/python3" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { echo "venv: $(PYTHON) has no venv module; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@$(PY) -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	@$(VENV)/bin/uv pip install --quiet --python $(PY) -r python/requirements-dev.txt
+	@$(VENV)/bin/uv pip install --quiet --python $(PY) --no-deps -e python
+	@touch $@
+
+demo: build venv ## fine-tune a small CLIP without and with the penalty, and show the difference (SEEDS=3 CONTROL=1 PENALTY=FILE.yaml)
+	@SPECALIGN_BINARY=$(CURDIR)/bin/specalign $(PY) -m demo --seeds $(SEEDS) $(if $(CONTROL),--control) $(foreach f,$(PENALTY),--penalty $(f))
+
+test: build venv ## everything: linters, Go and C under sanitizers, arm64, Python; with a summary
+	@STATICCHECK=$(STATICCHECK) .ci/checks
+
+lint: venv ## the linters only
+	@STATICCHECK=$(STATICCHECK) .ci/checks lint
+
+test-go race: ## Go tests under the race detector
+	@.ci/checks go
+
+test-python: build venv ## Python tests
+	@.ci/checks python
+
+asan: ## C kernels under AddressSanitizer
+	@.ci/checks asan
+
+ubsan: ## C kernels under UndefinedBehaviorSanitizer
+	@.ci/checks ubsan
+
+arm64: venv ## compile for arm64
+	@.ci/checks arm64
+
+fuzz: ## every fuzz target for FUZZTIME (30s each)
+	@set -e; for package in $$(go list ./...); do \
+	  for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+	    echo "$$package $$target"; \
+	    go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package; \
+	  done; \
+	done
+
+soak: ## the sidecar's and the engine's tests over and over under the race detector, for SOAKTIME (10m)
+	@end=$$(( $$(date +%s) + $$(echo $(SOAKTIME) | sed 's/m$$/*60/; s/h$$/*3600/; s/s$$//') )); round=0; \
+	while [ $$(date +%s) -lt $$end ]; do \
+	  round=$$((round + 1)); \
+	  go test -race -count 1 ./plugin ./align ./csrc > .soak.log 2>&1 || { cat .soak.log; echo "soak: failed in round $$round"; exit 1; }; \
+	done; rm -f .soak.log; echo "soak: $$round rounds without a failure"
+
+bench: build venv ## this machine's figures, as ratios within one run
+	@go test -run '^$$' -bench . -benchtime 300ms ./csrc ./plugin
+	@SPECALIGN_BINARY=$(CURDIR)/bin/specalign $(PY) python/bench/step.py
+
+wheel: venv ## dist/specalign-*.whl, the Python package with the sidecar in it, for glibc 2.28 or later
+	@$(PY) python/build_wheel.py --out dist
+
+proto: venv ## generate the Go code of the protocol again
+	@PYTHON=$(CURDIR)/$(PY) sh plugin/proto/generate.sh
+
+fmt: venv ## format Go and Python
+	@gofmt -w $$(git ls-files '*.go')
+	@$(VENV)/bin/ruff format --quiet python demo
+
+clean: ## remove what was built; .venv and the demonstration's cached data stay
+	@rm -rf bin build dist demo-out .soak.log

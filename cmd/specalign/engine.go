@@ -1,0 +1,51 @@
+package main
+
+import (
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/specalign/specalign/align"
+	"github.com/specalign/specalign/csrc"
+	"github.com/specalign/specalign/plugin"
+)
+
+// devices are what this program can compute on.
+func devices() plugin.Devices { return plugin.CPU(openCPU) }
+
+// openCPU opens the CPU backend as SPECALIGN_ISA and SPECALIGN_THREADS say; threads 0 leaves it to them.
+func openCPU(threads int) (align.Backend, error) {
+	isa, err := wantedISA()
+	if err != nil {
+		return nil, err
+	}
+	if threads == 0 {
+		if threads, err = wantedThreads(); err != nil {
+			return nil, err
+		}
+	}
+	return csrc.Open(csrc.Options{ISA: isa, Threads: threads})
+}
+
+// wantedISA reads SPECALIGN_ISA: empty for the CPU's best level.
+func wantedISA() (string, error) {
+	isa, levels := os.Getenv("SPECALIGN_ISA"), csrc.Levels()
+	if isa != "" && !slices.Contains(levels, isa) {
+		return "", inputErrorf("SPECALIGN_ISA is %q, but this CPU has %s; unset it for the best level", isa, strings.Join(levels, ", "))
+	}
+	return isa, nil
+}
+
+// wantedThreads reads SPECALIGN_THREADS: 0 where it is not set.
+func wantedThreads() (int, error) {
+	text := os.Getenv("SPECALIGN_THREADS")
+	if text == "" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 || n > 256 {
+		return 0, inputErrorf("SPECALIGN_THREADS is %q; give 0 (all CPUs of this process) to 256", text)
+	}
+	return n, nil
+}

@@ -1,0 +1,130 @@
+// Command specalign computes the SPEC-align penalty of two embeddings, as a command and as the sidecar of a training
+// process.
+//
+// Exit codes: 0 done, 1 failed while running, 2 usage or bad input. An error is one line on stderr.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/specalign/specalign/align"
+)
+
+// version is that of the Python package, too.
+const version = "0.1.0"
+
+// commit is what the program was built from; the Makefile sets it.
+var commit string
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// run is the program: it returns the exit code.
+func run(args []string, stdout, stderr io.Writer) (code int) {
+	defer func() {
+		if p := recover(); p != nil {
+			fmt.Fprintf(stderr, "specalign: internal error: %v; please report it together with the command line\n", oneLine(fmt.Sprint(p)))
+			code = 1
+		}
+	}()
+	started := false // whether the command line was understood, so that an error is not one of usage
+	root := newRoot()
+	root.PersistentPreRun = func(*cobra.Command, []string) { started = true }
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(context.Background())
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintf(stderr, "specalign: %s\n", message(err))
+	var input *align.InputError
+	if !started || errors.As(err, &input) {
+		return 2
+	}
+	return 1
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "specalign VERB",
+		Short: "make one embedding model see the groups another one sees",
+		Long: `specalign compares how two embeddings of the same samples group them, and computes the SPEC-align penalty: a number
+that is zero where they agree, and its gradient with respect to the first embedding, the student. The other one is
+the reference.`,
+		Example: `  specalign penalty student.npy reference.npy
+  specalign doctor
+  specalign serve --daemon --attach sidecar.json`,
+		Version:           versionLine(),
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		DisableAutoGenTag: true,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			text := fmt.Sprintf("there is no verb %q", args[0])
+			if s := cmd.SuggestionsFor(args[0]); len(s) > 0 {
+				text += "; did you mean " + strings.Join(s, " or ") + "?"
+			}
+			return errors.New(text + "; specalign -h lists them")
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SuggestionsMinimumDistance = 2
+	root.SetVersionTemplate("specalign {{.Version}}\n")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return fmt.Errorf("%w; %s -h lists the flags", err, cmd.CommandPath())
+	})
+	root.AddCommand(newServe())
+	return root
+}
+
+// versionLine is what --version prints behind the name.
+func versionLine() string {
+	from := commit
+	if info, ok := debug.ReadBuildInfo(); ok && from == "" {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				from = s.Value[:min(len(s.Value), 12)]
+			}
+		}
+	}
+	if from == "" {
+		from = "unknown commit"
+	}
+	return fmt.Sprintf("%s (%s, %s, %s/%s)", version, from, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+// message is an error's text for a person: one line, without the name of a package of ours in front.
+func message(err error) string {
+	text := oneLine(err.Error())
+	for _, p := range []string{"align: ", "csrc: ", "plugin: ", "features: "} {
+		text = strings.TrimPrefix(text, p)
+	}
+	return text
+}
+
+func oneLine(s string) string {
+	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
+}
+
+// interruptible returns a context that ends with SIGINT and SIGTERM.
+func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+}
+
+// inputErrorf is an error of what the user gave: exit code 2.
+func inputErrorf(format string, args ...any) error {
+	return &align.InputError{Err: fmt.Errorf(format, args...)}
+}
