@@ -1,0 +1,194 @@
+package features
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/specalign/specalign/align"
+)
+
+// File is an open feature file.
+type File struct {
+	Features align.Features // valid until Close
+	Path     string         // of the file, without the key
+	mapping  []byte
+}
+
+// format is one kind of file.
+type format struct {
+	extension string
+	keyed     bool
+	// parse finds the matrix named key (empty: the only one) in the bytes of a file. The result may view them.
+	parse func(data []byte, key string) (align.Features, error)
+}
+
+var formats = []format{
+	{".npy", false, func(data []byte, _ string) (align.Features, error) { return parseNPY(data) }},
+	{".npz", true, parseNPZ},
+	{".safetensors", true, parseSafetensors},
+}
+
+// Open maps the file that name says: PATH.npy, PATH.npz[:KEY] or PATH.safetensors[:KEY].
+func Open(name string) (*File, error) {
+	path, key, f, err := split(name)
+	if err != nil {
+		return nil, err
+	}
+	mapping, err := mapFile(path)
+	if err != nil {
+		return nil, inputErrorf("features: %w", err)
+	}
+	m, err := f.parse(mapping, key)
+	if err != nil {
+		return nil, errors.Join(inputErrorf("features: %s: %w", name, err), unmap(mapping))
+	}
+	return &File{Features: m, Path: path, mapping: mapping}, nil
+}
+
+// Close unmaps the file; Features must not be used any more. It is idempotent.
+func (f *File) Close() error {
+	m := f.mapping
+	f.mapping, f.Features = nil, align.Features{}
+	return unmap(m)
+}
+
+// split takes a name apart. A colon belongs to a key only behind an extension that takes one.
+func split(name string) (path, key string, f format, err error) {
+	for _, f := range formats {
+		if strings.HasSuffix(name, f.extension) {
+			return name, "", f, nil
+		}
+	}
+	best := -1
+	for _, candidate := range formats {
+		at := strings.LastIndex(name, candidate.extension+":")
+		if at <= best {
+			continue
+		}
+		best, f = at, candidate
+		path, key = name[:at+len(f.extension)], name[at+len(f.extension)+1:]
+	}
+	switch {
+	case best < 0:
+		return "", "", f, inputErrorf("features: %s: unknown kind of file; give .npy, .npz:KEY or .safetensors:KEY", name)
+	case !f.keyed:
+		return "", "", f, inputErrorf("features: %s: a %s file has no keys; give %s", name, f.extension, path)
+	case key == "":
+		return "", "", f, inputErrorf("features: %s: there is no key behind the colon; give %s:KEY", name, path)
+	}
+	return path, key, f, nil
+}
+
+// mapFile maps a regular file for reading. An empty file gives an empty slice.
+func mapFile(path string) (data []byte, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, reason(path, err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, reason(path, err)
+	}
+	if !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: not a regular file; it cannot be memory-mapped, so save it to a file first", path)
+	}
+	if st.Size() == 0 {
+		return nil, nil
+	}
+	if st.Size() > math.MaxInt {
+		return nil, fmt.Errorf("%s: %d bytes are more than this machine can address", path, st.Size())
+	}
+	data, err = unix.Mmap(int(f.Fd()), 0, int(st.Size()), unix.PROT_READ, unix.MAP_PRIVATE)
+	if err != nil {
+		return nil, fmt.Errorf("%s: cannot be memory-mapped: %w", path, err)
+	}
+	return data, nil
+}
+
+// reason says what is wrong with a path in the words of the system.
+func reason(path string, err error) error {
+	var p *os.PathError
+	if errors.As(err, &p) {
+		err = p.Err
+	}
+	return fmt.Errorf("%s: %w", path, err)
+}
+
+func unmap(data []byte) error {
+	if data == nil {
+		return nil
+	}
+	return unix.Munmap(data)
+}
+
+// matrix checks a shape and an element type and returns the bytes of the matrix in data, which it must fill exactly.
+func matrix(shape []uint64, t align.DType, data []byte) (align.Features, error) {
+	size, err := matrixSize(shape, t)
+	if err != nil {
+		return align.Features{}, err
+	}
+	if uint64(len(data)) != size {
+		return align.Features{}, fmt.Errorf("its shape %s of %s takes %d bytes, but there are %d; the file is damaged, or not all of it was written",
+			shapeText(shape), t, size, len(data))
+	}
+	return align.Features{Rows: int(shape[0]), Cols: int(shape[1]), Type: t, Data: data}, nil
+}
+
+// matrixSize checks a shape and returns the bytes that a matrix of it takes.
+func matrixSize(shape []uint64, t align.DType) (uint64, error) {
+	if len(shape) != 2 {
+		return 0, fmt.Errorf("its shape is %s, but two dimensions are needed: one row a sample", shapeText(shape))
+	}
+	rows, cols := shape[0], shape[1]
+	if rows == 0 || cols == 0 {
+		return 0, fmt.Errorf("its shape is %s; at least one row and one column are needed", shapeText(shape))
+	}
+	if rows > math.MaxInt32 || cols > math.MaxInt32 || rows*cols > math.MaxInt/8 {
+		return 0, fmt.Errorf("its shape is %s, which is too large", shapeText(shape))
+	}
+	return rows * cols * uint64(t.Size()), nil
+}
+
+func shapeText(shape []uint64) string {
+	parts := make([]string, len(shape))
+	for i, v := range shape {
+		parts[i] = fmt.Sprint(v)
+	}
+	return "(" + strings.Join(parts, ", ") + ")"
+}
+
+// oneOf finds the key in names. The empty key stands for the only name.
+func oneOf(names []string, key string) (int, error) {
+	for i, n := range names {
+		if n == key || key == "" && len(names) == 1 {
+			return i, nil
+		}
+	}
+	switch {
+	case len(names) == 0:
+		return 0, errors.New("there is no matrix in it")
+	case key == "":
+		return 0, fmt.Errorf("there are %d matrices in it; name one behind a colon: %s", len(names), listed(names))
+	}
+	return 0, fmt.Errorf("there is no %q in it; it has %s", key, listed(names))
+}
+
+// listed names the first few.
+func listed(names []string) string {
+	const most = 8
+	text := strings.Join(names[:min(len(names), most)], ", ")
+	if len(names) > most {
+		text += fmt.Sprintf(" and %d more", len(names)-most)
+	}
+	return text
+}
+
+func inputErrorf(format string, args ...any) error {
+	return &align.InputError{Err: fmt.Errorf(format, args...)}
+}
