@@ -24,22 +24,27 @@ func (p Penalty) Compare(x1, x2 Matrix) *Comparison {
 }
 
 // Value returns the penalty.
-func (p Penalty) Value(x1, x2 Matrix) float64 {
-	c, s := p.Compare(x1, x2), 0.0
+func (p Penalty) Value(x1, x2 Matrix) float64 { return p.ValueOf(p.Compare(x1, x2)) }
+
+// Gradient returns the derivative of the penalty with respect to the student's rows, (n, d1).
+func (p Penalty) Gradient(x1, x2 Matrix) Matrix { return p.GradientOf(p.Compare(x1, x2), x1) }
+
+// ValueOf is Value for a comparison already made.
+func (p Penalty) ValueOf(c *Comparison) float64 {
+	s := 0.0
 	for _, t := range p.Terms {
 		s += t.Weight * t.Objective.Value(c)
 	}
 	return s
 }
 
-// Gradient returns the derivative of the penalty with respect to the student's rows, (n, d1), by the chain rule over the
-// entries of K1. Row x_a stands in K1's row a and in its column a, so with M = dValue/dK1 symmetric
+// GradientOf is Gradient for a comparison already made, by the chain rule over the entries of K1. Row x_a stands in K1's
+// row a and in its column a, so with M = dValue/dK1 symmetric
 //
 //	dValue/dx_a = 2 Σ_b M_ab ∂k(x_a, x_b)/∂x_a
 //
 // With centring it is H K1 H that the objectives see: M becomes H M H.
-func (p Penalty) Gradient(x1, x2 Matrix) Matrix {
-	c := p.Compare(x1, x2)
+func (p Penalty) GradientOf(c *Comparison, x1 Matrix) Matrix {
 	n := len(x1)
 	m := NewMatrix(n, n)
 	for _, t := range p.Terms {

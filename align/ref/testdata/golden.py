@@ -32,6 +32,7 @@ def features(kernel, side):
 
 
 def kernel_matrix(kernel, side):
+    """The kernel matrix of one side, not divided by n."""
     phi = features(kernel, side)
     if phi is not None:
         return phi @ phi.T
@@ -42,6 +43,7 @@ def kernel_matrix(kernel, side):
 
 
 def softmax(k, temperature):
+    """The softmax of each row without the diagonal."""
     z = k / temperature
     np.fill_diagonal(z, -np.inf)
     e = np.exp(z - z.max(1, keepdims=True))
