@@ -29,7 +29,10 @@ if sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"):
         "Its sidecar shares memory with the training process through memfd, and watches it through a pidfd"
     )
 
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "1")  # read when grpc is loaded: forked workers must not harm it
+# Read when grpc is loaded. Its own fork handlers wait, with Python's lock held, for calls that need that lock: a fork
+# during a step would never return. Without them a fork leaves the parent's connection alone, and _fork.py sees to it
+# that no child touches it.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 from ._errors import (
     ClosedError,

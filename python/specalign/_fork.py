@@ -18,11 +18,23 @@ class _Forgets(Protocol):
 
 _registered: weakref.WeakSet[Any] = weakref.WeakSet()
 _kept: list[object] = []
+_user = 0  # the process that first used gRPC here: this one or, in a fork, an ancestor
 
 
 def register(holder: _Forgets) -> None:
     """Have `holder.forget_in_child()` called in every forked child."""
     _registered.add(holder)
+
+
+def check_new() -> None:
+    """Raise `ProcessError` where no connection can be made: in a fork of a process that had one."""
+    global _user
+    _user = _user or os.getpid()
+    if _user != os.getpid():
+        raise ProcessError(
+            f"specalign: process {os.getpid()} is a fork of process {_user}, which used a sidecar before; no other one "
+            "can be started here; start such workers with spawn or forkserver"
+        )
 
 
 def keep_for_ever(*things: object) -> None:

@@ -35,7 +35,7 @@ _IDLE = 5.0  # after which the thread of `submit` ends
 _DEFAULT_NUM_FEATURES = 4096  # of the settings
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Job:
     """A step on its way."""
 

@@ -174,6 +174,7 @@ class Sidecar:
         timeout: float,
         max_restarts: int,
     ) -> None:
+        _fork.check_new()
         self._timeout = timeout
         self._max_restarts = max_restarts
         self._defaults = defaults

@@ -196,7 +196,7 @@ class TestBadInput:
 
     @pytest.fixture(autouse=True)
     def _session(self, sidecar, batch):
-        self.student, self.reference = batch
+        self.student, self.reference = (x.copy() for x in batch)
         with sidecar.session() as self.session:
             before = self.session.step(*batch)
             yield
@@ -214,7 +214,6 @@ class TestBadInput:
     def test_a_row_that_is_not_finite(self, bad, side):
         getattr(self, side)[17, 3] = bad
         self.refused(self.student, self.reference, f"row 17 of the {side}.* not finite")
-        getattr(self, side)[17, 3] = 0
 
     def test_shapes(self):
         self.refused(self.student[:-1], self.reference, "student has 95 rows, reference 96")
