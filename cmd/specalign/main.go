@@ -86,7 +86,7 @@ the reference.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w; %s -h lists the flags", err, cmd.CommandPath())
 	})
-	root.AddCommand(newServe())
+	root.AddCommand(newPenalty(), newServe(), newDoctor())
 	return root
 }
 
@@ -106,14 +106,26 @@ func versionLine() string {
 	return fmt.Sprintf("%s (%s, %s, %s/%s)", version, from, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
-// message is an error's text for a person: one line, without the name of a package of ours in front.
-func message(err error) string {
-	text := oneLine(err.Error())
-	for _, p := range []string{"align: ", "csrc: ", "plugin: ", "features: "} {
-		text = strings.TrimPrefix(text, p)
+// message is an error's text for a person: one line.
+func message(err error) string { return oneLine(bare(err).Error()) }
+
+// bare returns an error without the name of a package of ours in front of its text.
+func bare(err error) error {
+	for _, prefix := range []string{"align: ", "csrc: ", "plugin: ", "features: "} {
+		if text, ok := strings.CutPrefix(err.Error(), prefix); ok {
+			return &bareError{text, err}
+		}
 	}
-	return text
+	return err
 }
+
+type bareError struct {
+	text string
+	err  error
+}
+
+func (e *bareError) Error() string { return e.text }
+func (e *bareError) Unwrap() error { return e.err }
 
 func oneLine(s string) string {
 	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' }), "; ")

@@ -1,0 +1,316 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/specalign/specalign/align"
+	"github.com/specalign/specalign/csrc"
+	"github.com/specalign/specalign/plugin"
+)
+
+// The batch by which the doctor tries an engine: small, and the same everywhere.
+const (
+	trialRows = 64
+	trialCols = 24
+)
+
+// trial returns features (trialRows, trialCols) of normal numbers.
+func trial(seed uint64) align.Features {
+	rng := rand.New(rand.NewPCG(seed, 0))
+	f := align.Features{Rows: trialRows, Cols: trialCols, Type: align.Float32}
+	for range trialRows * trialCols {
+		f.Data = binary.LittleEndian.AppendUint32(f.Data, math.Float32bits(float32(rng.NormFloat64())))
+	}
+	return f
+}
+
+// tryBackend computes the trial's penalty on a backend, which it closes.
+func tryBackend(ctx context.Context, b align.Backend) (value float64, err error) {
+	defer func() { err = errors.Join(err, b.Close()) }()
+	s, err := align.NewSession(align.DefaultConfig(), b)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	r, err := s.Step(ctx, trial(1), trial(2), make([]float32, trialRows*trialCols))
+	if err != nil {
+		return 0, err
+	}
+	return r.Value, nil
+}
+
+// trialTolerance is how far two engines in float32 may be apart, relative: far above their rounding, far below what a
+// kernel that goes wrong would give.
+const trialTolerance = 1e-5
+
+// engine tries every level of the CPU against the plain Go engine.
+func (e *examination) engine(ctx context.Context) {
+	s := section{e, "Engine"}
+	levels := csrc.Levels()
+	if len(levels) == 0 {
+		s.add(statusFail, "CPU", cpuName()+": this program has no kernels for it", "use a build with cgo for Linux on x86-64 or arm64")
+		return
+	}
+	want, err := tryBackend(ctx, align.NewGo(1))
+	s.verdict(err, "report this; the plain Go engine needs nothing of the machine", "CPU", "%s", cpuName())
+	for _, level := range levels {
+		b, err := csrc.Open(csrc.Options{ISA: level})
+		var got float64
+		if err == nil {
+			got, err = tryBackend(ctx, b)
+		}
+		if err == nil && !(math.Abs(got-want) <= trialTolerance*math.Abs(want)) {
+			err = fmt.Errorf("its penalty of a small batch is %v, the plain engine's %v", got, want)
+		}
+		s.verdict(err, "set SPECALIGN_ISA to another level, and report this", "level "+level, "agrees with the plain Go engine")
+	}
+	isa, err := wantedISA()
+	if err != nil || isa != "" {
+		s.verdict(err, "unset SPECALIGN_ISA, or give one of the levels above", "SPECALIGN_ISA", "%s is used", isa)
+	}
+	threads(s)
+}
+
+// threads compares what the process may run on with what a container grants it.
+func threads(s section) {
+	wanted, err := wantedThreads()
+	if err != nil {
+		s.verdict(err, "unset SPECALIGN_THREADS, or give a number", "threads", "")
+		return
+	}
+	cpus, granted := runtime.NumCPU(), runtime.GOMAXPROCS(0)
+	switch {
+	case wanted > 0:
+		s.ok("threads", "%d by SPECALIGN_THREADS, on %s", wanted, count(cpus, "CPU"))
+	case granted < cpus && os.Getenv("GOMAXPROCS") == "":
+		s.add(statusWarn, "threads", fmt.Sprintf("%s, but the container is granted the time of %d", count(cpus, "CPU"), granted),
+			fmt.Sprintf("set SPECALIGN_THREADS=%d, or less to leave the trainer its cores", granted))
+	default:
+		s.ok("threads", "up to %d, one for each CPU of this process", cpus)
+	}
+}
+
+// cpuName is the CPU's own name.
+func cpuName() string {
+	text, err := os.ReadFile("/proc/cpuinfo")
+	if err == nil {
+		for line := range strings.Lines(string(text)) {
+			if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+				return strings.TrimSpace(value)
+			}
+		}
+	}
+	return runtime.GOARCH
+}
+
+// gpu says whether there is one, and why it is not used.
+func (e *examination) gpu(ctx context.Context) {
+	s := section{e, "Engine"}
+	_, note, err := devices().Resolve("auto")
+	if err != nil {
+		s.verdict(err, "", "GPU", "")
+		return
+	}
+	driver, err := os.ReadFile("/proc/driver/nvidia/version")
+	if err != nil {
+		s.ok("GPU", "none: no NVIDIA driver is loaded; steps run on the CPU (%s)", note)
+		return
+	}
+	name, _, _ := strings.Cut(string(driver), "\n")
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if out, err := exec.CommandContext(ctx, "nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader").Output(); err == nil {
+		name = strings.TrimSpace(string(out))
+	}
+	s.add(statusWarn, "GPU", fmt.Sprintf("%s is here, but %s; steps run on the CPU", name, note), "nothing needs to be done: features on the GPU are copied")
+}
+
+// sidecar launches one as a host does and asks it for a step through shared memory.
+func (e *examination) sidecar(ctx context.Context) {
+	s := section{e, "Sidecar"}
+	took, hello, err := trySidecar(ctx)
+	s.verdict(err, "the checks of memory below may say why; SPECALIGN_LOG=debug makes the sidecar say more", "launched",
+		"protocol %d.%d on %s, a step through shared memory took %v", plugin.ProtocolMajor, plugin.ProtocolMinor, hello, elapsed(took.Seconds()))
+}
+
+func trySidecar(ctx context.Context) (took time.Duration, device string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	self, err := os.Executable()
+	if err != nil {
+		return 0, "", err
+	}
+	c, err := plugin.Launch(ctx, exec.Command(self, "serve"), nil)
+	if err != nil {
+		return 0, "", err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	h, err := c.Hello(ctx)
+	if err != nil {
+		return 0, "", err
+	}
+	session, err := c.Session(ctx, align.DefaultConfig())
+	if err != nil {
+		return 0, "", err
+	}
+	defer func() { err = errors.Join(err, session.Close(ctx)) }()
+	grad := make([]float32, trialRows*trialCols)
+	for range 2 { // the first one also allocates
+		begin := time.Now()
+		if _, err := session.Step(ctx, trial(1), trial(2), grad); err != nil {
+			return 0, "", err
+		}
+		took = time.Since(begin)
+	}
+	return took, fmt.Sprintf("%s (%s)", h.GetDevice(), h.GetIsa()), nil
+}
+
+// daemon asks a running one.
+func (e *examination) daemon(ctx context.Context, attach string) {
+	s := section{e, "Sidecar"}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	c, err := plugin.Dial(ctx, attach)
+	if err != nil {
+		s.verdict(err, "start one: specalign serve --daemon --attach "+attach, "daemon", "")
+		return
+	}
+	st, err := c.Status(ctx)
+	err = errors.Join(err, c.Close())
+	if err != nil {
+		s.verdict(err, "end it and start another", "daemon", "")
+		return
+	}
+	h := st.GetHello()
+	s.ok("daemon", "process %d, specalign %s, up for %v, on %s (%s, %s)", h.GetPid(), h.GetVersion(),
+		time.Duration(st.GetUptimeSeconds()*float64(time.Second)).Round(time.Second), h.GetDevice(), h.GetIsa(), count(int(h.GetThreads()), "thread"))
+	mean := ""
+	if n := st.GetSteps(); n > 0 {
+		mean = fmt.Sprintf(", %v a step", elapsed(st.GetStepSeconds()/float64(n)))
+	}
+	s.ok("its work", "%s open, %d steps done%s, %d refused or failed", count(int(st.GetSessions()), "session"), st.GetSteps(), mean, st.GetFailedSteps())
+}
+
+// machine checks what the system grants: memory that two processes share, descriptors, sockets.
+func (e *examination) machine() {
+	s := section{e, "Machine"}
+	s.verdict(tryMemfd(), "a sandbox (seccomp, gVisor) or an old kernel keeps sealed memory from being made; Linux 5.4 or later is needed",
+		"shared memory", "sealed memfd, as the sidecar's arenas are")
+	pidfd, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err == nil {
+		err = unix.Close(pidfd)
+	}
+	s.verdict(err, "Linux 5.4 or later is needed, without a sandbox that forbids pidfd_open", "pidfd", "the sidecar sees its trainer end")
+	limit(s, unix.RLIMIT_FSIZE, "file size", 1<<30, "an arena counts as a file: raise it with ulimit -f unlimited")
+	limit(s, unix.RLIMIT_MEMLOCK, "memory lock", 0, "")
+	descriptors(s)
+	shm(s)
+	dir := os.TempDir()
+	if d := os.Getenv("XDG_RUNTIME_DIR"); d != "" {
+		dir = d
+	}
+	s.verdict(trySocketDir(dir), "set TMPDIR, or XDG_RUNTIME_DIR, to a folder of yours with a short path", "sockets", "in %s", dir)
+}
+
+// tryMemfd makes a sealed memfd of one page.
+func tryMemfd() (err error) {
+	fd, err := unix.MemfdCreate("specalign-doctor", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return fmt.Errorf("memfd_create: %w", err)
+	}
+	defer func() { err = errors.Join(err, unix.Close(fd)) }()
+	if err := unix.Fallocate(fd, 0, 0, int64(os.Getpagesize())); err != nil {
+		return fmt.Errorf("fallocate of a memfd: %w", err)
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW); err != nil {
+		return fmt.Errorf("sealing a memfd: %w", err)
+	}
+	return nil
+}
+
+// limit reports a resource limit, and warns below least bytes.
+func limit(s section, resource int, name string, least uint64, advice string) {
+	var r unix.Rlimit
+	if err := unix.Getrlimit(resource, &r); err != nil {
+		s.verdict(err, "", name, "")
+		return
+	}
+	switch {
+	case r.Cur == unix.RLIM_INFINITY:
+		s.ok(name, "not limited")
+	case r.Cur < least:
+		s.add(statusWarn, name, "limited to "+bytesText(r.Cur), advice)
+	default:
+		s.ok(name, "limited to %s", bytesText(r.Cur))
+	}
+}
+
+func descriptors(s section) {
+	var r unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
+		s.verdict(err, "", "open files", "")
+		return
+	}
+	if r.Cur < 1024 {
+		s.add(statusWarn, "open files", fmt.Sprintf("limited to %d", r.Cur), "each session needs one; raise it with ulimit -n 4096")
+		return
+	}
+	s.ok("open files", "limited to %d", r.Cur)
+}
+
+// shm looks at /dev/shm, which the data loader's workers need; the sidecar does not.
+func shm(s section) {
+	const dir, least = "/dev/shm", 256 << 20
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		s.add(statusWarn, dir, err.Error(), "PyTorch's data-loading workers need it; the sidecar does not")
+		return
+	}
+	free := st.Bavail * uint64(st.Bsize)
+	if free < least {
+		s.add(statusWarn, dir, bytesText(free)+" free", "PyTorch's data-loading workers need more; in Docker: --shm-size=2g")
+		return
+	}
+	s.ok(dir, "%s free", bytesText(free))
+}
+
+// trySocketDir makes and removes a socket where daemons and hosts put theirs.
+func trySocketDir(parent string) error {
+	dir, err := os.MkdirTemp(parent, "specalign-doctor-*")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: filepath.Join(dir, "socket")}); err != nil {
+		return fmt.Errorf("no socket can be made in %s: %w", parent, err)
+	}
+	return nil
+}
+
+func bytesText(n uint64) string {
+	switch {
+	case n >= 1<<30:
+		return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
+	case n >= 1<<20:
+		return fmt.Sprintf("%.0f MiB", float64(n)/(1<<20))
+	}
+	return fmt.Sprintf("%d bytes", n)
+}

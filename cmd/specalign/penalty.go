@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/specalign/specalign/align"
+	"github.com/specalign/specalign/align/features"
+)
+
+// schemaVersion is that of the JSON documents. It changes when a field is removed or changes its meaning.
+const schemaVersion = 1
+
+// penaltyReport is the document of `specalign penalty --json`.
+type penaltyReport struct {
+	SchemaVersion int          `json:"schema_version"`
+	N             int          `json:"n"`
+	StudentDim    int          `json:"student_dim"`
+	ReferenceDim  int          `json:"reference_dim"`
+	Settings      align.Config `json:"settings"` // as resolved
+	Device        string       `json:"device"`
+	DeviceNote    string       `json:"device_note,omitempty"` // why this one, where the choice was automatic
+	ISA           string       `json:"isa"`
+	GradientNorm  float64      `json:"gradient_norm"` // Frobenius norm
+	*align.Result
+}
+
+func newPenalty() *cobra.Command {
+	var gradOut string
+	var asJSON bool
+	var flags *settingFlags
+	cmd := &cobra.Command{
+		Use:   "penalty STUDENT REFERENCE",
+		Short: "one step's value and gradient",
+		Long: `penalty computes how differently two embeddings of the same samples group them, and the gradient of that with respect
+to the student's rows. Row i of both files belongs to sample i.
+
+Files are .npy, .npz:KEY or .safetensors:KEY with a matrix of float16, float32 or float64 (bfloat16 in .safetensors);
+the key may be left out where there is only one.`,
+		Example: `  specalign penalty student.npy reference.npy
+  specalign penalty clip.safetensors:image dino.npz:features --kernel gaussian --grad-out gradient.npy
+  specalign penalty a.npy b.npy --objective spectral_radius --json
+  specalign penalty a.npy b.npy --config penalty.yaml`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return fmt.Errorf("penalty takes two files, STUDENT and REFERENCE, but %d are given; specalign penalty -h has examples", len(args))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := flags.config()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := interruptible(cmd.Context())
+			defer cancel()
+			report, err := penalty(ctx, cfg, args[0], args[1], gradOut)
+			if err != nil {
+				return err
+			}
+			if !asJSON {
+				return report.print(cmd.OutOrStdout(), gradOut)
+			}
+			e := json.NewEncoder(cmd.OutOrStdout())
+			e.SetIndent("", "  ")
+			return e.Encode(report)
+		},
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return []string{"npy", "npz", "safetensors"}, cobra.ShellCompDirectiveFilterFileExt
+		},
+	}
+	flags = addSettingFlags(cmd)
+	cmd.Flags().StringVar(&gradOut, "grad-out", "", "write the gradient (n, d1), float32, to `FILE.npy`")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
+	cmd.Flags().SortFlags = false
+	return cmd
+}
+
+// penalty computes one step over two files, and writes the gradient where a name for it is given.
+func penalty(ctx context.Context, cfg align.Config, student, reference, gradOut string) (report *penaltyReport, err error) {
+	first, err := features.Open(student)
+	if err != nil {
+		return nil, fmt.Errorf("student: %w", bare(err))
+	}
+	defer func() { err = errors.Join(err, first.Close()) }()
+	second, err := features.Open(reference)
+	if err != nil {
+		return nil, fmt.Errorf("reference: %w", bare(err))
+	}
+	defer func() { err = errors.Join(err, second.Close()) }()
+	out, err := openGradient(gradOut, first, second)
+	if err != nil {
+		return nil, err
+	}
+	if out != nil {
+		defer func() { err = errors.Join(err, out.Close()) }()
+	}
+	device, note, err := devices().Resolve(cfg.Device)
+	if err != nil {
+		return nil, err
+	}
+	backend, err := devices().Open(device, cfg.Threads)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, backend.Close()) }()
+	session, err := align.NewSession(cfg, backend)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, session.Close()) }()
+
+	a, b := first.Features, second.Features
+	if a.Rows != b.Rows {
+		return nil, inputErrorf("the student has %d rows and the reference %d; both must embed the same samples in the same order", a.Rows, b.Rows)
+	}
+	grad := make([]float32, a.Rows*a.Cols)
+	result, err := session.Step(ctx, a, b, grad)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, errors.New("interrupted; nothing was written")
+		}
+		return nil, err
+	}
+	report = &penaltyReport{
+		SchemaVersion: schemaVersion, N: a.Rows, StudentDim: a.Cols, ReferenceDim: b.Cols, Settings: session.Settings(),
+		Device: result.Backend.Device, DeviceNote: note, ISA: result.Backend.ISA, GradientNorm: norm(grad), Result: result,
+	}
+	report.Settings.Device, report.Settings.Threads = result.Backend.Device, result.Backend.Threads
+	report.Settings.Approximation = align.Approximation(result.Approximation)
+	if out != nil {
+		err = out.Write(a.Rows, a.Cols, grad)
+	}
+	return report, err
+}
+
+// openGradient prepares writing the gradient; nil where no name is given.
+func openGradient(name string, inputs ...*features.File) (*features.Writer, error) {
+	if name == "" {
+		return nil, nil
+	}
+	if there, err := os.Stat(name); err == nil {
+		for _, f := range inputs {
+			if in, err := os.Stat(f.Path); err == nil && os.SameFile(in, there) {
+				return nil, inputErrorf("--grad-out %s is one of the inputs; give another name", name)
+			}
+		}
+	}
+	w, err := features.Create(name)
+	if err != nil {
+		return nil, fmt.Errorf("--grad-out: %w", bare(err))
+	}
+	return w, nil
+}
+
+// norm is the Frobenius norm.
+func norm(g []float32) float64 {
+	sum := 0.0
+	for _, v := range g {
+		sum += float64(v) * float64(v)
+	}
+	return math.Sqrt(sum)
+}

@@ -1,0 +1,217 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"go.yaml.in/yaml/v4"
+
+	"github.com/specalign/specalign/align"
+)
+
+// setting is one row of the table that ties the settings of align.Config to flags.
+type setting struct {
+	name  string // as in files, JSON and Python; the flag has dashes for underscores
+	value value
+	kind  string // what stands for the value in the help
+	usage string
+}
+
+// value is how the text of a flag becomes a value of JSON.
+type value int
+
+const (
+	valueText value = iota
+	valueNumber
+	valueCount
+	valuePositive      // a number for which 0 would mean the default, and must not be given
+	valuePositiveCount // the same of a count
+	valueSwitch
+)
+
+// settings is the table. The list of terms has no flag; it comes from a file.
+var settings = []setting{
+	{"kernel", valueText, "KERNEL", "cosine, linear, gaussian or laplacian (default cosine)"},
+	{"student_kernel", valueText, "KERNEL", "the student's own kernel"},
+	{"reference_kernel", valueText, "KERNEL", "the reference's own kernel"},
+	{"sigma", valueText, "SIGMA", "bandwidth of gaussian and laplacian: median, match or a number (default median)"},
+	{"student_sigma", valueText, "SIGMA", "the student's own bandwidth"},
+	{"reference_sigma", valueText, "SIGMA", "the reference's own bandwidth"},
+	{"approximation", valueText, "NAME", "auto, exact or rff, of gaussian and laplacian (default auto)"},
+	{"num_features", valuePositiveCount, "R", fmt.Sprintf("random frequencies of rff (default %d)", align.DefaultNumFeatures)},
+	{"seed", valueCount, "SEED", "of random features and starting vectors (default 0)"},
+	{"objective", valueText, "NAME", "ky_fan, spectral_radius, schatten, frobenius or relational_kl (default ky_fan)"},
+	{"k", valuePositiveCount, "K", fmt.Sprintf("eigenvalues of ky_fan (default %d)", align.DefaultK)},
+	{"p", valuePositive, "P", fmt.Sprintf("exponent of schatten, 1 to 2 (default %v)", align.DefaultP)},
+	{"temperature", valuePositive, "T", fmt.Sprintf("of relational_kl (default %v)", align.DefaultTemperature)},
+	{"solver", valueText, "NAME", "auto, lanczos, power or dense (default auto)"},
+	{"tolerance", valueNumber, "TOL", "wanted relative error of the gradient (default 1e-4)"},
+	{"center", valueSwitch, "bool", "centre the kernels"},
+	{"eta", valueNumber, "ETA", "weight of the reference's kernel, 0 or more (default 1)"},
+	{"threads", valueCount, "N", "threads; 0: what SPECALIGN_THREADS says, else the CPUs of this process (default 0)"},
+	{"device", valueText, "DEVICE", "auto, cpu, cuda or cuda:N; the last two never fall back (default auto)"},
+}
+
+// settingFlags are the flags of a verb that takes settings.
+type settingFlags struct {
+	file  string
+	given map[string]any // of the command line, by setting
+}
+
+// addSettingFlags gives a verb the flags of the table, and --config.
+func addSettingFlags(cmd *cobra.Command) *settingFlags {
+	s := &settingFlags{given: map[string]any{}}
+	for _, row := range settings {
+		f := cmd.Flags().VarPF(&settingValue{row, s.given, ""}, strings.ReplaceAll(row.name, "_", "-"), "", row.usage)
+		if row.value == valueSwitch {
+			f.NoOptDefVal = "true"
+		}
+	}
+	cmd.Flags().StringVar(&s.file, "config", "", "`FILE` of settings, YAML or JSON, which may also hold terms; flags come before it")
+	return s
+}
+
+// config puts the flags over the file over the defaults.
+func (s *settingFlags) config() (align.Config, error) {
+	all := map[string]any{}
+	if s.file != "" {
+		if err := readSettings(s.file, all); err != nil {
+			return align.Config{}, &align.InputError{Err: err}
+		}
+	}
+	for name, v := range s.given {
+		all[name] = v
+	}
+	text, err := json.Marshal(all)
+	if err != nil {
+		return align.Config{}, inputErrorf("settings: %w", err)
+	}
+	cfg, err := align.ParseConfig(text)
+	if err != nil {
+		return align.Config{}, &align.InputError{Err: err}
+	}
+	return cfg, nil
+}
+
+// settingValue is the pflag.Value of one row. Numbers keep their text, so that align reads and judges them.
+type settingValue struct {
+	row   setting
+	given map[string]any
+	text  string
+}
+
+var _ pflag.Value = (*settingValue)(nil)
+
+func (v *settingValue) String() string { return v.text }
+func (v *settingValue) Type() string   { return v.row.kind }
+
+func (v *settingValue) Set(text string) error {
+	v.text = text
+	switch v.row.value {
+	case valueText:
+		v.given[v.row.name] = text
+	case valueSwitch:
+		if text != "true" && text != "false" {
+			return errors.New("give true or false, or nothing")
+		}
+		v.given[v.row.name] = text == "true"
+	default:
+		var number json.Number
+		if err := json.Unmarshal([]byte(text), &number); err != nil {
+			return errors.New("give a number")
+		}
+		if _, err := strconv.ParseUint(text, 10, 64); err != nil && (v.row.value == valueCount || v.row.value == valuePositiveCount) {
+			return errors.New("give a whole number, 0 or more")
+		}
+		if f, err := number.Float64(); err == nil && f == 0 && (v.row.value == valuePositive || v.row.value == valuePositiveCount) {
+			return errors.New("give a positive number")
+		}
+		v.given[v.row.name] = number
+	}
+	return nil
+}
+
+// maxSettings bounds a file of settings, in bytes.
+const maxSettings = 1 << 20
+
+// readSettings reads one YAML mapping (JSON is one, too) into out. Unknown and repeated keys are errors that name the
+// line.
+func readSettings(path string, out map[string]any) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	text, err := io.ReadAll(io.LimitReader(f, maxSettings+1))
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if len(text) > maxSettings {
+		return fmt.Errorf("%s: larger than %d bytes; that is no file of settings", path, maxSettings)
+	}
+	var doc yaml.Node
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	if err := decoder.Decode(&doc); err != nil {
+		if errors.Is(err, io.EOF) {
+			return fmt.Errorf("%s: it holds no settings", path)
+		}
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if err := decoder.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("%s: more than one YAML document", path)
+	}
+	root := doc.Content[0]
+	if root.Kind != yaml.MappingNode {
+		return fmt.Errorf("%s:%d: a mapping of settings is needed, such as `objective: ky_fan`", path, root.Line)
+	}
+	if err := knownKeys(path, root, reflect.TypeFor[align.Config]()); err != nil {
+		return err
+	}
+	if err := root.Decode(&out); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// knownKeys checks that the keys of a mapping are JSON names of a struct's fields, and those of the terms in it.
+func knownKeys(path string, node *yaml.Node, of reflect.Type) error {
+	fields := map[string]reflect.Type{}
+	for i := range of.NumField() {
+		name, _, _ := strings.Cut(of.Field(i).Tag.Get("json"), ",")
+		fields[name] = of.Field(i).Type
+	}
+	seen := map[string]bool{}
+	for i := 0; i+1 < len(node.Content); i += 2 {
+		key, inner := node.Content[i], node.Content[i+1]
+		field, ok := fields[key.Value]
+		switch {
+		case !ok:
+			return fmt.Errorf("%s:%d: there is no setting %q", path, key.Line, key.Value)
+		case seen[key.Value]:
+			return fmt.Errorf("%s:%d: %q is given twice", path, key.Line, key.Value)
+		case inner.Kind == yaml.AliasNode:
+			return fmt.Errorf("%s:%d: aliases are not taken here; write the value out", path, inner.Line)
+		}
+		seen[key.Value] = true
+		if inner.Kind != yaml.SequenceNode || field.Kind() != reflect.Slice {
+			continue
+		}
+		for _, item := range inner.Content {
+			if item.Kind != yaml.MappingNode {
+				return fmt.Errorf("%s:%d: a term is a mapping, such as {objective: ky_fan, k: 30, weight: 1}", path, item.Line)
+			}
+			if err := knownKeys(path, item, field.Elem()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
