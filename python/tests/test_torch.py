@@ -115,16 +115,22 @@ def test_autocast(loss_fn, features):
 
 def test_grad_scaler_rescues_small_half_gradients(sidecar, features):
     """Gradients that underflow in float16 survive, since the scale comes before the rounding."""
-    student = features[0].detach().half().requires_grad_()
+    parameter = features[0].detach().clone().requires_grad_()
+    student = parameter.half()  # as under float16 autocast
+    student.retain_grad()
     loss_fn = specalign.torch.SpecAlign(weight=1e-6, sidecar=sidecar, k=3, tolerance=1e-6)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**20)
-    optimizer = torch.optim.SGD([student], lr=1.0)
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    before = parameter.detach().clone()
     scaler.scale(loss_fn(student, features[1])).backward()
     _, grad = exact(student, features[1])
+    assert (1e-6 * torch.from_numpy(grad)).half().count_nonzero() < student.numel() / 2  # what unscaled ones would be
     assert ref.relative(student.grad.double(), 2.0**20 * 1e-6 * grad) <= 2e-3
     scaler.step(optimizer)
     scaler.update()
-    assert torch.isfinite(student).all()
+    assert scaler.get_scale() == 2.0**20  # nothing overflowed
+    assert ref.relative(parameter.grad, 1e-6 * grad) <= 2e-3
+    assert torch.equal(parameter, before - parameter.grad)
 
 
 def test_accumulation(loss_fn, features):
