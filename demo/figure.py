@@ -75,7 +75,7 @@ def _bars(axes: Axes, groups: dict[str, list[Outcome]], key: str, title: str, re
     if key == "spec_diff":
         axes.set_ylim(0, None)
     else:
-        axes.set_ylim(np.floor(low * 20 - 0.5) / 20, None)  # the axis does not start at 0, and says so
+        axes.set_ylim(np.floor(low * 20 - 0.5) / 20, min(1.0, axes.get_ylim()[1]))  # not from 0, and it says so
         axes.set_xlabel("axis starts above 0", fontsize=6)
     axes.set_title(title, fontsize=9)
     axes.set_xticks([])

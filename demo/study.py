@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import platform
 import shutil
@@ -117,6 +118,7 @@ def run(options: argparse.Namespace, root: Path, console: Console) -> None:
         [str(root), str(root / "python"), *filter(None, [os.environ.get("PYTHONPATH")])]
     )
     torch.set_flush_denormal(True)
+    logging.getLogger().setLevel(logging.ERROR)  # OpenCLIP warns of random weights, which are loaded right after
 
     console.heading("Images and captions")
     arrays = dataset.obtain(cache / "fashion-mnist", console)
