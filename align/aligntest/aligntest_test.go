@@ -8,3 +8,5 @@ import (
 )
 
 func TestBackend(t *testing.T) { aligntest.Backend(t, func() align.Backend { return align.NewGo(1) }) }
+
+func TestSession(t *testing.T) { aligntest.Session(t, func() align.Backend { return align.NewGo(1) }) }

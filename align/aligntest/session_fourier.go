@@ -1,0 +1,117 @@
+package aligntest
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/specalign/specalign/align"
+	"github.com/specalign/specalign/align/ref"
+)
+
+// listener is a backend that notes the frequencies that a session draws.
+type listener struct {
+	align.Backend
+	frequencies []ref.Matrix
+	err         error
+}
+
+func (l *listener) Fourier(phi, x, w align.Matrix) error {
+	host := make([]float32, w.Rows*w.Cols)
+	if err := l.Download(host, w); err != nil {
+		l.err = err
+	}
+	m := ref.NewMatrix(w.Rows, w.Cols)
+	for i := range m {
+		for j := range m[i] {
+			m[i][j] = float64(host[i*w.Cols+j])
+		}
+	}
+	l.frequencies = append(l.frequencies, m)
+	return l.Backend.Fourier(phi, x, w)
+}
+
+// listeningSpectrum is a listener over a backend that runs the eigen-iteration itself.
+type listeningSpectrum struct {
+	*listener
+	align.Spectrum
+}
+
+// randomFeatures: given the frequencies that were drawn, a step is as exact as any other; the frequencies have the
+// distribution whose Fourier transform is the kernel; and sides that agree in kernel, width and bandwidth share a draw.
+func (s *sessions) randomFeatures() {
+	for _, kernel := range allKernels[2:] {
+		for _, shape := range []shapeOf{{n: 40, d1: 5, d2: 5}, {n: 70, d1: 5, d2: 6}} {
+			for _, center := range []bool{false, true} {
+				cfg := withSigma(settings(kernel, term(align.ObjectiveSpectralRadius, 0)), shape.d1, shape.d2)
+				cfg.Approximation, cfg.NumFeatures, cfg.Seed, cfg.Center = align.ApproximationRFF, 12, 3, center
+				label := "random features, " + describe(cfg, shape.n, shape.d1, shape.d2)
+				for seed := range uint64(20) {
+					student, reference := embed(groups(seed, shape.n, shape.d1, 4), align.Float32), embed(groups(seed+50, shape.n, shape.d2, 3), align.Float32)
+					r, l := s.listen(label, cfg)
+					res, grad := r.step(student, reference)
+					if len(l.frequencies) != 2 || l.err != nil {
+						s.t.Fatalf("%s: %d calls of Fourier, %v", label, len(l.frequencies), l.err)
+					}
+					w := [2]ref.Matrix{l.frequencies[0], l.frequencies[1]}
+					if same := slices.EqualFunc(w[0], w[1], slices.Equal); same != (shape.d1 == shape.d2) {
+						s.t.Errorf("%s: both sides share their frequencies: %v", label, same)
+					}
+					p := penalty(cfg, res, w)
+					c := p.Compare(student.x, reference.x)
+					if values, _ := c.Spectrum(); relativeGap(values, 1) < minGap {
+						continue
+					}
+					r.accurate(res, grad, p.ValueOf(c), p.GradientOf(c, student.x), 0)
+					r.settled(res)
+					if res.Approximation != string(align.ApproximationRFF) {
+						s.t.Errorf("%s: approximation %q", label, res.Approximation)
+					}
+					break
+				}
+			}
+		}
+		s.distribution(kernel)
+	}
+}
+
+func (s *sessions) listen(label string, cfg align.Config) (run, *listener) {
+	s.t.Helper()
+	l := &listener{Backend: s.open()}
+	var b align.Backend = l
+	if spectrum, ok := l.Backend.(align.Spectrum); ok {
+		b = listeningSpectrum{l, spectrum}
+	}
+	return s.startOn(label, cfg, b), l
+}
+
+// distribution compares the frequencies' σ-fold with their distribution function, by Kolmogorov and Smirnov: of count
+// independent numbers the largest deviation exceeds 1.95/√count once in a thousand draws. The draw is a fixed one.
+func (s *sessions) distribution(kernel align.Kernel) {
+	s.t.Helper()
+	const r, d = 500, 8
+	cfg := withSigma(settings(kernel, term(align.ObjectiveFrobenius, 0)), d, d)
+	cfg.Approximation, cfg.NumFeatures = align.ApproximationRFF, r
+	session, l := s.listen(fmt.Sprintf("frequencies, %s", kernel), cfg)
+	x := embed(groups(1, 4, d, 2), align.Float32)
+	session.step(x, x)
+	sigma := cfg.SigmaOf(0).Value
+	var all []float64
+	for _, row := range l.frequencies[0] {
+		for _, v := range row {
+			all = append(all, v*sigma)
+		}
+	}
+	slices.Sort(all)
+	worst := 0.0
+	for i, v := range all {
+		f := (1 + math.Erf(v/math.Sqrt2)) / 2
+		if kernel == align.KernelLaplacian {
+			f = 0.5 + math.Atan(v)/math.Pi
+		}
+		worst = max(worst, math.Abs(f-(float64(i)+0.5)/float64(len(all))))
+	}
+	if count := float64(len(all)); worst > 1.95/math.Sqrt(count) {
+		s.t.Errorf("%s: the frequencies deviate by %v from their distribution", session.label, worst)
+	}
+}
