@@ -18,10 +18,12 @@ y = np.random.default_rng(1).standard_normal((64, 8)).astype("f4")
 """
 
 
+FLAGS = ["-W", "error", "-W", "ignore:This process", "-W", "ignore:This DataLoader"]
+
+
 def run(text, head=HEAD):
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-W", "ignore:This process", "-W", "ignore:This DataLoader", "-c"]
-        + [head + textwrap.dedent(text)],
+        [sys.executable, *FLAGS, "-c", head + textwrap.dedent(text)],
         capture_output=True,
         text=True,
         timeout=60,
