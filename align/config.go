@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"hash/fnv"
 	"math"
 	"strconv"
 	"strings"
@@ -75,10 +76,26 @@ func ParseSigma(s string) (Sigma, error) {
 		return Sigma{Rule: s}, nil
 	}
 	v, err := strconv.ParseFloat(s, 64)
-	if err != nil || !(v > 0) || math.IsInf(v, 0) {
-		return Sigma{}, fmt.Errorf("sigma is %q; give %s, %s or a positive number", s, SigmaMedian, SigmaMatch)
+	if err == nil {
+		err = checkSigma(v)
+	}
+	if err != nil {
+		return Sigma{}, fmt.Errorf("sigma is %q; give %s, %s or a number between %g and %g", s, SigmaMedian, SigmaMatch, minSigma, maxSigma)
 	}
 	return Sigma{Value: v}, nil
+}
+
+// The bandwidths allowed: their squares and the inverses of these are float32 numbers.
+const (
+	minSigma = 1e-15
+	maxSigma = 1e15
+)
+
+func checkSigma(v float64) error {
+	if v >= minSigma && v <= maxSigma {
+		return nil
+	}
+	return fmt.Errorf("bandwidth %v is not between %g and %g", v, minSigma, maxSigma)
 }
 
 // String is the inverse of ParseSigma.
@@ -178,8 +195,6 @@ func ParseConfig(data []byte) (Config, error) {
 	return c, c.Validate()
 }
 
-// Side kernels and the list of terms, with the defaults filled in.
-
 // KernelOf returns the kernel of the student (0) or the reference (1).
 func (c *Config) KernelOf(side int) Kernel {
 	if side == 0 && c.StudentKernel != "" {
@@ -207,6 +222,23 @@ func (c *Config) SigmaOf(side int) Sigma {
 		return *c.Sigma
 	}
 	return Sigma{Rule: SigmaMedian}
+}
+
+// numFeatures returns r, the number of random frequencies.
+func (c *Config) numFeatures() int {
+	if c.NumFeatures == 0 {
+		return DefaultNumFeatures
+	}
+	return c.NumFeatures
+}
+
+// fingerprint hashes the settings that a saved state belongs to: all but where and how fast it runs.
+func (c Config) fingerprint() uint64 {
+	c.Device, c.Threads = "", 0
+	b, _ := json.Marshal(c) // of a valid Config never fails
+	h := fnv.New64a()
+	h.Write(b)
+	return h.Sum64()
 }
 
 // ResolvedTerms returns the objective as a list of terms with every default filled in.
@@ -330,7 +362,13 @@ func (c *Config) Validate() error {
 		}
 	}
 	switch c.Solver {
-	case SolverAuto, SolverLanczos, SolverPower, SolverDense:
+	case SolverAuto, SolverDense:
+	case SolverLanczos, SolverPower:
+		for _, t := range c.ResolvedTerms() {
+			if t.Objective == ObjectiveSchatten {
+				return bad("solver is %s, but schatten needs the whole spectrum; give auto or dense", c.Solver)
+			}
+		}
 	default:
 		return bad("solver is %q; give auto, lanczos, power or dense", c.Solver)
 	}

@@ -2,24 +2,22 @@ package align
 
 import (
 	"context"
-	"errors"
 	"math"
 
-	"gonum.org/v1/gonum/mat"
+	"gonum.org/v1/gonum/blas"
+	"gonum.org/v1/gonum/blas/blas64"
 )
-
-// extraVectors is how many vectors beyond those wanted take part in the correction pass.
-const extraVectors = 4
 
 // covariance solves the (D, D) problem of eq. 4 of the paper instead of the (n, n) one, in its symmetric form: with
 // C = Φᵀ Φ / n = Q S Qᵀ and Z = S^½ Qᵀ, the matrix Θ = Z J Zᵀ (J = diag(I, -η I)) has L's non-zero eigenvalues, and an
 // eigenvector w of it gives v = Φ Q S^-½ w / √n.
 //
-// C squares the condition of Φ, so v loses accuracy where |λ| is far below the norm of K1. A Rayleigh-Ritz step in
-// sample space over the leading vectors repairs it, and the residuals are measured there.
-func (st *step) covariance(ctx context.Context, op operator, k int, whole bool) (*pairs, error) {
+// C squares the condition of Φ, so that v loses accuracy where |λ| is far below the norm of K1: an error of 2⁻²⁴ of
+// that norm in C counts 1/|λ| times as much. Where few pairs are wanted, some more than those take part in a correction
+// pass, a Rayleigh-Ritz step in sample space. The residuals are measured in sample space in any case.
+func (st *step) covariance(ctx context.Context, req *request, whole bool) (*pairs, error) {
 	phi1, phi2 := st.side[0].phi, st.side[1].phi
-	d1, dim := phi1.Cols, phi1.Cols+phi2.Cols
+	dim := phi1.Cols + phi2.Cols
 	c, err := st.ws.matrix("gram", dim, dim)
 	if err != nil {
 		return nil, err
@@ -27,179 +25,178 @@ func (st *step) covariance(ctx context.Context, op operator, k int, whole bool) 
 	if err := st.b.Gram(c, phi1, phi2); err != nil {
 		return nil, err
 	}
-	data := make([]float64, dim*dim)
-	for i := range dim {
-		for j, v := range c.row(i) {
-			data[i*dim+j] = float64(v)
-		}
-	}
-	var eig mat.EigenSym
-	if !eig.Factorize(mat.NewSymDense(dim, data), true) {
-		return nil, errors.New("align: the covariance eigenproblem did not converge")
-	}
+	outer, inner := &st.ws.large, &st.ws.small
+	outer.load(c)
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	s := eig.Values(nil)
-	var q mat.Dense
-	eig.VectorsTo(&q)
-	first := 0 // eigenvalues rise; those at rounding level belong to no sample
-	for first < dim && s[first] <= roundoff*s[dim-1] {
-		first++
+	if err := outer.solve(dim); err != nil {
+		return nil, err
 	}
-	rank := dim - first
-	if rank == 0 {
-		first, rank = dim-1, 1
+	rank := 1 // eigenvalues of C at rounding level belong to no sample
+	for rank < dim && math.Abs(outer.values[outer.order[rank]]) > roundoff*outer.values[outer.order[0]] {
+		rank++
 	}
-	theta := mat.NewSymDense(rank, nil)
-	z := mat.NewDense(rank, dim, nil)
-	for i := range rank {
-		root := math.Sqrt(math.Max(s[first+i], 0))
+	z := blas64.General{Rows: rank, Cols: dim, Stride: dim, Data: st.ws.doubles(rank * dim)}
+	for i, col := range outer.order[:rank] {
+		root := math.Sqrt(math.Max(outer.values[col], 0))
 		for j := range dim {
-			z.Set(i, j, root*q.At(j, first+i))
+			z.Data[i*dim+j] = root * outer.a[j*dim+col]
 		}
 	}
-	for i := range rank {
-		zi := z.RawRowView(i)
-		for j := i; j < rank; j++ {
-			zj := z.RawRowView(j)
-			sum := 0.0
-			for t := range d1 {
-				sum += zi[t] * zj[t]
-			}
-			for t := d1; t < dim; t++ {
-				sum -= st.s.cfg.Eta * zi[t] * zj[t]
-			}
-			theta.SetSym(i, j, sum)
-		}
+	half := func(first, end int) blas64.General {
+		return blas64.General{Rows: rank, Cols: end - first, Stride: dim, Data: z.Data[first:]}
 	}
-	var small mat.EigenSym
-	if !small.Factorize(theta, true) {
-		return nil, errors.New("align: the projected eigenproblem did not converge")
+	theta := blas64.Symmetric{N: rank, Stride: rank, Data: inner.matrix(rank), Uplo: blas.Upper}
+	blas64.Syrk(blas.NoTrans, 1, half(0, phi1.Cols), 0, theta)
+	blas64.Syrk(blas.NoTrans, -st.s.cfg.Eta, half(phi1.Cols, dim), 1, theta)
+	if err := ctx.Err(); err != nil {
+		return nil, err
 	}
-	var w mat.Dense
-	small.VectorsTo(&w)
-	keep := rank
+	if err := inner.solve(rank); err != nil {
+		return nil, err
+	}
+	keep, rest := rank, 0.0
 	if !whole {
-		keep = min(k+1+extraVectors, rank)
+		keep = min(req.want+1+extraVectors, rank)
 	}
-	// u = Q S^-½ w, mapped to samples as v = Φ1 u1 + Φ2 u2
-	u, err := st.ws.matrix("coefficients", keep, dim)
+	if keep < rank {
+		rest = math.Abs(inner.values[inner.order[keep]])
+	}
+	v, err := st.samples(&z, keep)
 	if err != nil {
 		return nil, err
 	}
-	for r, col := range byMagnitude(small.Values(nil))[:keep] {
-		row := u.row(r)
-		for j := range row {
-			sum := 0.0
-			for i := range rank {
-				if root := math.Sqrt(math.Max(s[first+i], 0)); root > 0 {
-					sum += q.At(j, first+i) * w.At(i, col) / root
-				}
-			}
-			row[j] = float32(sum / math.Sqrt(float64(st.n)))
+	p := &st.ws.krylov.result
+	p.reset()
+	p.vectors = v
+	if whole {
+		err = p.certify(st.ws, &st.op)
+	} else {
+		err = st.rotate(p)
+	}
+	if err != nil {
+		return nil, err
+	}
+	p.rest = rest
+	if !whole {
+		p.trim(min(req.want+1, keep))
+	}
+	p.converged, p.products = true, 0
+	return p, nil
+}
+
+// samples maps the first keep eigenvectors w of Θ to samples: v = Φ u, u = Q S^-½ w / √n = S^-1 Zᵀ w / √n.
+func (st *step) samples(z *blas64.General, keep int) (Matrix, error) {
+	outer, inner := &st.ws.large, &st.ws.small
+	rank, dim := z.Rows, z.Cols
+	for i, col := range outer.order[:rank] {
+		s := math.Max(outer.values[col], 0)
+		if s > 0 {
+			s = 1 / (s * math.Sqrt(float64(st.n)))
+		}
+		blas64.Scal(s, blas64.Vector{N: dim, Inc: 1, Data: z.Data[i*dim:]})
+	}
+	u, err := st.ws.matrix("coefficients", dim, keep)
+	if err != nil {
+		return u, err
+	}
+	coefficients := make([]float64, dim)
+	for r, col := range inner.order[:keep] {
+		w := blas64.Vector{N: rank, Inc: rank, Data: inner.a[col:]}
+		blas64.Gemv(blas.Trans, 1, *z, w, 0, blas64.Vector{N: dim, Inc: 1, Data: coefficients})
+		for j, x := range coefficients {
+			u.row(j)[r] = float32(x)
 		}
 	}
 	v, err := st.ws.matrix("vectors", keep, st.n)
 	if err != nil {
-		return nil, err
+		return v, err
 	}
-	for r := range keep {
-		if err := st.toSamples(Matrix{Rows: st.n, Cols: 1, Stride: 1, Data: v.row(r)}, u.row(r)); err != nil {
-			return nil, err
-		}
-	}
-	p := &pairs{vectors: v}
-	if err := p.rotate(st.b, st.ws, op); err != nil {
-		return nil, err
-	}
-	if !whole {
-		p.trim(min(k+1, st.n))
-	}
-	p.converged = accept(p.values, p.residuals, min(k, len(p.values)), st.s.cfg.Tolerance, 8*residualFloor*op.norm)
-	return p, nil
+	return v, st.toSamples(v, u)
 }
 
-// toSamples computes out (n, 1) = Φ1 u1 + Φ2 u2 for u = [u1, u2], the map from directions of features to samples.
-func (st *step) toSamples(out Matrix, u []float32) error {
+// toSamples computes out (b, n), its rows Φ1 u1 + Φ2 u2 for the columns [u1; u2] of u (d1+d2, b): directions of features
+// become vectors of samples.
+func (st *step) toSamples(out, u Matrix) error {
 	phi1, phi2 := st.side[0].phi, st.side[1].phi
-	second, err := st.ws.matrix("second", 1, st.n)
+	columns, err := st.ws.matrix("columns", 2*st.n, u.Cols)
 	if err != nil {
 		return err
 	}
-	column := func(c []float32) Matrix { return Matrix{Rows: len(c), Cols: 1, Stride: 1, Data: c} }
-	if err := st.b.MatMul(out, phi1, column(u[:phi1.Cols]), 1); err != nil {
+	second := u
+	second.Rows, second.Data = phi2.Cols, u.Data[phi1.Cols*u.Stride:]
+	if err := st.b.MatMul(columns.rows(st.n), phi1, u.rows(phi1.Cols), 1); err != nil {
 		return err
 	}
-	if err := st.b.MatMul(column(second.row(0)), phi2, column(u[phi1.Cols:]), 1); err != nil {
+	below := columns
+	below.Rows, below.Data = st.n, columns.Data[st.n*columns.Stride:]
+	if err := st.b.MatMul(below, phi2, second, 1); err != nil {
 		return err
 	}
-	for i, x := range second.row(0) {
-		out.Data[i] += x
+	for i := range st.n {
+		for b, x := range columns.row(i) {
+			out.row(b)[i] = x + below.row(i)[b]
+		}
 	}
 	return nil
 }
 
-// rotate is one Rayleigh-Ritz step over the vectors: they are made orthonormal, and turned so that they diagonalise L
+// rotate is one Rayleigh-Ritz step over the vectors: they are made orthonormal and turned so that they diagonalise L
 // restricted to their span. It measures the residuals.
-func (p *pairs) rotate(b Backend, ws *workspace, op operator) error {
+func (st *step) rotate(p *pairs) error {
 	k := p.vectors.Rows
-	for range 2 { // Gram-Schmidt, twice
-		for i := range k {
-			vi := p.vectors.row(i)
-			for j := range i {
-				vj := p.vectors.row(j)
-				c := dot(vi, vj)
-				for t := range vi {
-					vi[t] = float32(float64(vi[t]) - c*float64(vj[t]))
-				}
-			}
-			normalizeVector(vi)
-		}
-	}
-	y, err := ws.matrix("certify", k, op.n)
+	out, err := st.ws.floats(1)
 	if err != nil {
 		return err
 	}
-	if err := op.mul(y, p.vectors); err != nil {
+	unused := make([]float64, k)
+	for i := range k {
+		w := p.vectors.rowMatrix(i)
+		normalizeVector(w.row(0))
+		if i == 0 {
+			continue
+		}
+		for range 2 {
+			if err := st.b.Orthogonalize(w, p.vectors, i, unused, out); err != nil {
+				return err
+			}
+		}
+		normalizeVector(w.row(0))
+	}
+	y, err := st.ws.matrix("certify", k, st.n)
+	if err != nil {
 		return err
 	}
-	p.products += k
-	h := mat.NewSymDense(k, nil)
+	if err := st.op.mul(y, p.vectors); err != nil {
+		return err
+	}
+	turn := &st.ws.small
+	h := turn.matrix(k)
 	for i := range k {
 		for j := i; j < k; j++ {
-			h.SetSym(i, j, (dot(p.vectors.row(i), y.row(j))+dot(p.vectors.row(j), y.row(i)))/2)
+			h[i*k+j] = (dot(p.vectors.row(i), y.row(j)) + dot(p.vectors.row(j), y.row(i))) / 2
 		}
 	}
-	var eig mat.EigenSym
-	if !eig.Factorize(h, true) {
-		return errors.New("align: the Rayleigh-Ritz problem did not converge")
+	if err := turn.solve(k); err != nil {
+		return err
 	}
-	var turn mat.Dense
-	eig.VectorsTo(&turn)
-	s, err := ws.matrix("ritz", k, k)
+	s, err := st.ws.matrix("ritz", k, k)
 	if err != nil {
 		return err
 	}
-	for i, c := range byMagnitude(eig.Values(nil)) {
+	for i, c := range turn.order {
 		for j := range k {
-			s.row(i)[j] = float32(turn.At(j, c))
+			s.row(i)[j] = float32(turn.a[j*k+c])
 		}
 	}
-	out, err := ws.matrix("rotated", k, op.n)
+	rotated, err := st.ws.matrix("rotated", k, st.n)
 	if err != nil {
 		return err
 	}
-	if err := b.MatMul(out, s, p.vectors, 1); err != nil {
+	if err := st.b.MatMul(rotated, s, p.vectors, 1); err != nil {
 		return err
 	}
-	p.vectors = out
-	return p.certify(ws, op)
-}
-
-// trim drops the pairs beyond the first k.
-func (p *pairs) trim(k int) {
-	if k < len(p.values) {
-		p.values, p.residuals, p.vectors = p.values[:k], p.residuals[:k], p.vectors.rows(k)
-	}
+	p.vectors = rotated
+	return p.certify(st.ws, &st.op)
 }

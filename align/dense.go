@@ -1,57 +1,93 @@
 package align
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"math"
-	"sort"
+	"slices"
 
-	"gonum.org/v1/gonum/mat"
+	"gonum.org/v1/gonum/blas"
+	"gonum.org/v1/gonum/lapack"
+	lapackgo "gonum.org/v1/gonum/lapack/gonum"
 )
 
-// dense finds the k eigenpairs of largest magnitude and the next one, or all of them, by a dense solver in float64.
-func (st *step) dense(op operator, k int, whole bool) (*pairs, error) {
-	n := op.n
-	data := make([]float64, n*n)
-	for i := range n {
-		for j, v := range op.l.row(i) {
-			data[i*n+j] = float64(v)
-		}
-	}
-	var eig mat.EigenSym
-	if !eig.Factorize(mat.NewSymDense(n, data), true) {
-		return nil, errors.New("align: the dense eigenproblem did not converge")
-	}
-	values := eig.Values(nil)
-	var vectors mat.Dense
-	eig.VectorsTo(&vectors)
-	keep := n
-	if !whole {
-		keep = min(k+1, n)
-	}
-	v, err := st.ws.matrix("vectors", keep, n)
-	if err != nil {
-		return nil, err
-	}
-	for i, c := range byMagnitude(values)[:keep] {
-		row := v.row(i)
-		for j := range row {
-			row[j] = float32(vectors.At(j, c))
-		}
-	}
-	p := &pairs{vectors: v, converged: true}
-	if err := p.certify(st.ws, op); err != nil {
-		return nil, err
-	}
-	p.products = 0 // the certificate is not part of a solver without products
-	return p, nil
+// symmetric is a dense eigenproblem in float64, by LAPACK's tridiagonalisation and QL iteration. It keeps its memory.
+type symmetric struct {
+	a      []float64 // (n, n) row-major: the matrix, then the eigenvectors in its columns
+	values []float64 // rising
+	order  []int     // of falling magnitude
+	work   []float64
 }
 
-// byMagnitude returns the order of falling |values|.
-func byMagnitude(values []float64) []int {
-	order := make([]int, len(values))
-	for i := range order {
-		order[i] = i
+// matrix returns the memory for a matrix of order n, of which solve reads the upper triangle.
+func (s *symmetric) matrix(n int) []float64 {
+	s.a = resize(s.a, n*n)
+	return s.a
+}
+
+// load copies a matrix.
+func (s *symmetric) load(m Matrix) {
+	a := s.matrix(m.Rows)
+	for i := range m.Rows {
+		for j, v := range m.row(i) {
+			a[i*m.Rows+j] = float64(v)
+		}
 	}
-	sort.SliceStable(order, func(a, b int) bool { return math.Abs(values[order[a]]) > math.Abs(values[order[b]]) })
-	return order
+}
+
+// solve replaces the matrix by its eigenvectors.
+func (s *symmetric) solve(n int) error {
+	s.values = resize(s.values, n)
+	if len(s.work) < 3*n {
+		query := make([]float64, 1)
+		lapackgo.Implementation{}.Dsyev(lapack.EVCompute, blas.Upper, n, s.a, n, s.values, query, -1)
+		s.work = make([]float64, int(query[0]))
+	}
+	if !(lapackgo.Implementation{}).Dsyev(lapack.EVCompute, blas.Upper, n, s.a, n, s.values, s.work, len(s.work)) {
+		return errors.New("align: the dense eigenproblem did not converge")
+	}
+	s.order = s.order[:0]
+	for i := range n {
+		s.order = append(s.order, i)
+	}
+	slices.SortFunc(s.order, func(i, j int) int {
+		return cmp.Or(cmp.Compare(math.Abs(s.values[j]), math.Abs(s.values[i])), cmp.Compare(i, j))
+	})
+	return nil
+}
+
+// dense finds the wanted eigenpairs and the next one by a dense solver in float64.
+func (st *step) dense(ctx context.Context, req *request) (*pairs, error) {
+	n := st.n
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	eig := &st.ws.large
+	eig.load(st.op.l)
+	if err := eig.solve(n); err != nil {
+		return nil, err
+	}
+	keep := min(req.want+1, n)
+	p := &st.ws.krylov.result
+	p.reset()
+	var err error
+	if p.vectors, err = st.ws.matrix("vectors", keep, n); err != nil {
+		return nil, err
+	}
+	for i, c := range eig.order[:keep] {
+		row := p.vectors.row(i)
+		for j := range row {
+			row[j] = float32(eig.a[j*n+c])
+		}
+	}
+	if err := p.certify(st.ws, &st.op); err != nil {
+		return nil, err
+	}
+	if keep < n {
+		p.rest = math.Abs(eig.values[eig.order[keep]])
+	}
+	p.converged = true
+	p.products = 0 // the certificate is not part of a solver that needs none
+	return p, nil
 }

@@ -2,150 +2,186 @@ package align
 
 import (
 	"context"
+	"fmt"
 	"math"
-	"math/rand/v2"
 )
 
-// The routes. Which one is taken depends on the shapes alone, never on timings, so that results can be repeated.
-const (
-	routeFormed     = "formed"      // L (n, n) is formed: one GEMM of n² D, then n² a product
-	routeMatrixFree = "matrix-free" // products through the features: 2 n D each
-	routeCovariance = "covariance"  // the (D, D) eigenproblem of eq. 4, for n much larger than D
-)
-
-// chooseRoute is the table of routes. exact tells that a kernel has no feature map, needsMatrix that an objective is a
-// function of the kernel matrices' entries.
-//
-//   - An exact Gaussian or Laplacian exists only as a matrix, and relational_kl reads one.
-//   - Forming L costs n² D once and n² a product against 2 n D: with the 10 to 40 products that Lanczos takes, forming
-//     wins up to n of about 2 D, and its products stay in cache.
-//   - A dense (D, D) problem costs about 10 D³: less than the products where D is small, and it is the only route to a
-//     whole spectrum (schatten, frobenius) that does not cost n³.
-func chooseRoute(n, features int, exact, needsMatrix, wholeSpectrum bool) string {
-	switch {
-	case exact || needsMatrix || n <= 2*features && (n <= features || !wholeSpectrum):
-		return routeFormed
-	case wholeSpectrum || features <= 192 && n > 4*features:
-		return routeCovariance
-	}
-	return routeMatrixFree
-}
+// roundoff is the share of operator.norm below which an eigenvalue of a float32 matrix is noise.
+const roundoff = 1e-6
 
 // evaluate computes the value and leaves its derivative with respect to K1.
 func (st *step) evaluate(ctx context.Context) (*Result, error) {
-	cfg := &st.s.cfg
-	res := &Result{Converged: true, Approximation: string(st.approx), Parts: make([]float64, len(st.s.terms))}
-	exact := st.side[0].phi.empty() || st.side[1].phi.empty()
-	relational, whole, k := false, false, 0
-	for _, t := range st.s.terms {
-		switch t.Objective {
-		case ObjectiveRelationalKL:
-			relational = true
-		case ObjectiveSchatten:
-			whole = true
-		case ObjectiveFrobenius:
-		default:
-			k = max(k, t.K)
-		}
-	}
-	frobenius := st.uses(ObjectiveFrobenius)
-	res.Route = chooseRoute(st.n, st.side[0].phi.Cols+st.side[1].phi.Cols, exact, relational, whole || frobenius)
-	covariance := res.Route == routeCovariance
-	spectral := k > 0 || whole
-	op, err := st.operator(res.Route, relational)
-	if err != nil {
+	sh := st.shape()
+	route, solver := sh.route()
+	if err := st.checkSize(&sh, route, solver); err != nil {
 		return nil, err
+	}
+	res := &Result{Converged: true, Approximation: string(st.approx), Route: route, Parts: make([]float64, len(st.s.terms))}
+	if solver != "" {
+		res.Route += " " + string(solver)
 	}
 	if st.zeroRows > 0 {
 		res.Warnings = append(res.Warnings, warnZeroRows(st.zeroRows))
 	}
+	if err := st.operator(route, sh.relational); err != nil {
+		return nil, err
+	}
+	req := st.request(&sh)
 	var p *pairs
-	if spectral || covariance {
-		solver := st.solver(res.Route, k, whole || covariance && frobenius)
-		switch {
-		case covariance && solver == SolverDense:
-			p, err = st.covariance(ctx, op, k, whole || frobenius)
-		case solver == SolverDense:
-			p, err = st.dense(op, k, whole)
-		case solver == SolverPower:
-			p, err = power(ctx, st.ws, op, min(k, st.n), cfg.Tolerance, st.start(op.n), st.rng())
-		default:
-			p, err = lanczos(ctx, st.b, st.ws, op, k, cfg.Tolerance, st.start(op.n), st.rng())
-		}
-		if err != nil {
+	if solver != "" {
+		var err error
+		if p, err = st.solve(ctx, &sh, req, route, solver); err != nil {
 			return nil, err
 		}
-		res.Route += " " + string(solver)
 		res.Products = p.products
 		res.Warnings = append(res.Warnings, p.notes...)
-		if spectral {
-			st.report(res, p, op, k, whole)
-		}
-		if err := st.remember(p); err != nil {
-			return nil, err
+		if sh.want > 0 {
+			st.report(res, p, req)
 		}
 	}
-	if err := st.combine(res, p, op); err != nil {
+	if err := st.combine(ctx, res, p, req); err != nil {
 		return nil, err
 	}
 	if math.IsNaN(res.Value) || math.IsInf(res.Value, 0) {
-		return nil, inputErrorf("align: the penalty is not finite: the features' inner products overflow float32; scale the features down")
+		return nil, inputErrorf("align: the penalty is not finite: inner products of the features overflow float32; scale the features down")
 	}
 	return res, nil
 }
 
-func (st *step) uses(o Objective) bool {
+// shape collects what the choice of the route depends on.
+func (st *step) shape() shape {
+	sh := shape{
+		n: st.n, features: st.side[0].phi.Cols + st.side[1].phi.Cols,
+		exact: st.side[0].phi.empty() || st.side[1].phi.empty(), solver: st.s.cfg.Solver,
+	}
 	for _, t := range st.s.terms {
-		if t.Objective == o {
-			return true
+		switch t.Objective {
+		case ObjectiveRelationalKL:
+			sh.relational = true
+		case ObjectiveFrobenius:
+			sh.frobenius = true
+		case ObjectiveSchatten:
+			sh.whole, sh.want = true, st.n
+		default:
+			sh.want = max(sh.want, min(t.K, st.n))
 		}
 	}
-	return false
+	return sh
 }
 
-// solver resolves `auto`. The whole spectrum needs the dense solver, whatever was asked: Result.Route says so.
-func (st *step) solver(route string, k int, whole bool) Solver {
-	switch {
-	case whole:
-		return SolverDense
-	case st.s.cfg.Solver != SolverAuto && (st.s.cfg.Solver != SolverDense || route != routeMatrixFree):
-		return st.s.cfg.Solver
-	case route == routeCovariance || route == routeFormed && (st.n <= 48 || 2*k >= st.n):
-		return SolverDense
+// checkSize refuses what would take days or more memory than any machine has.
+func (st *step) checkSize(sh *shape, route string, solver Solver) error {
+	order := sh.n
+	if route == routeCovariance {
+		order = sh.features
 	}
-	return SolverLanczos
+	switch {
+	case route == routeFormed && sh.n > maxSquare:
+		return inputErrorf("align: %d rows need matrices of %d x %d, more than the %d x %d that are formed; give fewer rows, random features (rff) instead of exact kernels, and no relational_kl",
+			sh.n, sh.n, sh.n, maxSquare, maxSquare)
+	case solver == SolverDense && order > maxDense:
+		return inputErrorf("align: a dense eigenproblem of order %d is needed, more than %d; give fewer rows or features, another solver, or ky_fan instead of schatten", order, maxDense)
+	}
+	return nil
+}
+
+// request says what the terms want of the spectrum. A float32 inner product of features has rounding errors of about
+// 2⁻²⁴ of its size, so an entry of L formed from them of 2⁻²⁴/n of the kernels' norm, and that is also the standard
+// deviation of uᵀ E v. A matrix-free product rounds its coefficients instead; the two are of one order.
+func (st *step) request(sh *shape) *request {
+	req := &st.req
+	*req = request{want: sh.want, terms: st.s.terms, tol: st.s.cfg.Tolerance, floor: roundoff * st.op.norm, noise: st.op.noise}
+	return req
+}
+
+// solve finds the eigenpairs.
+func (st *step) solve(ctx context.Context, sh *shape, req *request, route string, solver Solver) (p *pairs, err error) {
+	switch {
+	case route == routeCovariance:
+		return st.covariance(ctx, req, sh.whole || sh.frobenius)
+	case solver == SolverDense:
+		return st.dense(ctx, req)
+	}
+	warm := sh.warms(route)
+	start, err := st.start(warm)
+	if err != nil {
+		return nil, err
+	}
+	switch native, ok := st.b.(Spectrum); {
+	case solver == SolverPower:
+		p, err = power(ctx, st.ws, &st.op, req, start, st.s.rng)
+	case ok:
+		p, err = st.native(native, req, start)
+	default:
+		p, err = lanczos(ctx, st.b, st.ws, &st.op, req, start, st.s.rng)
+	}
+	if err == nil && warm {
+		err = st.remember(p)
+	}
+	return p, err
+}
+
+// native lets the backend iterate, and measures what it found.
+func (st *step) native(b Spectrum, req *request, start Matrix) (*pairs, error) {
+	keep := min(req.want+1, st.n)
+	p := &st.ws.krylov.result
+	p.reset()
+	var err error
+	if p.vectors, err = st.ws.matrix("vectors", keep, st.n); err != nil {
+		return nil, err
+	}
+	out, err := st.ws.floats(req.want + 1 + 3)
+	if err != nil {
+		return nil, err
+	}
+	values, out := out[:req.want+1], out[req.want+1:]
+	if err := b.Spectrum(values, p.vectors, st.op.l, st.side[0].phi, st.side[1].phi, float32(st.s.cfg.Eta), req.want, req.tol, start, out); err != nil {
+		return nil, err
+	}
+	p.products, p.converged = int(out[1]), out[2] == 1
+	if err := p.certify(st.ws, &st.op); err != nil {
+		return nil, err
+	}
+	if keep < st.n {
+		p.rest = math.Abs(p.values[keep-1])
+	}
+	return p, nil
 }
 
 // operator prepares the products with L, and L itself on the formed route.
-func (st *step) operator(route string, keepKernels bool) (operator, error) {
+func (st *step) operator(route string, keepKernels bool) error {
 	a, b := &st.side[0], &st.side[1]
-	eta := float32(st.s.cfg.Eta)
-	op := operator{n: st.n, norm: a.trace + st.s.cfg.Eta*b.trace}
+	st.op.n = st.n
+	st.op.norm = a.trace + st.s.cfg.Eta*b.trace
+	if limit := float64(st.n) * (a.top + st.s.cfg.Eta*b.top); limit > math.MaxFloat32/4 {
+		return inputErrorf("align: inner products of the features overflow float32 (the largest squared norm of a row is %.3g); scale the features down", math.Max(a.top, b.top))
+	}
+	st.op.noise = 0x1p-24 * st.op.norm / float64(st.n)
+	st.op.l = Matrix{}
 	if route != routeFormed {
-		t, err := st.ws.matrix("factors", 1, a.phi.Cols+b.phi.Cols)
-		if err != nil {
-			return op, err
-		}
-		op.mul = func(y, v Matrix) error {
-			if t.Rows < v.Rows {
-				if t, err = st.ws.matrix("factors", v.Rows, a.phi.Cols+b.phi.Cols); err != nil {
-					return err
-				}
-			}
-			return st.b.FactorProduct(y, t.rows(v.Rows), a.phi, b.phi, v, eta)
-		}
-		return op, nil
+		st.op.mul = st.s.mulFactors
+		return nil
 	}
 	l, err := st.ws.matrix("l", st.n, st.n)
 	if err != nil {
-		return op, err
+		return err
 	}
 	if err := st.difference(l, keepKernels); err != nil {
-		return op, err
+		return err
 	}
-	op.l = l
-	op.mul = func(y, v Matrix) error { return st.b.Product(y, l, v) }
-	return op, nil
+	st.op.l = l
+	st.op.mul = st.s.mulFormed
+	return nil
+}
+
+func (st *step) multiply(y, v Matrix) error { return st.b.Product(y, st.op.l, v) }
+
+func (st *step) multiplyFactors(y, v Matrix) error {
+	t, err := st.ws.matrix("factors", v.Rows, st.side[0].phi.Cols+st.side[1].phi.Cols)
+	if err != nil {
+		return err
+	}
+	return st.b.FactorProduct(y, t, st.side[0].phi, st.side[1].phi, v, float32(st.s.cfg.Eta))
 }
 
 // difference forms L, and where they are wanted the two kernel matrices, centred if that is asked for.
@@ -165,7 +201,7 @@ func (st *step) difference(l Matrix, both bool) error {
 	if err := st.b.Difference(l, k1, k2, st.kernelSide(0), st.kernelSide(1), float32(st.s.cfg.Eta)); err != nil {
 		return err
 	}
-	st.k1 = k1
+	st.k1, st.k2 = k1, k2
 	if !st.s.cfg.Center || !st.side[0].phi.empty() && !st.side[1].phi.empty() {
 		return nil
 	}
@@ -188,157 +224,27 @@ func (st *step) kernelSide(side int) Side {
 	return Side{Kernel: st.s.cfg.KernelOf(side), X: e.x, Sq: e.sq, Sigma: float32(st.state.sigma[side])}
 }
 
-// report fills in what a result says of the eigenpairs.
-func (st *step) report(res *Result, p *pairs, op operator, k int, whole bool) {
-	used := min(k, len(p.values))
-	if whole {
-		used = len(p.values)
+// report fills in what a result says of the eigenpairs. A solver may return fewer pairs than are wanted where L has
+// fewer above rounding level; the others are 0.
+func (st *step) report(res *Result, p *pairs, req *request) {
+	used := req.want
+	shown := min(used+1, st.n)
+	res.Eigenvalues = make([]float64, shown)
+	copy(res.Eigenvalues, p.values)
+	gap := math.Abs(res.Eigenvalues[used-1])
+	if shown > used {
+		gap -= math.Abs(res.Eigenvalues[used])
 	}
-	shown := min(used+1, len(p.values))
-	res.Eigenvalues = append([]float64{}, p.values[:shown]...)
-	gap, residual := 0.0, 0.0
-	if used > 0 {
-		gap = math.Abs(p.values[used-1])
-		if shown > used {
-			gap -= math.Abs(p.values[used])
-		}
-	}
-	for _, r := range p.residuals[:used] {
+	residual := 0.0
+	for _, r := range p.residuals[:min(used, len(p.residuals))] {
 		residual = math.Max(residual, r)
 	}
-	// pairs at rounding level carry no gradient, so they bring no error into it
-	floor := roundoff * op.norm
-	live := 0
-	for live < used && math.Abs(p.values[live]) > floor {
-		live++
-	}
-	gradErr := gradientError(p.values, p.residuals, live, residualFloor*op.norm)
+	slopes := make([]float64, len(p.values))
+	truncation, rounding := req.gradientError(p.values, p.residuals, slopes, p.rest)
+	gradErr := math.Hypot(truncation, rounding)
 	res.Gap, res.Residual, res.GradientError = &gap, &residual, &gradErr
 	res.Converged = p.converged
-}
-
-// combine sums the terms: their values, and the derivative of the sum with respect to K1.
-func (st *step) combine(res *Result, p *pairs, op operator) error {
-	n := float64(st.n)
-	var weights []float64 // of the eigenpairs in dV/dK1
-	if p != nil {
-		weights = make([]float64, len(p.values))
+	if rounding >= 1/math.Sqrt(float64(used)) {
+		res.Warnings = append(res.Warnings, fmt.Sprintf("the eigenvalues %d and %d tie to working precision: the gradient is one of several subgradients", used, used+1))
 	}
-	floor := roundoff * op.norm
-	dense := false
-	for i, t := range st.s.terms {
-		value := 0.0
-		switch t.Objective {
-		case ObjectiveRelationalKL:
-			m, err := st.denseDerivative(&dense)
-			if err != nil {
-				return err
-			}
-			if st.k1.empty() { // an earlier term of this kind used the kernel matrices up
-				if err := st.difference(op.l, true); err != nil {
-					return err
-				}
-			}
-			out := st.ws.floats(1)
-			if err := st.b.RelationalKL(m, st.k1, st.ws.get("k2").rows(st.n), float32(t.Temperature), float32(t.Weight), out); err != nil {
-				return err
-			}
-			st.k1 = Matrix{}
-			value = out[0]
-		case ObjectiveFrobenius:
-			if op.l.empty() { // the covariance route has every eigenpair
-				for j, l := range p.values {
-					value += l * l
-					weights[j] += t.Weight * 2 * l / n
-				}
-				break
-			}
-			m, err := st.denseDerivative(&dense)
-			if err != nil {
-				return err
-			}
-			out := st.ws.floats(1)
-			if err := st.b.SumSquares(op.l, out); err != nil {
-				return err
-			}
-			value = out[0]
-			if err := st.b.AddScaled(m, op.l, float32(2*t.Weight/n)); err != nil {
-				return err
-			}
-		default:
-			used := len(p.values)
-			if t.Objective != ObjectiveSchatten {
-				used = min(t.K, used)
-			}
-			for j, l := range p.values[:used] {
-				a := math.Abs(l)
-				if a <= floor {
-					continue
-				}
-				slope := 1.0
-				if t.Objective == ObjectiveSchatten {
-					value += math.Pow(a, t.P)
-					slope = t.P * math.Pow(a, t.P-1)
-				} else {
-					value += a
-				}
-				weights[j] += t.Weight * math.Copysign(slope, l) / n
-			}
-		}
-		res.Parts[i] = value
-		res.Value += t.Weight * value
-	}
-	return st.lowRank(p, weights, dense)
-}
-
-// denseDerivative returns the (n, n) derivative with respect to K1, zeroed at its first use in a step.
-func (st *step) denseDerivative(used *bool) (Matrix, error) {
-	m, err := st.ws.matrix("m", st.n, st.n)
-	if err != nil || *used {
-		return m, err
-	}
-	*used = true
-	for i := range st.n {
-		clear(m.row(i))
-	}
-	st.m = m
-	return m, nil
-}
-
-// lowRank puts Σ w v vᵀ beside the dense derivative, or into it where there is one.
-func (st *step) lowRank(p *pairs, weights []float64, dense bool) error {
-	if p == nil || !st.wantGrad {
-		return nil
-	}
-	w, err := st.ws.matrix("weights", 1, max(len(weights), 1))
-	if err != nil {
-		return err
-	}
-	live := 0
-	for i, v := range weights {
-		w.Data[i] = float32(v)
-		if v != 0 {
-			live = i + 1
-		}
-	}
-	w.Cols = live
-	st.u, st.weights = p.vectors.rows(live), w
-	if st.s.cfg.Center { // exact eigenvectors are orthogonal to the ones vector
-		for i := range live {
-			subtractMean(st.u.row(i))
-		}
-	}
-	if !dense || live == 0 {
-		return nil
-	}
-	if err := st.b.AddOuter(st.m, st.u, st.weights); err != nil {
-		return err
-	}
-	st.u = st.u.rows(0)
-	return nil
-}
-
-// rng is the source of a step's random vectors: the same for the same seed and step.
-func (st *step) rng() *rand.Rand {
-	return rand.New(rand.NewPCG(st.s.cfg.Seed, 0x5bec*(st.state.steps+1)))
 }

@@ -101,7 +101,7 @@ func (b *goBackend) RelationalKL(m, k1, k2 Matrix, temperature, weight float32, 
 				continue
 			}
 			if q[j] > 0 {
-				out[0] += q[j] * (float64(r[j])*inv - zr - float64(s[j])*inv + zs) / float64(n)
+				out[0] += q[j] * ((float64(r[j])-float64(s[j]))*inv - (zr - zs)) / float64(n) // exactly 0 for equal rows
 			}
 			d := float64(weight) * inv * (p[j] - q[j]) / (2 * float64(n))
 			m.row(i)[j] = float32(float64(m.row(i)[j]) + d)

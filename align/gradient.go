@@ -1,5 +1,7 @@
 package align
 
+import "math"
+
 // gradient pushes the derivative with respect to K1 through the kernel to the student's rows and writes it to grad
 // (n, d1), row-major.
 //
@@ -24,10 +26,40 @@ func (st *step) gradient(grad []float32) error {
 	default:
 		err = st.throughFeatures(g)
 	}
-	if err != nil || direct {
+	if err != nil {
+		return err
+	}
+	if err := st.checkFinite(g); err != nil || direct {
 		return err
 	}
 	return st.b.Download(grad, g)
+}
+
+// checkFinite makes sure that no NaN or Inf leaves: 1/|x| in the gradient through cosine overflows for a row of
+// denormal numbers, for example.
+func (st *step) checkFinite(g Matrix) error {
+	sq, err := st.ws.matrix("sqgradient", 1, st.n)
+	if err != nil {
+		return err
+	}
+	out, err := st.ws.floats(2)
+	if err != nil {
+		return err
+	}
+	if err := st.b.Scan(g, sq, out); err != nil {
+		return err
+	}
+	if out[0] < 0 {
+		return nil
+	}
+	for i := int(out[0]); i < st.n; i++ { // Scan also stops at squares that overflow
+		for _, v := range g.row(i) {
+			if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {
+				return inputErrorf("align: the gradient with respect to row %d of the student features overflows float32 (the row's squared norm is %v); scale the features", i, st.side[0].sq.Data[i])
+			}
+		}
+	}
+	return nil
 }
 
 // throughMatrix is the way through an exact Gaussian or Laplacian. With centring K1 enters as H K1 H, so that its

@@ -1,366 +1,580 @@
 package align
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math"
 	"math/rand/v2"
-	"sort"
-
-	"gonum.org/v1/gonum/blas"
-	"gonum.org/v1/gonum/lapack"
-	lapackgo "gonum.org/v1/gonum/lapack/gonum"
+	"slices"
 )
-
-// operator is a symmetric matrix known by its products: mul computes y_b = L v_b for the rows of v (b, n).
-type operator struct {
-	n    int
-	norm float64 // an upper bound of the norms of K1/n and η K2/n, summed: what rounding errors are relative to
-	mul  func(y, v Matrix) error
-	l    Matrix // L (n, n) where it was formed, else empty
-}
-
-// pairs are the eigenpairs of largest magnitude, by falling |λ|: those wanted and, where there is one, the next.
-type pairs struct {
-	values    []float64 // signed
-	residuals []float64 // |L v - λ v|, measured on the vectors returned
-	vectors   Matrix    // (len(values), n), orthonormal rows
-	products  int
-	converged bool
-	notes     []string
-}
-
-// roundoff is the share of operator.norm below which an eigenvalue, or a residual, of a float32 matrix is noise.
-const roundoff = 1e-6
-
-// residualFloor is the share of operator.norm at which a float32 residual stops falling.
-const residualFloor = 3e-8
 
 // probeProducts is how many products are spent, after convergence, on asking with a fresh random vector whether an
 // eigenvalue was missed: a Krylov space holds one direction of each eigenspace only, so that the second copy of a
-// repeated eigenvalue is invisible to it.
-const probeProducts = 8
+// repeated eigenvalue is invisible to it. Where the probe finds something that may matter, it gets up to maxProbe.
+const (
+	probeProducts = 8
+	maxProbe      = 32
+)
 
-// lanczos finds the k eigenpairs of largest magnitude, and the next one, by the band Lanczos iteration with full
-// re-orthogonalisation (Parlett, "The Symmetric Eigenvalue Problem", chapter 13; the band form is Ruhe's, 1979).
+// maxRestarts is how often the iteration begins anew beside the pairs that it has, because a probe found a missed one.
+const maxRestarts = 8
+
+// resolvedShare is how small a residual must be, as a share of the distance to the next Ritz value, for a pair beyond
+// the wanted ones to count as known.
+const resolvedShare = 0.1
+
+// lanczos finds the eigenpairs of largest magnitude that req wants, and the next one, by the Lanczos iteration with full
+// re-orthogonalisation (Parlett, "The Symmetric Eigenvalue Problem", chapter 13).
 //
-// It keeps both ends of the spectrum, so that λ+ = -λ- is no difficulty. It begins with a band of one vector, which is
-// the classical iteration; once that has converged, a random vector widens the band by one to look for what was
-// missed. An invariant subspace (breakdown) is left with a random vector orthogonal to it. It stops when the estimated
-// error of the gradient is below tol, when the residuals reach rounding level, or when the basis spans the whole space.
-func lanczos(ctx context.Context, b Backend, ws *workspace, op operator, k int, tol float64, start Matrix, rng *rand.Rand) (*pairs, error) {
-	n := op.n
-	want, keep := min(k, n), min(k+1, n)
-	floor := residualFloor * op.norm
-	it := &krylov{op: op, b: b, ws: ws, rng: rng}
-	if err := it.begin(start); err != nil {
+// It keeps both ends of the spectrum, so that λ+ = -λ- is no difficulty. It stops when the estimated error of the
+// gradient is within the tolerance or below what rounding errors leave anyway, or when the basis spans the space. An
+// invariant subspace (breakdown) is left through a random vector orthogonal to it. At the end a random probe looks for
+// what the Krylov space cannot contain; where that finds an eigenvalue that counts, the pairs found are kept as they
+// are and the iteration begins anew in their complement.
+func lanczos(ctx context.Context, b Backend, ws *workspace, op *operator, req *request, start Matrix, rng *rand.Rand) (*pairs, error) {
+	it := &ws.krylov
+	it.reset(b, ws, op, req, rng)
+	if err := it.begin(start.row(0)); err != nil {
 		return nil, err
 	}
-	probed := false
-	next := min(n, want+6)
-	for it.m < it.r {
-		if err := ctx.Err(); err != nil {
+	accepted := false
+	for restart := 0; ; restart++ {
+		var err error
+		if accepted, err = it.converge(ctx); err != nil {
 			return nil, err
 		}
-		if err := it.step(); err != nil {
-			return nil, err
+		if it.full() || !accepted {
+			break
 		}
-		if it.m < next {
-			continue
-		}
-		theta, res, err := it.ritz(keep)
+		found, err := it.probe(ctx)
 		if err != nil {
 			return nil, err
 		}
-		switch {
-		case !accept(theta, res, want, tol, floor):
-			next = min(n, it.m+max(4, it.m/6))
-		case probed || it.r == n:
-			return it.finish(keep, want, tol, floor)
-		default:
-			probed = true
-			if err := it.widen(); err != nil {
-				return nil, err
-			}
-			next = min(n, it.m+probeProducts)
+		if found == nothing || restart == maxRestarts {
+			break
+		}
+		if found == missed {
+			err = it.deflate()
+		} else {
+			err = it.resume()
+		}
+		if err != nil {
+			return nil, err
 		}
 	}
-	return it.finish(keep, want, tol, floor)
+	return it.finish(accepted)
 }
 
-// accept tells whether the first `want` Ritz values are good enough.
-func accept(theta, res []float64, want int, tol, floor float64) bool {
-	small := true
-	for i := 0; i < min(want, len(res)); i++ {
-		small = small && res[i] <= floor
-	}
-	return len(theta) >= want && (small || gradientError(theta, res, want, 0) <= tol)
+// block is a Krylov space: rows first..first+size-1 of the basis, on which L is tridiagonal. Different blocks are
+// orthogonal and not coupled. What leaves the block is beta[size-1] times the row after it, if that is not 0.
+type block struct {
+	first, size int
+	alpha, beta []float64
+	locked      float64 // where size is 1 and the row a Ritz vector found earlier: its residual
 }
 
-// gradientError estimates the relative error that the residuals leave in the gradient Σ ± v vᵀ Φ: an eigenvector turns
-// by about residual/gap, the gap being the distance to the first pair that is left out (MATH: "When to stop").
-func gradientError(theta, res []float64, want int, floor float64) float64 {
-	next := 0.0
-	if len(theta) > want {
-		next = math.Abs(theta[want])
-	}
-	sum, count := 0.0, 0
-	for i := 0; i < min(want, len(theta)); i++ {
-		gap := math.Abs(theta[i]) - next
-		r := math.Max(res[i], floor)
-		count++
-		if r == 0 {
-			continue
-		}
-		if gap <= r { // the direction is not determined at all
-			sum++
-			continue
-		}
-		sum += (r / gap) * (r / gap)
-	}
-	if count == 0 {
-		return 0
-	}
-	return math.Sqrt(sum / float64(count))
+// ritzPair is one eigenpair of L projected on a block.
+type ritzPair struct {
+	theta, residual float64
+	block           int
 }
 
-// krylov is one iteration under way: A Q_m = Q_r H with Q_r the r rows of basis, of which m have been multiplied.
+// krylov is one iteration under way. It lives in the workspace, so that its memory serves every step.
 type krylov struct {
-	op       operator
-	b        Backend
-	ws       *workspace
-	rng      *rand.Rand
-	basis    Matrix      // (capacity, n)
-	m, r     int         // r - m is the width of the band
-	h        [][]float64 // column j of H: the coefficients of A q_j
-	products int
-	z, theta []float64 // eigenvectors (columns) and eigenvalues of the leading (m, m) block of H
-	work     []float64
-	perm     []int // by falling magnitude
+	op                  *operator
+	req                 *request
+	b                   Backend
+	ws                  *workspace
+	rng                 *rand.Rand
+	basis               Matrix // (capacity, n), orthonormal rows
+	rows                int    // of them in use
+	blocks              []block
+	ritz                []ritzPair // of all blocks, by falling |θ|
+	chosen              []ritzPair // those whose vectors are formed
+	probed              int        // the block of the probe, -1: there is none
+	seen                float64    // |θ| of a pair that a probe saw and that is closer than the known ones
+	products            int
+	lastError, lastSize float64 // of the convergence test before this one
+
+	// scratch
+	theta, residuals, slopes, d, e, last, coefficients []float64
+	inverse                                            inverseIteration
+	result                                             pairs
 }
 
-func (it *krylov) row(i int) Matrix {
-	return Matrix{Rows: 1, Cols: it.op.n, Stride: it.basis.Stride, Data: it.basis.Data[i*it.basis.Stride : i*it.basis.Stride+it.op.n]}
+func (it *krylov) reset(b Backend, ws *workspace, op *operator, req *request, rng *rand.Rand) {
+	it.op, it.req, it.b, it.ws, it.rng = op, req, b, ws, rng
+	it.seen = 0
+	it.rows, it.products, it.probed, it.blocks, it.ritz = 0, 0, -1, it.blocks[:0], it.ritz[:0]
+	it.basis = Matrix{}
+	it.result.reset()
 }
 
+// full tells that the basis spans the whole space, so that nothing can be missing.
+func (it *krylov) full() bool {
+	last := it.blocks[len(it.blocks)-1]
+	return last.first+last.size == it.op.n
+}
+
+func (it *krylov) wanted() int { return it.req.want }
+
+// reserve makes room for that many rows.
 func (it *krylov) reserve(rows int) error {
+	rows = min(rows, it.op.n)
 	if rows <= it.basis.Rows {
 		return nil
 	}
-	want := min(it.op.n+1, max(rows, 2*it.basis.Rows, 32))
-	fresh, err := it.ws.grow("basis", want, it.op.n, it.basis)
-	it.basis = fresh
+	var err error
+	it.basis, err = it.ws.grow("basis", min(it.op.n, max(rows, 2*it.rows, it.wanted()+24)), it.op.n, it.rows)
 	return err
 }
 
-func (it *krylov) begin(start Matrix) error {
-	it.basis = it.ws.get("basis")
-	if it.basis.Cols != it.op.n {
-		it.basis = Matrix{}
-	}
-	if err := it.reserve(2); err != nil {
+// begin starts a block with the direction of v, or with a random one where v is 0 or lies in the basis already.
+func (it *krylov) begin(v []float32) error {
+	if err := it.reserve(it.rows + 1); err != nil {
 		return err
 	}
-	copy(it.row(0).Data, start.Data[:it.op.n])
-	if normalizeVector(it.row(0).Data) == 0 {
+	w := it.basis.rowMatrix(it.rows)
+	copy(w.Data, v)
+	norm := normalizeVector(w.Data)
+	if norm == 0 || math.IsNaN(norm) || math.IsInf(norm, 0) {
 		return it.random()
 	}
-	it.r = 1
-	return nil
-}
-
-// step multiplies one more basis vector and appends what is new in the product to the basis.
-func (it *krylov) step() error {
-	if err := it.reserve(min(it.r+1, it.op.n)); err != nil {
-		return err
-	}
-	w, err := it.ws.matrix("product", 1, it.op.n)
+	left, err := it.orthogonalize(w, it.rows, nil)
 	if err != nil {
 		return err
 	}
-	if err := it.op.mul(w, it.row(it.m)); err != nil {
-		return err
-	}
-	it.products++
-	column := make([]float64, it.r, it.r+1)
-	beta, err := it.orthogonalize(w, it.r, column)
-	if err != nil {
-		return err
-	}
-	it.m++
-	if it.r < it.op.n && beta > residualFloor*it.op.norm {
-		column = append(column, beta)
-		scaleVector(w.Data[:it.op.n], 1/beta)
-		copy(it.row(it.r).Data, w.Data[:it.op.n])
-		it.r++
-	}
-	it.h = append(it.h, column)
-	if it.m == it.r && it.r < it.op.n { // breakdown: the basis spans an invariant subspace
+	if left < 1e-3 {
 		return it.random()
 	}
+	scaleVector(w.Data, 1/left)
+	it.open()
 	return nil
 }
 
-// orthogonalize takes from w its projection on the first r rows, twice ("twice is enough": Giraud, Langou and Rozložník
-// 2005), adds the coefficients to h and returns the norm that is left.
-func (it *krylov) orthogonalize(w Matrix, r int, h []float64) (float64, error) {
-	out := it.ws.floats(1)
+// random starts a block with a random vector orthogonal to the basis.
+func (it *krylov) random() error {
+	if err := it.reserve(it.rows + 1); err != nil {
+		return err
+	}
+	w := it.basis.rowMatrix(it.rows)
+	for range 100 {
+		randomVector(w.Data, it.rng)
+		normalizeVector(w.Data)
+		left, err := it.orthogonalize(w, it.rows, nil)
+		if err != nil {
+			return err
+		}
+		// about sqrt(1 - rows/n) is to be expected; much less than what one free dimension leaves is only rounding
+		if left > 1e-3/math.Sqrt(float64(it.op.n)) {
+			scaleVector(w.Data, 1/left)
+			// dividing by a small number has magnified the rounding errors
+			if left, err = it.orthogonalize(w, it.rows, nil); err != nil {
+				return err
+			}
+			scaleVector(w.Data, 1/left)
+			it.open()
+			return nil
+		}
+	}
+	return errors.New("align: no vector orthogonal to the Krylov space was found")
+}
+
+// open makes the row after those in use the first of a new block.
+func (it *krylov) open() {
+	n := len(it.blocks)
+	if n < cap(it.blocks) {
+		it.blocks = it.blocks[:n+1]
+	} else {
+		it.blocks = append(it.blocks, block{})
+	}
+	bl := &it.blocks[n]
+	*bl = block{first: it.rows, alpha: bl.alpha[:0], beta: bl.beta[:0]}
+	it.rows++
+}
+
+// orthogonalize takes from w its projection on the first rows of the basis, twice ("twice is enough": Giraud, Langou
+// and Rozložník 2005), adds the coefficients to h, where it is not nil, and returns the norm that is left.
+func (it *krylov) orthogonalize(w Matrix, rows int, h []float64) (float64, error) {
+	if rows == 0 {
+		return math.Sqrt(dot(w.row(0), w.row(0))), nil
+	}
+	if h == nil {
+		it.coefficients = resize(it.coefficients, rows)
+		h = it.coefficients
+	}
+	out, err := it.ws.floats(1)
+	if err != nil {
+		return 0, err
+	}
 	for range 2 {
-		if err := it.b.Orthogonalize(w, it.basis, r, h, out); err != nil {
+		if err := it.b.Orthogonalize(w, it.basis, rows, h, out); err != nil {
 			return 0, err
 		}
 	}
 	return math.Sqrt(out[0]), nil
 }
 
-// random appends a random unit vector orthogonal to the basis.
-func (it *krylov) random() error {
-	if err := it.reserve(it.r + 1); err != nil {
-		return err
+// step multiplies the last row of the basis and appends what is new in the product. It returns false where nothing is:
+// the block is invariant.
+func (it *krylov) step() (bool, error) {
+	bl := &it.blocks[len(it.blocks)-1]
+	if err := it.reserve(it.rows + 1); err != nil {
+		return false, err
 	}
-	w := it.row(it.r)
-	unused := make([]float64, it.r)
+	w, err := it.ws.matrix("product", 1, it.op.n)
+	if err != nil {
+		return false, err
+	}
+	at := bl.first + bl.size
+	if err := it.op.mul(w, it.basis.rowMatrix(at)); err != nil {
+		return false, err
+	}
+	it.products++
+	it.coefficients = resize(it.coefficients, it.rows)
+	clear(it.coefficients)
+	beta, err := it.orthogonalize(w, it.rows, it.coefficients)
+	if err != nil {
+		return false, err
+	}
+	bl.size++
+	bl.alpha = append(bl.alpha, it.coefficients[at])
+	if it.rows >= it.op.n || beta <= it.negligible() {
+		bl.beta = append(bl.beta, 0)
+		return false, nil
+	}
+	bl.beta = append(bl.beta, beta)
+	scaleVector(w.Data[:it.op.n], 1/beta)
+	copy(it.basis.row(it.rows), w.Data[:it.op.n])
+	it.rows++
+	return true, nil
+}
+
+// negligible is the residual at which a product is all rounding errors.
+func (it *krylov) negligible() float64 { return it.op.noise * math.Sqrt(float64(it.op.n)) }
+
+// converge runs the last block until the wanted pairs are accurate or the space is exhausted.
+func (it *krylov) converge(ctx context.Context) (bool, error) {
+	it.lastError = math.Inf(1)
+	next := it.products + min(max(6, it.wanted()+it.wanted()/2), it.op.n)
 	for {
-		for j := range w.Data {
-			w.Data[j] = float32(it.rng.NormFloat64())
+		if err := ctx.Err(); err != nil {
+			return false, err
 		}
-		normalizeVector(w.Data)
-		norm := 1.0
-		if it.r > 0 {
-			var err error
-			if norm, err = it.orthogonalize(w, it.r, unused); err != nil {
-				return err
+		more, err := it.step()
+		if err != nil {
+			return false, err
+		}
+		if it.products < next && more {
+			continue
+		}
+		if err := it.solve(); err != nil {
+			return false, err
+		}
+		if ok, after := it.accept(); ok || it.full() {
+			return ok, nil
+		} else {
+			next = it.products + after
+		}
+		if !more {
+			if err := it.random(); err != nil {
+				return false, err
 			}
 		}
-		// sqrt(1 - r/n) is to be expected; much less than what one free dimension leaves is only rounding
-		if norm > 1e-3/math.Sqrt(float64(it.op.n)) {
-			scaleVector(w.Data, 1/norm)
-			it.r++
-			return nil
-		}
 	}
 }
 
-// widen adds a random vector to the band.
-func (it *krylov) widen() error {
-	if it.r >= it.op.n {
-		return nil
-	}
-	return it.random()
-}
-
-// ritz returns the first `keep` Ritz values by falling magnitude, with their residuals: the part of A Q s outside the
-// vectors already multiplied.
-func (it *krylov) ritz(keep int) (theta, res []float64, err error) {
-	m := it.m
-	if len(it.z) < m*m {
-		it.z, it.theta, it.work = make([]float64, 2*m*m), make([]float64, 2*m), make([]float64, 70*m)
-	}
-	z, d := it.z[:m*m], it.theta[:m]
-	for j := range m {
-		for i := 0; i <= j; i++ {
-			z[i*m+j] = it.h[j][i]
+// solve finds the Ritz values of all blocks and their residuals.
+func (it *krylov) solve() error {
+	it.ritz = it.ritz[:0]
+	for i := range it.blocks {
+		bl := &it.blocks[i]
+		m := bl.size
+		if m == 0 {
+			continue
+		}
+		it.d, it.e, it.last = resize(it.d, m), resize(it.e, m), resize(it.last, m)
+		copy(it.d, bl.alpha)
+		copy(it.e, bl.beta)
+		if !ritzValues(it.d, it.e, it.last) {
+			return errors.New("align: the projected eigenproblem did not converge")
+		}
+		for j, theta := range it.d {
+			it.ritz = append(it.ritz, ritzPair{theta, math.Abs(bl.beta[m-1]*it.last[j]) + bl.locked, i})
 		}
 	}
-	if ok := (lapackgo.Implementation{}).Dsyev(lapack.EVCompute, blas.Upper, m, z, m, d, it.work, len(it.work)); !ok {
-		return nil, nil, errors.New("align: the projected eigenproblem did not converge")
-	}
-	it.perm = it.perm[:0]
-	for i := range m {
-		it.perm = append(it.perm, i)
-	}
-	sort.SliceStable(it.perm, func(a, b int) bool { return math.Abs(d[it.perm[a]]) > math.Abs(d[it.perm[b]]) })
-	keep = min(keep, m)
-	theta, res = make([]float64, keep), make([]float64, keep)
-	for i := range keep {
-		p := it.perm[i]
-		theta[i] = d[p]
-		sum := 0.0
-		for row := m; row < it.r; row++ {
-			c := 0.0
-			for j := m - 1; j >= 0 && row < len(it.h[j]); j-- {
-				c += it.h[j][row] * z[j*m+p]
-			}
-			sum += c * c
-		}
-		res[i] = math.Sqrt(sum)
-	}
-	return theta, res, nil
-}
-
-// finish forms the Ritz vectors and measures their residuals.
-func (it *krylov) finish(keep, want int, tol, floor float64) (*pairs, error) {
-	n := it.op.n
-	theta, _, err := it.ritz(keep)
-	if err != nil {
-		return nil, err
-	}
-	keep = len(theta)
-	s, err := it.ws.matrix("ritz", keep, it.m)
-	if err != nil {
-		return nil, err
-	}
-	for i := range keep {
-		for j := range it.m {
-			s.Data[i*s.Stride+j] = float32(it.z[j*it.m+it.perm[i]])
-		}
-	}
-	v, err := it.ws.matrix("vectors", keep, n)
-	if err != nil {
-		return nil, err
-	}
-	basis := Matrix{Rows: it.m, Cols: n, Stride: it.basis.Stride, Data: it.basis.Data}
-	if err := it.b.MatMul(v, s, basis, 1); err != nil {
-		return nil, err
-	}
-	p := &pairs{vectors: v, products: it.products}
-	if err := p.certify(it.ws, it.op); err != nil {
-		return nil, err
-	}
-	p.converged = accept(p.values, p.residuals, want, tol, math.Max(floor, 8*residualFloor*it.op.norm))
-	return p, nil
-}
-
-// certify normalises the vectors and measures Rayleigh quotients and residuals against the operator itself, one product
-// a vector.
-func (p *pairs) certify(ws *workspace, op operator) error {
-	v := p.vectors
-	y, err := ws.matrix("certify", v.Rows, op.n)
-	if err != nil {
-		return err
-	}
-	for i := range v.Rows {
-		normalizeVector(v.row(i))
-	}
-	if err := op.mul(y, v); err != nil {
-		return err
-	}
-	p.products += v.Rows
-	p.values, p.residuals = make([]float64, v.Rows), make([]float64, v.Rows)
-	for i := range v.Rows {
-		vi, yi := v.row(i), y.row(i)
-		lambda := dot(vi, yi)
-		sum := 0.0
-		for j := range vi {
-			r := float64(yi[j]) - lambda*float64(vi[j])
-			sum += r * r
-		}
-		p.values[i], p.residuals[i] = lambda, math.Sqrt(sum)
-	}
-	p.sort()
+	slices.SortFunc(it.ritz, func(a, b ritzPair) int {
+		return cmp.Or(cmp.Compare(math.Abs(b.theta), math.Abs(a.theta)), cmp.Compare(b.theta, a.theta), cmp.Compare(a.block, b.block))
+	})
 	return nil
 }
 
-// sort restores falling magnitude after the values were measured anew.
-func (p *pairs) sort() {
-	for i := 1; i < len(p.values); i++ {
-		for j := i; j > 0 && math.Abs(p.values[j]) > math.Abs(p.values[j-1]); j-- {
-			p.values[j], p.values[j-1] = p.values[j-1], p.values[j]
-			p.residuals[j], p.residuals[j-1] = p.residuals[j-1], p.residuals[j]
-			a, b := p.vectors.row(j), p.vectors.row(j-1)
-			for c := range a {
-				a[c], b[c] = b[c], a[c]
+// known returns how many of the leading Ritz pairs are resolved, or wanted, and the magnitude of the rest.
+func (it *krylov) known() (int, float64) {
+	count := min(it.wanted(), len(it.ritz))
+	for ; count < len(it.ritz)-1 && count < it.wanted()+extraVectors; count++ {
+		p := it.ritz[count]
+		if p.residual > resolvedShare*(math.Abs(p.theta)-math.Abs(it.ritz[count+1].theta)) {
+			break
+		}
+	}
+	switch {
+	case count < len(it.ritz):
+		return count, math.Abs(it.ritz[count].theta)
+	case it.full():
+		return count, -1
+	}
+	return count, 0
+}
+
+// estimate is request.gradientError of the Ritz pairs, but those of a probe; worst is the largest residual that counts.
+func (it *krylov) estimate() (truncation, rounding, worst float64) {
+	count, rest := it.known()
+	if it.seen > 0 {
+		rest = math.Max(rest, it.seen)
+	}
+	it.theta, it.residuals = it.theta[:0], it.residuals[:0]
+	for _, p := range it.ritz {
+		if p.block != it.probed && len(it.theta) <= count {
+			it.theta, it.residuals = append(it.theta, p.theta), append(it.residuals, p.residual)
+		}
+	}
+	it.slopes = resize(it.slopes, len(it.theta))
+	truncation, rounding = it.req.gradientError(it.theta, it.residuals, it.slopes, rest)
+	for i, w := range it.slopes[:min(it.wanted(), len(it.slopes))] {
+		if w != 0 {
+			worst = math.Max(worst, it.residuals[i])
+		}
+	}
+	return truncation, rounding, worst
+}
+
+// acceptable tells whether the wanted Ritz pairs are as accurate as is wanted, or possible.
+func (it *krylov) acceptable() bool {
+	truncation, rounding, worst := it.estimate()
+	return truncation <= math.Max(it.req.tol, rounding/2) || worst <= it.negligible()
+}
+
+// accept tells whether the wanted Ritz pairs are accurate enough, and if they are not, after how many more products it
+// is worth to ask again.
+func (it *krylov) accept() (bool, int) {
+	want, m := it.wanted(), len(it.ritz)
+	if m < want && math.Abs(it.ritz[m-1].theta) > it.req.floor {
+		return false, want - m
+	}
+	if it.acceptable() {
+		return true, 0
+	}
+	truncation, _, _ := it.estimate()
+	// the error falls geometrically: go where it should be small enough, but not too far at once
+	size := float64(it.blocks[len(it.blocks)-1].size)
+	far := float64(max(3, m/8))
+	if it.lastError < math.Inf(1) && truncation < it.lastError {
+		rate := math.Log(it.lastError/truncation) / (size - it.lastSize)
+		far = math.Min(far, math.Ceil(math.Log(truncation/it.req.tol)/rate))
+	}
+	it.lastError, it.lastSize = truncation, size
+	return false, int(math.Max(far, 2))
+}
+
+// finding is what a probe says.
+type finding int
+
+const (
+	nothing finding = iota
+	closer          // a pair that is not wanted, but nearer to the wanted ones than all that were known
+	missed          // a pair larger than one of those that were taken for the wanted ones
+)
+
+// probe asks with a random vector orthogonal to the basis whether there is an eigenvalue that the Krylov space does not
+// contain. What it finds takes part in the choice of the first pair that is not wanted, so that the gap is not reported
+// too large.
+func (it *krylov) probe(ctx context.Context) (finding, error) {
+	if it.rows >= it.op.n {
+		return nothing, nil
+	}
+	boundary, next := it.req.floor, it.req.floor
+	if want := it.wanted(); want <= len(it.ritz) {
+		boundary = math.Max(boundary, math.Abs(it.ritz[want-1].theta))
+		if want < len(it.ritz) {
+			next = math.Max(next, math.Abs(it.ritz[want].theta))
+		}
+	}
+	if err := it.setAside(); err != nil {
+		return nothing, err
+	}
+	if err := it.random(); err != nil {
+		return nothing, err
+	}
+	it.probed = len(it.blocks) - 1
+	for i := 1; i <= maxProbe; i++ {
+		if err := ctx.Err(); err != nil {
+			return nothing, err
+		}
+		more, err := it.step()
+		if err != nil {
+			return nothing, err
+		}
+		if more && i%probeProducts != 0 {
+			continue
+		}
+		if err := it.solve(); err != nil {
+			return nothing, err
+		}
+		top := it.ritz[slices.IndexFunc(it.ritz, func(p ritzPair) bool { return p.block == it.probed })]
+		switch size := math.Abs(top.theta); {
+		case size > boundary*(1+1e-6)+it.negligible(): // Ritz values are never too large
+			return missed, nil
+		case size <= next:
+			return nothing, nil
+		case size+top.residual < boundary, !more, i == maxProbe:
+			if it.seen = size; it.acceptable() {
+				return nothing, nil
+			}
+			return closer, nil
+		}
+	}
+	return nothing, nil
+}
+
+// setAside takes the row after the last block, which was not multiplied yet, out of the basis: the probe must be free to
+// find it, because where two eigenvalues are so close that they pass for one, it is just their other direction.
+func (it *krylov) setAside() error {
+	bl := &it.blocks[len(it.blocks)-1]
+	if it.rows == bl.first+bl.size {
+		return nil
+	}
+	it.rows--
+	aside, err := it.ws.matrix("aside", 1, it.op.n)
+	if err != nil {
+		return err
+	}
+	copy(aside.row(0), it.basis.row(it.rows))
+	return nil
+}
+
+// resume gives up the probe and takes up the block before it again. What the probe saw bounds the gap from now on.
+func (it *krylov) resume() error {
+	aside, err := it.ws.matrix("aside", 1, it.op.n)
+	if err != nil {
+		return err
+	}
+	it.rows, it.blocks, it.probed = it.blocks[it.probed].first, it.blocks[:it.probed], -1
+	if bl := &it.blocks[len(it.blocks)-1]; bl.beta[bl.size-1] == 0 {
+		return it.random() // the block was invariant
+	}
+	copy(it.basis.row(it.rows), aside.row(0))
+	it.rows++
+	return nil
+}
+
+// deflate keeps the wanted pairs that the last convergence test accepted, as they are, and starts a block in their
+// complement with the direction in which the probe found a missed one.
+func (it *krylov) deflate() error {
+	it.chosen = it.chosen[:0]
+	for _, p := range it.ritz {
+		if p.block != it.probed && len(it.chosen) < it.wanted() && math.Abs(p.theta) > it.req.floor {
+			it.chosen = append(it.chosen, p)
+		}
+	}
+	kept := len(it.chosen)
+	it.chosen = append(it.chosen, it.ritz[slices.IndexFunc(it.ritz, func(p ritzPair) bool { return p.block == it.probed })])
+	v, err := it.vectors("locked")
+	if err != nil {
+		return err
+	}
+	it.rows, it.blocks, it.probed, it.seen = 0, it.blocks[:0], -1, 0
+	for i, p := range it.chosen[:kept] {
+		copy(it.basis.row(i), v.row(i))
+		it.open()
+		bl := &it.blocks[i]
+		bl.size, bl.alpha, bl.beta, bl.locked = 1, append(bl.alpha, p.theta), append(bl.beta, 0), p.residual
+	}
+	return it.begin(v.row(kept))
+}
+
+// vectors forms the Ritz vectors of the chosen pairs.
+func (it *krylov) vectors(name string) (Matrix, error) {
+	s, err := it.ws.matrix("ritz", len(it.chosen), it.rows)
+	if err != nil {
+		return Matrix{}, err
+	}
+	for i := range it.chosen {
+		clear(s.row(i))
+	}
+	for i := range it.blocks {
+		bl := &it.blocks[i]
+		it.theta = it.theta[:0]
+		for _, p := range it.chosen {
+			if p.block == i {
+				it.theta = append(it.theta, p.theta)
+			}
+		}
+		if len(it.theta) == 0 {
+			continue
+		}
+		it.d = resize(it.d, len(it.theta)*bl.size)
+		it.inverse.vectors(it.d, bl.alpha, bl.beta, it.theta)
+		at := 0
+		for r, p := range it.chosen {
+			if p.block == i {
+				store(s.row(r)[bl.first:], it.d[at*bl.size:(at+1)*bl.size], 1)
+				at++
 			}
 		}
 	}
+	v, err := it.ws.matrix(name, len(it.chosen), it.op.n)
+	if err != nil {
+		return Matrix{}, err
+	}
+	return v, it.b.MatMul(v, s, it.basis.rows(it.rows), 1)
+}
+
+// finish forms the Ritz vectors of the wanted pairs and the next, and measures them.
+func (it *krylov) finish(accepted bool) (*pairs, error) {
+	it.chosen = it.chosen[:0]
+	for _, p := range it.ritz { // a probe's pair that ties with a wanted one does not displace it
+		if len(it.chosen) < it.wanted() && p.block != it.probed {
+			it.chosen = append(it.chosen, p)
+		}
+	}
+	_, rest := it.known()
+	p := &it.result
+	for _, r := range it.ritz {
+		if len(it.chosen) == it.wanted() && !slices.Contains(it.chosen, r) {
+			it.chosen = append(it.chosen, r)
+			break
+		}
+	}
+	believed := 0.0
+	for _, r := range it.chosen[:min(it.wanted(), len(it.chosen))] {
+		believed = math.Max(believed, r.residual)
+	}
+	var err error
+	if p.vectors, err = it.vectors("vectors"); err != nil {
+		return nil, err
+	}
+	p.products = it.products
+	if err := p.certify(it.ws, it.op); err != nil {
+		return nil, err
+	}
+	p.rest = math.Max(rest, it.seen)
+	if it.full() && it.probed < 0 {
+		p.rest = -1
+	}
+	measured := 0.0
+	for _, r := range p.residuals[:min(it.wanted(), len(p.residuals))] {
+		measured = math.Max(measured, r)
+	}
+	p.converged = accepted && measured <= 10*(believed+it.negligible()+0x1p-22*math.Abs(p.values[0]))
+	return p, nil
+}
+
+// resize returns a slice of that length, its contents undefined, reusing memory.
+func resize(s []float64, n int) []float64 {
+	if cap(s) < n {
+		return make([]float64, n, n+n/2)
+	}
+	return s[:n]
 }

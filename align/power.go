@@ -10,73 +10,95 @@ import (
 // maxPower is how many products the power method may spend on one eigenpair.
 const maxPower = 1000
 
-// power finds the k eigenpairs of largest magnitude and the next one by the paper's power method, one after another,
-// each orthogonal to those before it. Where λ+ and λ- tie it oscillates between two vectors and never converges: it
-// stops after maxPower products and says so. Lanczos has no such difficulty.
-func power(ctx context.Context, ws *workspace, op operator, k int, tol float64, start Matrix, rng *rand.Rand) (*pairs, error) {
+// power finds the wanted eigenpairs and the next one by the paper's power method, one after another, each orthogonal to
+// those before it. It does not know the gap while it runs, so it stops where the residual is below the tolerance
+// times a tenth of |λ|; whether that was enough is judged at the end, when the next pair is known.
+//
+// Where λ+ and λ- tie it oscillates between two vectors and never converges: it stops after maxPower products and says
+// so. Lanczos has no such difficulty.
+func power(ctx context.Context, ws *workspace, op *operator, req *request, start Matrix, rng *rand.Rand) (*pairs, error) {
 	n := op.n
-	keep := min(k+1, n)
-	vectors, err := ws.matrix("vectors", keep, n)
-	if err != nil {
+	keep := min(req.want+1, n)
+	p := &ws.krylov.result
+	p.reset()
+	var err error
+	if p.vectors, err = ws.matrix("vectors", keep, n); err != nil {
 		return nil, err
 	}
 	y, err := ws.matrix("product", 1, n)
 	if err != nil {
 		return nil, err
 	}
-	p := &pairs{vectors: vectors}
-	floor := residualFloor * op.norm
+	negligible := op.noise * math.Sqrt(float64(n))
 	unfinished := 0
 	for i := range keep {
-		v := vectors.row(i)
-		copy(v, start.Data[:n])
-		if i > 0 {
-			for j := range v {
-				v[j] = float32(rng.NormFloat64())
-			}
-		}
-		if i >= k && k == n {
-			break
+		v := p.vectors.rowMatrix(i)
+		x, w := v.row(0), y.row(0)
+		if i == 0 {
+			copy(x, start.row(0))
+		} else {
+			randomVector(x, rng)
 		}
 		done := false
-		orthogonalTo(v, vectors, i)
+		orthogonalTo(x, p.vectors, i)
 		for range maxPower {
 			if err := ctx.Err(); err != nil {
 				return nil, err
 			}
-			view := Matrix{Rows: 1, Cols: n, Stride: vectors.Stride, Data: v}
-			if err := op.mul(y, view); err != nil {
+			if err := op.mul(y, v); err != nil {
 				return nil, err
 			}
 			p.products++
-			w := y.row(0)
-			lambda, square := dot(v, w), dot(w, w)
-			residual := math.Sqrt(math.Max(square-lambda*lambda, 0))
-			// the next eigenvalue is not known here: the residual is held against λ itself
-			if residual <= math.Max(tol*math.Abs(lambda)*1e-1, 8*floor) {
+			lambda, residual := rayleigh(x, w)
+			if residual <= math.Max(0.1*req.tol*math.Abs(lambda), 4*negligible) {
 				done = true
 				break
 			}
-			copy(v, w)
-			if orthogonalTo(v, vectors, i) <= floor {
-				for j := range v {
-					v[j] = float32(rng.NormFloat64())
-				}
-				orthogonalTo(v, vectors, i)
+			copy(x, w)
+			if orthogonalTo(x, p.vectors, i) <= negligible { // all that is left is the null space
+				randomVector(x, rng)
+				orthogonalTo(x, p.vectors, i)
 			}
 		}
-		if !done && i < k {
+		if !done && i < req.want {
 			unfinished++
 		}
 	}
 	if err := p.certify(ws, op); err != nil {
 		return nil, err
 	}
-	p.converged = unfinished == 0
-	if unfinished > 0 {
-		p.notes = append(p.notes, fmt.Sprintf("the power method did not converge for %d of %d eigenpairs in %d products each; use solver lanczos", unfinished, k, maxPower))
+	if keep < n {
+		p.rest = math.Abs(p.values[keep-1])
+	}
+	truncation, rounding := req.gradientError(p.values, p.residuals, make([]float64, keep), p.rest)
+	p.converged = unfinished == 0 && truncation <= math.Max(req.tol, rounding)
+	switch {
+	case unfinished > 0:
+		p.notes = append(p.notes, fmt.Sprintf("the power method did not converge for %d of %d eigenpairs in %d products each; use solver lanczos", unfinished, req.want, maxPower))
+	case !p.converged:
+		p.notes = append(p.notes, "the gap is too small for the accuracy that the power method has reached; use solver lanczos")
 	}
 	return p, nil
+}
+
+// rayleigh returns the Rayleigh quotient of x, with w = L x, and its residual |w - λ x| / |x|.
+func rayleigh(x, w []float32) (lambda, residual float64) {
+	norm := dot(x, x)
+	if norm == 0 {
+		return 0, 0
+	}
+	lambda = dot(x, w) / norm
+	sum := 0.0
+	for j, v := range x {
+		sum += square(float64(w[j]) - lambda*float64(v))
+	}
+	return lambda, math.Sqrt(sum / norm)
+}
+
+func randomVector(x []float32, rng *rand.Rand) {
+	for j := range x {
+		x[j] = float32(rng.NormFloat64())
+	}
 }
 
 // orthogonalTo removes from v its projection on the first m rows, twice, and normalises it; it returns the norm left.

@@ -4,7 +4,8 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"strconv"
+	"math/rand/v2"
+	"slices"
 	"time"
 	"unsafe"
 )
@@ -16,9 +17,17 @@ import (
 type Session struct {
 	cfg   Config
 	terms []Term
+	print uint64 // fingerprint of the settings that the state depends on
 	b     Backend
 	ws    *workspace
 	state state
+	drawn [2]draw       // the random frequencies that the workspace holds
+	last  Approximation // that of the last step
+
+	pcg                   rand.PCG
+	rng                   *rand.Rand // on pcg
+	step                  step
+	mulFormed, mulFactors func(y, v Matrix) error
 }
 
 // NewSession checks the settings and prepares a session on b, which stays the caller's.
@@ -27,41 +36,51 @@ func NewSession(cfg Config, b Backend) (*Session, error) {
 		return nil, &InputError{err}
 	}
 	if !b.Info().Host {
-		return nil, fmt.Errorf("align: backend %s does not run the eigen-iteration", b.Info().Backend)
+		return nil, fmt.Errorf("align: backend %s keeps matrices out of the host's memory, where this package cannot iterate", b.Info().Backend)
 	}
-	return &Session{cfg: cfg, terms: cfg.ResolvedTerms(), b: b, ws: newWorkspace(b)}, nil
+	s := &Session{cfg: cfg, terms: cfg.ResolvedTerms(), b: b, ws: newWorkspace(b)}
+	s.print = cfg.fingerprint()
+	s.rng = rand.New(&s.pcg)
+	s.mulFormed, s.mulFactors = s.step.multiply, s.step.multiplyFactors
+	return s, nil
 }
 
 // Close releases the session's memory.
 func (s *Session) Close() error {
 	s.ws.free()
+	s.drawn = [2]draw{}
 	return nil
 }
 
-// Settings returns the settings with everything resolved that is known by now: the bandwidths are numbers after the
-// first step.
+// Settings returns the settings with everything resolved that is known by now: the bandwidths are numbers and `auto` is
+// the approximation that was chosen after the first step.
 func (s *Session) Settings() Config {
 	c := s.cfg
-	if c.NumFeatures == 0 && c.Approximation == ApproximationRFF {
-		c.NumFeatures = DefaultNumFeatures
+	if s.last != "" {
+		c.Approximation = s.last
+	}
+	c.NumFeatures = 0
+	if c.Approximation == ApproximationRFF {
+		c.NumFeatures = s.cfg.numFeatures()
 	}
 	if len(c.Terms) == 0 {
 		t := s.terms[0]
 		c.Objective, c.K, c.P, c.Temperature = t.Objective, t.K, t.P, t.Temperature
 	} else {
-		c.Terms = s.terms
+		c.Terms = slices.Clone(s.terms)
 	}
 	for side, own := range []**Sigma{&c.StudentSigma, &c.ReferenceSigma} {
-		if v := s.state.sigma[side]; v > 0 {
-			*own = &Sigma{Value: v}
-		} else if c.KernelOf(side).NeedsSigma() {
-			sigma := c.SigmaOf(side)
-			*own = &sigma
+		*own = nil
+		if !c.KernelOf(side).NeedsSigma() {
+			continue
 		}
+		sigma := s.cfg.SigmaOf(side)
+		if v := s.state.sigma[side]; v > 0 {
+			sigma = Sigma{Value: v}
+		}
+		*own = &sigma
 	}
-	if s.state.sigma[0] > 0 || s.state.sigma[1] > 0 {
-		c.Sigma = nil
-	}
+	c.Sigma = nil
 	return c
 }
 
@@ -76,40 +95,36 @@ var sideName = [2]string{"student", "reference"}
 //
 // Result.Residual is the largest |L v - λ v| over the eigenpairs used, in the units of λ. Result.Gap is
 // |λ_k| - |λ_(k+1)| for the largest k that a term uses. Result.GradientError estimates the relative error of the
-// gradient as residual/gap; where the gap is at rounding level the gradient is one of several subgradients, and the
-// estimate is 1 or more.
+// gradient from residuals, gaps and rounding errors; where the k-th and the next eigenvalue tie to working precision the
+// gradient is one of several subgradients, and the estimate is at least 1/√k.
 //
-// Wrong shapes and values that are not finite give an *InputError; the session stays usable, and its state is as before.
+// Wrong shapes and values that are not finite give an *InputError, an end of ctx its error. After any error the session
+// is usable and its state as before, but grad may have been written to.
 func (s *Session) Step(ctx context.Context, student, reference Features, grad []float32) (*Result, error) {
 	begin := time.Now()
 	if err := checkShapes(student, reference, grad); err != nil {
 		return nil, err
 	}
-	st := &step{s: s, b: s.b, ws: s.ws, n: student.Rows, state: s.state.clone(), wantGrad: grad != nil}
-	for side, f := range []Features{student, reference} {
+	st := &s.step
+	*st = step{s: s, b: s.b, ws: s.ws, n: student.Rows, wantGrad: grad != nil, slopes: st.slopes, state: state{warm: st.state.warm}}
+	st.state.set(&s.state)
+	defer func() { st.side = [2]embedding{} }() // the caller's memory is not ours after this
+	s.pcg.Seed(s.cfg.Seed, st.state.steps)
+	for side, f := range [2]Features{student, reference} {
 		if err := st.load(side, f); err != nil {
 			return nil, err
 		}
 	}
-	if err := st.bandwidths(ctx, student, reference); err != nil {
+	if err := st.bandwidths(ctx); err != nil {
 		return nil, err
 	}
-	for side := range st.side {
-		if err := st.features(side); err != nil {
-			return nil, err
-		}
-	}
-	res, err := st.evaluate(ctx)
+	res, err := st.compute(ctx, grad)
 	if err != nil {
 		return nil, err
 	}
-	if grad != nil {
-		if err := st.gradient(grad); err != nil {
-			return nil, err
-		}
-	}
 	st.state.steps++
-	s.state = st.state
+	s.state, st.state = st.state, s.state
+	s.last = st.approx
 	res.Backend = s.b.Info()
 	res.ZeroRows = st.zeroRows
 	res.StudentSigma, res.ReferenceSigma = s.state.sigma[0], s.state.sigma[1]
@@ -118,6 +133,57 @@ func (s *Session) Step(ctx context.Context, student, reference Features, grad []
 	}
 	res.Seconds = time.Since(begin).Seconds()
 	return res, nil
+}
+
+// compute is the step itself, once rows and bandwidths are known.
+func (st *step) compute(ctx context.Context, grad []float32) (*Result, error) {
+	st.approx = st.approximation()
+	if st.identical() {
+		clear(grad)
+		return st.zero(), nil
+	}
+	for side := range st.side {
+		if err := st.features(side); err != nil {
+			return nil, err
+		}
+	}
+	res, err := st.evaluate(ctx)
+	if err != nil || grad == nil {
+		return res, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return res, st.gradient(grad)
+}
+
+// identical tells whether both kernel matrices are the same, because kernels, bandwidths and rows are. Then every
+// objective and its gradient are 0, exactly; rounding errors would leave a gradient of noise.
+func (st *step) identical() bool {
+	a, b := &st.side[0], &st.side[1]
+	cfg := &st.s.cfg
+	if cfg.Eta != 1 || cfg.KernelOf(0) != cfg.KernelOf(1) || st.state.sigma[0] != st.state.sigma[1] || a.x.Cols != b.x.Cols {
+		return false
+	}
+	for i := range st.n {
+		if !slices.Equal(a.x.row(i), b.x.row(i)) {
+			return false
+		}
+	}
+	return true
+}
+
+// zero is the result for identical inputs.
+func (st *step) zero() *Result {
+	res := &Result{Converged: true, Approximation: string(st.approx), Route: routeEqual, Parts: make([]float64, len(st.s.terms))}
+	if st.zeroRows > 0 {
+		res.Warnings = append(res.Warnings, warnZeroRows(st.zeroRows))
+	}
+	if sh := st.shape(); sh.want > 0 {
+		res.Eigenvalues = make([]float64, min(sh.want+1, st.n))
+		res.Gap, res.Residual, res.GradientError = new(float64), new(float64), new(float64)
+	}
+	return res
 }
 
 func checkShapes(student, reference Features, grad []float32) error {
@@ -157,21 +223,26 @@ type step struct {
 	wantGrad bool
 	approx   Approximation
 
-	// what evaluate leaves for gradient: the derivative of the value with respect to K1, dense or of low rank
+	op     operator
+	req    request
+	k1, k2 Matrix    // the kernel matrices where they were kept
+	slopes []float64 // f'(λ)/n of the pairs found
+
+	// what combine leaves for gradient: the derivative of the value with respect to K1, dense or of low rank
 	m          Matrix // (n, n), empty where u holds it all
 	u, weights Matrix // Σ weights_i u_i u_iᵀ
-	k1         Matrix // the student's kernel matrix where it was kept
 }
 
 // embedding is one side on its way from rows to features.
 type embedding struct {
-	x     Matrix // (n, d) rows as given, float32
-	sq    Matrix // (1, n) squared norms
-	inv   Matrix // (1, n) of Normalize, cosine only
-	raw   Matrix // (n, D) features before centring, empty for an exact Gaussian or Laplacian
-	phi   Matrix // (n, D) features, centred where that is asked for
-	w     Matrix // (r, d) frequencies, RFF only
-	trace float64
+	x     Matrix  // (n, d) rows as given, float32
+	sq    Matrix  // (1, n) squared norms
+	inv   Matrix  // (1, n) of Normalize, cosine only
+	raw   Matrix  // (n, D) features before centring, empty for an exact Gaussian or Laplacian
+	phi   Matrix  // (n, D) features, centred where that is asked for
+	w     Matrix  // (r, d) frequencies, RFF only
+	trace float64 // mean of k(x, x)
+	top   float64 // the largest k(x, x)
 }
 
 // load brings the rows into the backend's memory and checks them.
@@ -193,7 +264,10 @@ func (st *step) load(side int, f Features) error {
 	if e.sq, err = st.ws.matrix("sq"+sideName[side], 1, f.Rows); err != nil {
 		return err
 	}
-	out := st.ws.floats(2)
+	out, err := st.ws.floats(2)
+	if err != nil {
+		return err
+	}
 	if err := st.b.Scan(e.x, e.sq, out); err != nil {
 		return err
 	}
@@ -203,13 +277,13 @@ func (st *step) load(side int, f Features) error {
 	if st.s.cfg.KernelOf(side) == KernelCosine {
 		st.zeroRows += int(out[1])
 	}
-	e.trace = 1
+	e.trace, e.top = 1, 1
 	if st.s.cfg.KernelOf(side) == KernelLinear {
-		sum := 0.0
-		for _, v := range e.sq.Data[:st.n] {
-			sum += float64(v)
+		e.trace, e.top = 0, 0
+		for _, v := range e.sq.row(0) {
+			e.trace += float64(v) / float64(st.n)
+			e.top = math.Max(e.top, float64(v))
 		}
-		e.trace = sum / float64(st.n)
 	}
 	return nil
 }
@@ -223,20 +297,23 @@ func (st *step) badRow(side, row int) error {
 	return inputErrorf("align: row %d of the %s features is so large that its squared norm overflows float32; scale the features down", row, sideName[side])
 }
 
-// maxExact is the number of rows up to which `auto` forms the exact kernel matrix: one of 16,384 rows takes 1 GiB.
-const maxExact = 16384
+// approximation resolves `auto`: exact wherever that is affordable.
+func (st *step) approximation() Approximation {
+	cfg := &st.s.cfg
+	switch {
+	case cfg.Approximation != ApproximationAuto:
+		return cfg.Approximation
+	case st.n > maxExact && (cfg.KernelOf(0).NeedsSigma() || cfg.KernelOf(1).NeedsSigma()):
+		return ApproximationRFF
+	}
+	return ApproximationExact
+}
 
 // features computes the feature map of one side.
 func (st *step) features(side int) error {
 	e, cfg := &st.side[side], &st.s.cfg
 	n, d := st.n, e.x.Cols
 	kernel := cfg.KernelOf(side)
-	if st.approx = cfg.Approximation; st.approx == ApproximationAuto {
-		st.approx = ApproximationExact
-		if n > maxExact && (cfg.KernelOf(0).NeedsSigma() || cfg.KernelOf(1).NeedsSigma()) {
-			st.approx = ApproximationRFF
-		}
-	}
 	var err error
 	switch {
 	case kernel == KernelLinear:
@@ -252,7 +329,7 @@ func (st *step) features(side int) error {
 			return err
 		}
 	case st.approx == ApproximationRFF:
-		if e.w, err = st.s.frequencies(kernel, d, st.state.sigma[side], side); err != nil {
+		if e.w, err = st.frequencies(side); err != nil {
 			return err
 		}
 		if e.raw, err = st.ws.matrix("raw"+sideName[side], n, 2*e.w.Rows); err != nil {
@@ -278,7 +355,7 @@ func (st *step) features(side int) error {
 }
 
 func (st *step) centerColumns(m Matrix) error {
-	mean, err := st.ws.matrix("mean"+strconv.Itoa(m.Cols), 1, m.Cols)
+	mean, err := st.ws.matrix("mean", 1, m.Cols)
 	if err != nil {
 		return err
 	}

@@ -15,7 +15,7 @@ const (
 
 // bandwidths finds the bandwidths that are not numbers on the first batch and freezes them. No gradient flows through
 // them: a bandwidth that followed the student's own median would let the student collapse.
-func (st *step) bandwidths(ctx context.Context, student, reference Features) error {
+func (st *step) bandwidths(ctx context.Context) error {
 	cfg := &st.s.cfg
 	for side := 1; side >= 0; side-- { // match needs the reference's first
 		if !cfg.KernelOf(side).NeedsSigma() || st.state.sigma[side] > 0 {
@@ -26,10 +26,13 @@ func (st *step) bandwidths(ctx context.Context, student, reference Features) err
 			st.state.sigma[side] = rule.Value
 			continue
 		}
-		dist := st.distances(side, medianRows)
+		dist, err := st.distances(ctx, side, medianRows)
+		if err != nil {
+			return err
+		}
 		median := medianOf(dist)
-		if !(median > 0) {
-			return inputErrorf("align: the median distance between rows of the %s features is 0, so the rule %q gives no bandwidth; give sigma as a number", sideName[side], rule.Rule)
+		if checkSigma(median) != nil {
+			return inputErrorf("align: the median distance between rows of the %s features is %v, so the rule %q gives no bandwidth; give sigma as a number", sideName[side], median, rule.Rule)
 		}
 		if st.state.sigma[side] = median; rule.Rule == SigmaMatch && side == 0 {
 			if err := st.match(ctx); err != nil {
@@ -42,30 +45,26 @@ func (st *step) bandwidths(ctx context.Context, student, reference Features) err
 
 // distances returns the pairwise distances of up to limit rows, evenly spaced, in the order (0,1), (0,2), ..., in
 // float64: L2, or L1 for the Laplacian.
-func (st *step) distances(side, limit int) []float64 {
+func (st *step) distances(ctx context.Context, side, limit int) ([]float64, error) {
 	x := st.side[side].x
 	m := min(limit, st.n)
 	l1 := st.s.cfg.KernelOf(side) == KernelLaplacian
 	out := make([]float64, 0, m*(m-1)/2)
 	for i := range m {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		a := x.row(i * st.n / m)
 		for j := i + 1; j < m; j++ {
-			sum := 0.0
-			for t, v := range x.row(j * st.n / m) {
-				d := float64(a[t]) - float64(v)
-				if l1 {
-					sum += math.Abs(d)
-				} else {
-					sum += d * d
-				}
+			b := x.row(j * st.n / m)
+			if l1 {
+				out = append(out, absoluteDistance(a, b))
+			} else {
+				out = append(out, math.Sqrt(squaredDistance(a, b)))
 			}
-			if !l1 {
-				sum = math.Sqrt(sum)
-			}
-			out = append(out, sum)
 		}
 	}
-	return out
+	return out, nil
 }
 
 func medianOf(v []float64) float64 {
@@ -83,8 +82,14 @@ func medianOf(v []float64) float64 {
 // match bisects the student's bandwidth until the largest eigenvalues of K1/n and K2/n agree within matchGap, on the
 // uncentred exact kernels of a sample: there λmax grows with σ, from 1/n to 1.
 func (st *step) match(ctx context.Context) error {
-	target := topEigenvalue(st.distances(1, matchRows), st.state.sigma[1], st.s.cfg.KernelOf(1))
-	dist := st.distances(0, matchRows)
+	dist, err := st.distances(ctx, 1, matchRows)
+	if err != nil {
+		return err
+	}
+	target := topEigenvalue(dist, st.state.sigma[1], st.s.cfg.KernelOf(1))
+	if dist, err = st.distances(ctx, 0, matchRows); err != nil {
+		return err
+	}
 	at := func(sigma float64) float64 { return topEigenvalue(dist, sigma, st.s.cfg.KernelOf(0)) }
 	lo, hi := st.state.sigma[0], st.state.sigma[0]
 	for i := 0; at(lo) > target && i < 60; i++ {

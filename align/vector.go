@@ -10,6 +10,12 @@ func (m Matrix) rows(n int) Matrix {
 	return m
 }
 
+// rowMatrix views row i as a matrix of one row.
+func (m Matrix) rowMatrix(i int) Matrix {
+	m.Rows, m.Data = 1, m.Data[i*m.Stride:i*m.Stride+m.Cols]
+	return m
+}
+
 func (m Matrix) empty() bool { return len(m.Data) == 0 }
 
 // dot is the inner product with float64 sums. Four partial sums keep the adder busy.

@@ -84,7 +84,8 @@ INLINE vf vf_exp(vf x) {
   p = vf_fma(p, r, vf_set(1.6666665459e-1f));
   p = vf_fma(p, r, vf_set(5.0000001201e-1f));
   p = vf_fma(p, r * r, r) + 1.0f;
-  return (vf)(((vi)p + ((vi)t << 23)) & ~tiny);
+  const vi exponent = ((vi)t << 23) & ~tiny; // masked before the sum: what underflows would overflow it
+  return (vf)(((vi)p + exponent) & ~tiny);
 }
 
 // The reduction below is exact to rounding up to here; larger arguments go to the library, lane by lane.

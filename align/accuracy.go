@@ -1,0 +1,93 @@
+package align
+
+import "math"
+
+// request says what a solver is asked for: the pairs of largest magnitude, and how well.
+type request struct {
+	want  int    // pairs, at most n
+	terms []Term // what they are for
+	tol   float64
+	floor float64 // eigenvalues up to this are rounding errors of L: neither value nor gradient
+	noise float64 // standard deviation of uᵀ E v for unit vectors u, v, E being the rounding errors of L
+}
+
+// slope returns the derivative f'(λ) of the spectral terms' sum with respect to the eigenvalue λ of that rank.
+func (r *request) slope(rank int, lambda float64) float64 {
+	a := math.Abs(lambda)
+	if a <= r.floor {
+		return 0
+	}
+	sum := 0.0
+	for _, t := range r.terms {
+		switch t.Objective {
+		case ObjectiveKyFan, ObjectiveSpectralRadius:
+			if rank < t.K {
+				sum += t.Weight
+			}
+		case ObjectiveSchatten:
+			sum += t.Weight * t.P * math.Pow(a, t.P-1)
+		}
+	}
+	return math.Copysign(sum, lambda)
+}
+
+// gradientError estimates the relative error, in the Frobenius norm, of M = Σ f'(λ_i) v_i v_iᵀ, whose product with Φ1 is
+// the gradient. theta, by falling magnitude, are Ritz values, res their residuals |L v - θ v|; what is not among them
+// has magnitude rest at most (rest < 0: nothing is left out). truncation is the part that more products would reduce,
+// rounding what working precision leaves. slopes is scratch of the length of theta.
+//
+// It is first-order perturbation theory, with divided differences of f' in place of 1/gap. An error that mixes v_i
+// with the part of the space left out is res_i / (|θ_i| - rest), not res_i divided by the gap to the next pair: within
+// the span of the vectors found the Rayleigh-Ritz step has separated them, up to second order in the residuals. So
+// two pairs almost tied do no harm as long as both are resolved, and a tie of λ+ with λ- does none at all, except that
+// where |λ_i| - |λ_j| is within the error of the values it is not known which of the two counts.
+func (r *request) gradientError(theta, res, slopes []float64, rest float64) (truncation, rounding float64) {
+	for i, t := range theta {
+		slopes[i] = r.slope(i, t)
+	}
+	distance := func(i int) float64 { // to what is left out
+		if rest < 0 {
+			return math.Inf(1)
+		}
+		return math.Abs(theta[i]) - rest
+	}
+	total, cut, fuzz := 0.0, 0.0, 0.0
+	for i, ti := range theta[:min(r.want, len(theta))] {
+		wi, di := slopes[i], distance(i)
+		total += wi * wi
+		cut += 2 * wi * wi * square(angle(res[i], di))
+		for j := i + 1; j < len(theta); j++ {
+			tj, dw := theta[j], wi-slopes[j]
+			if dw == 0 {
+				continue
+			}
+			cut += 2 * dw * dw * square(angle(math.Min(res[i], res[i]*angle(res[j], di)), math.Abs(ti-tj)))
+			fuzz += 2 * dw * dw * square(angle(r.noise, math.Abs(ti-tj)))
+			if swap := math.Abs(wi) - math.Abs(slopes[j]); swap != 0 { // whichever of the two is larger
+				switch gap := math.Abs(ti) - math.Abs(tj); {
+				case ti*tj < 0 && gap <= r.noise:
+					fuzz += 2 * swap * swap
+				case gap <= res[i]*angle(res[i], di)+res[j]*angle(res[j], distance(j)):
+					cut += 2 * swap * swap
+				}
+			}
+		}
+	}
+	if total == 0 {
+		return 0, 0
+	}
+	return math.Sqrt(cut / total), math.Sqrt(fuzz / total)
+}
+
+// angle is by how much a coupling turns two directions whose eigenvalues are so far apart.
+func angle(coupling, separation float64) float64 {
+	if coupling <= 0 {
+		return 0
+	}
+	if separation <= coupling {
+		return 1
+	}
+	return coupling / separation
+}
+
+func square(x float64) float64 { return x * x }

@@ -1,0 +1,85 @@
+package align
+
+// The routes. Which one is taken depends on shapes and settings alone, never on timings, so that results can be
+// repeated; Result.Route says which it was.
+const (
+	routeFormed     = "formed"           // L (n, n) is formed: one GEMM of n² D, then n² a product
+	routeMatrixFree = "matrix-free"      // products through the features: 2 n D each
+	routeCovariance = "covariance"       // the (D, D) eigenproblem of eq. 4
+	routeEqual      = "identical inputs" // L = 0: nothing to compute
+)
+
+// shape is what the routes depend on.
+type shape struct {
+	n, features int  // samples; columns of both feature maps together, D
+	exact       bool // a kernel has no feature map
+	relational  bool // an objective is a function of the entries of K1 and K2
+	frobenius   bool
+	whole       bool // an objective needs the whole spectrum
+	want        int  // extreme eigenpairs wanted, 0: none
+	solver      Solver
+}
+
+// The limits of the table.
+const (
+	maxExact     = 16384 // rows up to which `auto` prefers n x n matrices: one of 16,384 rows takes 1 GiB
+	maxSquare    = 46340 // rows up to which they are formed where nothing else will do: n² stays below 2³¹
+	maxDense     = 8192  // order of the largest dense eigenproblem: 10 n³ operations in float64
+	smallDense   = 48    // order up to which a dense solver is faster than any iteration
+	extraVectors = 4     // pairs beyond those wanted that refine the estimate of the error, and the correction pass
+)
+
+// route is the table of routes and solvers, by falling precedence.
+//
+//   - An exact Gaussian or Laplacian exists only as a matrix, and relational_kl reads one: formed.
+//   - The whole spectrum (schatten, or as many pairs as half of it, or the dense solver where it is asked for) comes
+//     from a dense solver on the smaller of the two eigenproblems: formed for n <= D, else covariance.
+//   - The Frobenius norm alone needs L and no eigenvalue: formed, as long as that fits into memory. Traces of the
+//     covariances would do with less but cancel as L goes to 0.
+//   - Few pairs: forming L costs n² D once and n² a product, against 2 n D. With the 10 to 40 products that Lanczos
+//     takes, and a GEMM several times as fast as products that wait for memory, forming wins for n up to about 2 D.
+//   - Far beyond that a product costs 4 n D operations at the speed of memory, about 25 of them a step; the covariance
+//     costs n D² once at the speed of a GEMM and about 20 D³ for two dense eigenproblems: covariance for n > 2 D².
+//   - Matrix-free otherwise.
+func (s *shape) route() (string, Solver) {
+	square := routeFormed
+	if !s.exact && !s.relational && s.n > s.features {
+		square = routeCovariance
+	}
+	order := s.n
+	if square == routeCovariance {
+		order = s.features
+	}
+	spectral := s.whole || s.want > 0
+	switch {
+	case s.whole, spectral && s.solver == SolverDense,
+		spectral && s.solver == SolverAuto && (order <= smallDense || 2*s.want >= order && order <= maxDense):
+		return square, SolverDense
+	case s.exact, s.relational, s.frobenius && s.n <= maxExact:
+		return routeFormed, s.iteration()
+	case s.frobenius: // its sum of squares from all eigenvalues
+		return routeCovariance, SolverDense
+	case s.n <= 2*s.features:
+		return routeFormed, s.iteration()
+	case s.solver == SolverAuto && s.n > 2*s.features*s.features:
+		return routeCovariance, SolverDense
+	}
+	return routeMatrixFree, s.iteration()
+}
+
+// iteration returns the iterative solver, "" where no eigenpair is wanted.
+func (s *shape) iteration() Solver {
+	switch {
+	case s.want == 0:
+		return ""
+	case s.solver == SolverPower:
+		return SolverPower
+	}
+	return SolverLanczos
+}
+
+// warms tells whether a warm start pays. It saves 2 to 6 products and costs three passes over the features, which is
+// as much as three matrix-free products, or 3 D/n products with a formed L.
+func (s *shape) warms(route string) bool {
+	return route == routeMatrixFree || route == routeFormed && !s.exact && s.n >= s.features
+}
