@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -44,6 +45,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Run the demonstration. Returns the exit code: 0 done, 1 failed, 130 interrupted."""
     options = arguments()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like an interrupt: with everything tidied up
     console = Console()
     try:
         from . import study  # torch takes seconds to load: not for --help

@@ -156,6 +156,8 @@ class Trainer:
         self, plan: Plan, seed: int, store: Path | None, folder: Path, made: str, console: Console
     ) -> dict[str, Any]:
         self._runs.mkdir(parents=True, exist_ok=True)
+        for stale in self._runs.glob(f".{folder.name}-*"):  # of a process that was killed outright
+            shutil.rmtree(stale, ignore_errors=True)
         draft = Path(tempfile.mkdtemp(dir=self._runs, prefix=f".{folder.name}-"))
         try:
             command = [sys.executable, "-u", "-m"]

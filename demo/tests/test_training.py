@@ -85,6 +85,13 @@ def test_other_data_seeds_and_damaged_weights_are_trained_anew(trainer):
         trainer(failing, data="a").run(PLAN, 0, None, Console())
 
 
+def test_what_a_killed_process_left_is_swept_away(trainer, tmp_path):
+    (tmp_path / "runs" / ".none-seed0-abc").mkdir(parents=True)
+    (tmp_path / "runs" / ".none-seed1-abc").mkdir()
+    trainer(PROGRAM).run(PLAN, 0, None, Console())
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == [".none-seed1-abc", "none-seed0"]
+
+
 @pytest.mark.parametrize(
     ("program", "message"),
     [
