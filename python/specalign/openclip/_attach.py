@@ -1,0 +1,110 @@
+"""Puts the penalty into OpenCLIP's training loop, and takes it out again."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import time
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+from .._errors import InputError
+from ._config import Config
+from ._loader import Loader, WithIds, Window
+from ._loss import Loss, Penalty, Step
+from ._metrics import Metrics
+from ._source import Source
+
+FROZEN = (
+    "specalign: nothing in the image tower is trainable (--lock-image), so the penalty would change nothing; "
+    "unlock some of it, for example with --lock-image-unlocked-groups 1"
+)
+_log = logging.getLogger("specalign.openclip")
+
+
+class Attachment:
+    """A training loop with the penalty in it.
+
+    ``train_one_epoch`` of `module` is replaced by `epoch`, which calls the loop it replaced with two things changed:
+    the loss, which returns one entry more, and the training data's loader, which remembers what the reference needs.
+    Nothing else of OpenCLIP is touched, and no random number is drawn.
+    """
+
+    def __init__(self, config: Config, penalty: Penalty, source: Source) -> None:
+        """`penalty` and `source` are used by every epoch."""
+        self._config = config
+        self._penalty = penalty
+        self._source = source
+        self._metrics: Metrics | None = None
+        self._ids: Any = None
+        self._loop: Any = None
+
+    @contextlib.contextmanager
+    def installed(self, module: ModuleType) -> Iterator[None]:
+        """Replace the loop of `module`, ``open_clip_train.main``, while the block lasts."""
+        self._loop = module.train_one_epoch
+        module.train_one_epoch = self.epoch  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            module.train_one_epoch = self._loop  # type: ignore[attr-defined]
+            if self._metrics is not None:
+                self._metrics.close()
+
+    def epoch(self, model: Any, data: Any, loss: Any, epoch: int, optimizer: Any, scaler: Any, scheduler: Any,
+              dist_model: Any, args: Any, tb_writer: Any = None) -> Any:  # fmt: skip
+        """Train one epoch; arguments and result are the loop's own."""
+        train = data["train"]
+        if self._metrics is None:
+            self._begin(model, train, args)
+        metrics = self._metrics
+        assert metrics is not None
+        window = Window(args.accum_freq, self._source.keeps_images)
+        windows = train.dataloader.num_batches // args.accum_freq
+        schedule, weight = self._config.schedule, self._config.weight
+
+        def number(of: int) -> int:
+            return epoch * windows + of
+
+        def told(window: Window, step: Step) -> None:
+            last = window.number + 1 == windows
+            metrics.step(
+                step=number(window.number), epoch=epoch, writer=tb_writer,
+                log=window.number % args.log_every_n_steps == 0 or last,
+                weight=step.weight, milliseconds=step.milliseconds, result=step.result, failure=step.failure,
+            )  # fmt: skip
+
+        ours = Loss(
+            loss, self._penalty, window, self._source.rows,
+            lambda of: weight * schedule.factor(number(of), args.epochs * windows), told,
+        )  # fmt: skip
+        info = copy.copy(train)  # shares sampler and epoch counter; only its loader is another
+        info.dataloader = Loader(train.dataloader, window)
+        started = time.monotonic()
+        with contextlib.nullcontext() if self._ids is None else WithIds(train.dataloader, self._ids):
+            result = self._loop(
+                model, {**data, "train": info}, ours, epoch, optimizer, scaler, scheduler, dist_model, args,
+                tb_writer=tb_writer,
+            )  # fmt: skip
+        metrics.epoch(epoch, time.monotonic() - started)
+        return result
+
+    def _begin(self, model: Any, train: Any, args: Any) -> None:
+        """Look at model and data, and say what will be done, before the first step."""
+        inner = getattr(model, "module", model)
+        visual = getattr(inner, "visual", None)
+        if visual is not None and not any(p.requires_grad for p in visual.parameters()):
+            raise InputError(FROZEN)
+        self._ids = self._source.prepare(model, train, args)
+        self._metrics = Metrics(args)
+        config = self._config
+        settings = self._penalty.function.session.settings
+        said = ", ".join(f"{k} {v}" for k, v in settings.items() if k not in ("terms", "objective", "k", "p"))
+        terms = settings.get("terms") or [{k: settings[k] for k in ("objective", "k", "p") if k in settings}]
+        what = " + ".join(" ".join(str(v) for v in term.values()) for term in terms)
+        _log.info("specalign: penalty %s, weight %g, %s; %s", what, config.weight, config.schedule, said)
+        _log.info("specalign: reference: %s", self._source.describe())
+        if config.weight == 0:
+            _log.info("specalign: the weight is 0: the penalty is watched and changes nothing")

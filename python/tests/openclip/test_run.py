@@ -1,0 +1,195 @@
+"""Whole runs of OpenCLIP's own training program, in processes of their own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+FOLDER = Path(__file__).parent
+SETTINGS = "objective: ky_fan\nk: 4\n"
+
+
+def environment():
+    return {**os.environ, "PYTHONPATH": f"{FOLDER.parents[1]}:{FOLDER}", "OMP_NUM_THREADS": "1"}
+
+
+def launch(arguments, config=None, *extra):
+    command = [sys.executable, "-m", "open_clip_train.main"]
+    if config is not None:
+        command = [sys.executable, "-m", "specalign.openclip", "--config", str(config), *extra, "--"]
+    return subprocess.Popen(
+        [*command, *arguments], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=110)
+    return process.returncode, output
+
+
+@pytest.fixture
+def config(tmp_path, store):
+    def write(text, reference=None):
+        path = tmp_path / "align.yaml"
+        path.write_text(f"reference: {reference or store}\n{text}")
+        return path
+
+    return write
+
+
+def weights(folder):
+    return torch.load(folder / "run/checkpoints/epoch_2.pt", weights_only=True)["state_dict"]
+
+
+def records(folder):
+    return [json.loads(line) for line in (folder / "run/specalign.jsonl").read_text().splitlines()]
+
+
+def elsewhere(arguments, folder):
+    folder.mkdir()
+    return [*arguments[: arguments.index("--logs") + 1], str(folder), *arguments[arguments.index("--logs") + 2 :]]
+
+
+@pytest.mark.parametrize("extra", [[], ["--accum-freq", "3", "--workers", "2"]], ids=["plain", "accumulated"])
+def test_weight_zero_is_bit_identical(arguments, config, tmp_path, extra):
+    plain = launch([*elsewhere(arguments, tmp_path / "plain"), *extra])
+    watched = launch([*elsewhere(arguments, tmp_path / "watched"), *extra], config(SETTINGS + "weight: 0\n"))
+    for process in (plain, watched):
+        status, output = finish(process)
+        assert status == 0, output
+    a, b = weights(tmp_path / "plain"), weights(tmp_path / "watched")
+    assert list(a) == list(b)
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    steps = records(tmp_path / "watched")
+    assert [s["step"] for s in steps] == list(range(6 // (3 if extra else 1)))
+    assert all(s["penalty"] > 0 and s["failure"] is None and s["weight"] == 0 for s in steps)
+
+
+def test_penalty_falls_and_is_logged(arguments, config, tmp_path):
+    pytest.importorskip("tensorboard")
+    path = config(SETTINGS + "weight: 3\nschedule: {kind: warmup, warmup: 2}\n")
+    process = launch([*arguments, "--epochs", "6", "--report-to", "tensorboard"], path)
+    status, output = finish(process)
+    assert status == 0, output
+    steps = records(tmp_path)
+    assert len(steps) == 18
+    assert [s["weight"] for s in steps[:3]] == [1.5, 3, 3]
+    assert steps[-1]["penalty"] < 0.8 * steps[0]["penalty"]
+    assert steps[0]["route"]
+    assert steps[0]["isa"]
+    log = (tmp_path / "run/out.log").read_text()
+    assert "Specalign_loss:" in log
+    assert "specalign: reference: python:openclip_reference:blocks, 48 images" in log
+    assert "specalign: epoch 5: penalty" in log
+
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "run/tensorboard"))
+    events.Reload()
+    curve = events.Scalars("train/specalign_penalty")
+    assert [e.step for e in curve] == list(range(18))
+    assert curve[3].value == pytest.approx(steps[3]["penalty"], rel=1e-6)
+
+
+def test_live_reference(arguments, tmp_path):
+    path = tmp_path / "align.yaml"
+    path.write_text('reference: {live: "python:openclip_reference:blocks"}\n' + SETTINGS)
+    status, output = finish(launch(arguments, path))
+    assert status == 0, output
+    assert all(s["penalty"] > 0 for s in records(tmp_path))
+    assert "live at 32 x 32" in output
+
+
+def sidecar_of(pid):
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    for child in children:
+        if Path(f"/proc/{child}/comm").read_text().startswith("specalign"):
+            return int(child)
+    return None
+
+
+def wait_for(what, seconds=90):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = what()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError("it did not happen")
+
+
+def test_killing_the_sidecar_changes_nothing(arguments, config, tmp_path):
+    path = config(SETTINGS)
+    whole = launch(elsewhere(arguments, tmp_path / "whole"), path)
+    killed = launch(elsewhere(arguments, tmp_path / "killed"), path)
+    jsonl = tmp_path / "killed/run/specalign.jsonl"
+    wait_for(lambda: jsonl.exists() and jsonl.read_text().count("\n") >= 2)
+    os.kill(sidecar_of(killed.pid), signal.SIGKILL)
+    for process in (whole, killed):
+        status, output = finish(process)
+        assert status == 0, output
+    a, b = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert all(s["failure"] is None for s in records(tmp_path / "killed"))
+    assert records(tmp_path / "killed")[-1]["penalty"] == records(tmp_path / "whole")[-1]["penalty"]
+
+
+def test_killing_the_trainer_ends_the_sidecar(arguments, config, tmp_path):
+    process = launch([*arguments, "--epochs", "500"], config(SETTINGS))
+    jsonl = tmp_path / "run/specalign.jsonl"
+    wait_for(jsonl.exists)
+    sidecar = sidecar_of(process.pid)
+    process.kill()
+    process.communicate()
+
+    def gone():
+        try:
+            return Path(f"/proc/{sidecar}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+        except OSError:
+            return True
+
+    wait_for(gone, 5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "extra", "message"),
+    [
+        ("k: 0\n", [], r"align.yaml:2: k is 0; give 1 or more"),
+        ("kk: 3\n", [], r"align.yaml:2: there is no setting kk"),
+        (SETTINGS, ["--lock-image"], "nothing in the image tower is trainable"),
+        (SETTINGS, ["--csv-img-key", "image"], "--csv-img-key image"),
+        (SETTINGS, ["--train-data", "shards-{0..9}.tar", "--dataset-type", "webdataset"], "train with a CSV"),
+    ],
+)
+def test_refusals(arguments, config, settings, extra, message, tmp_path):
+    status, output = finish(launch([*arguments, *extra], config(settings)))
+    assert status == 2, output
+    line = output.strip().splitlines()[-1]
+    assert line.startswith("specalign: ")
+    assert message.replace("align.yaml", str(tmp_path / "align.yaml")) in line
+    assert "Traceback" not in output
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_store_of_other_images_is_refused(arguments, config, data, tmp_path):
+    csv = tmp_path / "other.csv"
+    csv.write_text((data / "train.csv").read_text().replace("005.png", "../x.png"))
+    status, output = finish(launch([*arguments, "--train-data", str(csv)], config(SETTINGS)))
+    assert status == 2, output
+    assert "does not fit this run: 1 of 48 training images are not in it" in output
+    assert not (tmp_path / "run").exists()
+
+
+def test_usage():
+    for command, status in ((["--help"], 0), ([], 2), (["--config", "x"], 2), (["features"], 2)):
+        done = subprocess.run(
+            [sys.executable, "-m", "specalign.openclip", *command], env=environment(), capture_output=True, text=True
+        )
+        assert done.returncode == status, done.stderr
+        assert "Traceback" not in done.stderr
