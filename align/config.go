@@ -1,7 +1,6 @@
 package align
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
@@ -178,21 +177,6 @@ func DefaultConfig() Config {
 		Kernel: KernelCosine, Approximation: ApproximationAuto, Solver: SolverAuto,
 		Tolerance: 1e-4, Eta: 1, Device: "auto",
 	}
-}
-
-// ParseConfig reads settings as one JSON object over the defaults. Unknown keys and wrong types are errors that name
-// the key.
-func ParseConfig(data []byte) (Config, error) {
-	c := DefaultConfig()
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&c); err != nil {
-		return Config{}, fmt.Errorf("align: settings: %s", strings.TrimPrefix(err.Error(), "json: "))
-	}
-	if d.More() {
-		return Config{}, fmt.Errorf("align: settings: more than one JSON value")
-	}
-	return c, c.Validate()
 }
 
 // KernelOf returns the kernel of the student (0) or the reference (1).
