@@ -78,7 +78,7 @@ func writeAttachFile(path string, a *AttachFile) error {
 	case err == nil && old.Alive():
 		return inputErrorf("plugin: daemon %d already serves %s; end it first, or give another file", old.Pid, path)
 	case err == nil:
-		removeSocketDir(old.Socket)
+		removeSocketDir(filepath.Dir(old.Socket))
 	default:
 		if _, statErr := os.Lstat(path); !errors.Is(statErr, os.ErrNotExist) {
 			return inputErrorf("%w; it is not overwritten", err)
@@ -128,35 +128,4 @@ func lockDir(path string) (unlock func(), err error) {
 		return nil, fmt.Errorf("plugin: locking %s: %w", dir.Name(), err)
 	}
 	return func() { _ = dir.Close() }, nil
-}
-
-// socketDirPrefix begins the names of the directories that hold one daemon's socket each.
-const socketDirPrefix = "specalign-daemon-"
-
-// makeSocketDir makes a directory that only our user can enter, with a path that is short enough for a socket in it.
-func makeSocketDir() (string, error) {
-	var last error
-	for _, parent := range []string{os.Getenv("XDG_RUNTIME_DIR"), os.TempDir(), "/tmp"} {
-		if parent == "" || !filepath.IsAbs(parent) || len(parent)+len(socketDirPrefix)+20 > sunPath {
-			continue
-		}
-		dir, err := os.MkdirTemp(parent, socketDirPrefix+"*") // 0700
-		if err == nil {
-			return dir, nil
-		}
-		last = err
-	}
-	return "", fmt.Errorf("plugin: no directory for the socket: %w", last)
-}
-
-// removeSocketDir removes a socket that a daemon left behind, and the directory that was made for it.
-func removeSocketDir(socket string) {
-	dir := filepath.Dir(socket)
-	if !strings.HasPrefix(filepath.Base(dir), socketDirPrefix) {
-		return
-	}
-	if st, err := os.Lstat(socket); err == nil && st.Mode()&os.ModeSocket != 0 {
-		_ = os.Remove(socket)
-	}
-	_ = os.Remove(dir) // where it is empty
 }

@@ -47,6 +47,11 @@ func Launch(ctx context.Context, cmd *exec.Cmd, log hclog.Logger) (*Client, erro
 		cmd.Env = os.Environ()
 	}
 	cmd.Env = slices.DeleteFunc(cmd.Env, func(v string) bool { return strings.HasPrefix(v, "PLUGIN_") })
+	dir, err := makeSocketDir() // ours, so that its socket does not stay when the sidecar is killed
+	if err != nil {
+		return nil, err
+	}
+	cmd.Env = append(cmd.Env, goplugin.EnvUnixSocketDir+"="+dir.path)
 	host := goplugin.NewClient(&goplugin.ClientConfig{
 		HandshakeConfig: Handshake, Plugins: Plugins, Cmd: cmd, SkipHostEnv: true, Logger: log,
 		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
@@ -57,10 +62,12 @@ func Launch(ctx context.Context, cmd *exec.Cmd, log hclog.Logger) (*Client, erro
 	}
 	if err != nil {
 		host.Kill()
+		dir.remove()
 		return nil, err
 	}
 	c.close = func() error {
 		host.Kill()
+		dir.remove()
 		return nil
 	}
 	return c, nil

@@ -32,8 +32,8 @@ func Daemon(ctx context.Context, o Options, attachFile string) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.Remove(dir) }()
-	attach, err := describe(filepath.Join(dir, "socket"), o.Version)
+	defer dir.remove()
+	attach, err := describe(filepath.Join(dir.path, "socket"), o.Version)
 	if err != nil {
 		return err
 	}

@@ -33,6 +33,17 @@ func Launched(ctx context.Context, o Options) error {
 	}
 	// go-plugin adds "/plugin" and a random number; with too long a path it would end without a word.
 	dir := os.Getenv(goplugin.EnvUnixSocketDir)
+	if dir == "" { // go-plugin would put a bare socket into the temporary directory, where it stays after a SIGKILL
+		own, err := makeSocketDir()
+		if err != nil {
+			return err
+		}
+		defer own.remove()
+		dir = own.path
+		if err := os.Setenv(goplugin.EnvUnixSocketDir, dir); err != nil {
+			return err
+		}
+	}
 	if path := filepath.Join(dir, "plugin0123456789"); len(path) > sunPath {
 		return inputErrorf("plugin: %s=%s is too long for a unix socket, whose path has %d bytes at most; use a shorter directory", goplugin.EnvUnixSocketDir, dir, sunPath)
 	}
@@ -77,8 +88,8 @@ func Launched(ctx context.Context, o Options) error {
 	s.stop("shut down by its host")
 	alive := s.peers.alive(launcher)
 	s.close(closeWait)
-	if !alive && dir != "" {
-		_ = os.Remove(dir) // nobody else will; it was made for this one socket
+	if !alive {
+		_ = os.Remove(dir) // where it is empty: its host made it for this one socket, and cannot remove it any more
 	}
 	if !served {
 		return errors.New("plugin: no socket could be made; the log says why")

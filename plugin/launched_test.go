@@ -198,7 +198,7 @@ func TestInterruptIgnored(t *testing.T) {
 // TestHostKilled: the sidecar is gone within a second of its host's SIGKILL, and nothing is left.
 func TestHostKilled(t *testing.T) {
 	tmp := shortDir(t)
-	host := self("host", "TMPDIR="+tmp)
+	host := self("host", "TMPDIR="+tmp, "XDG_RUNTIME_DIR=")
 	host.Stderr = os.Stderr
 	out, err := host.StdoutPipe()
 	if err != nil {

@@ -9,10 +9,8 @@ import os
 import re
 import select
 import selectors
-import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 from collections import deque
@@ -20,12 +18,12 @@ from collections.abc import Callable
 
 from ._connection import PROTOCOL_MAJOR, Connection, Lost
 from ._errors import Error, ProtocolError, SidecarError
+from ._socketdir import SocketDir
 
 COOKIE_KEY = "SPECALIGN_PLUGIN"
 COOKIE_VALUE = "1"
 
 _TAIL_LINES, _LINE_BYTES = 20, 2000
-_SOCKET_DIR_BYTES = 80  # sun_path holds 108 bytes; go-plugin adds "/plugin" and up to ten digits
 _HANDSHAKE_BYTES = 1 << 16
 _GRACE = 2.0  # seconds between Shutdown, SIGTERM and SIGKILL
 
@@ -90,6 +88,7 @@ def _to_logger(text: str) -> None:
             level = _LEVELS.get(str(json.loads(text).get("@level", "")).upper(), level)
     elif match := _LEVEL.search(text[:80]):
         level = _LEVELS[match[1]]
+        text = text[match.end() :].lstrip()  # the logger says level and time
     _log.log(level, "%s", text)
 
 
@@ -103,12 +102,12 @@ class Process:
         self.connection: Connection | None = None
         self._lines = Lines(sink)
         self._drain: threading.Thread | None = None
-        self._dir = _socket_dir()
+        self._dir = SocketDir()
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PLUGIN_")}
         environment |= {
             COOKIE_KEY: COOKIE_VALUE,
             "PLUGIN_PROTOCOL_VERSIONS": str(PROTOCOL_MAJOR),
-            "PLUGIN_UNIX_SOCKET_DIR": self._dir,
+            "PLUGIN_UNIX_SOCKET_DIR": self._dir.path,
         }
         try:
             # A session of its own: Ctrl-C in the terminal is the trainer's to handle.
@@ -121,7 +120,7 @@ class Process:
                 start_new_session=True,
             )
         except OSError as e:
-            shutil.rmtree(self._dir, ignore_errors=True)
+            self._dir.remove()
             raise SidecarError(f"specalign: {binary} could not be started: {e.strerror}") from None
         self.pid = self._child.pid
         try:
@@ -228,17 +227,7 @@ class Process:
             for pipe in (child.stdout, child.stderr):
                 if pipe is not None:
                     pipe.close()
-        shutil.rmtree(self._dir, ignore_errors=True)
-
-
-def _socket_dir() -> str:
-    """Make a directory that only we can enter, with a path short enough for a unix socket in it."""
-    for parent in (None, "/tmp"):  # noqa: S108 (mkdtemp makes it private)
-        path = tempfile.mkdtemp(prefix="specalign-", dir=parent)  # 0700
-        if len(os.fsencode(path)) <= _SOCKET_DIR_BYTES:
-            return path
-        os.rmdir(path)
-    raise SidecarError(f"specalign: TMPDIR ({tempfile.gettempdir()}) is too long a path for a unix socket")
+        self._dir.remove()
 
 
 def _parse_handshake(line: str) -> str:

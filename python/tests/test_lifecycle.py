@@ -51,6 +51,7 @@ def tmpdir_env(tmp_path, monkeypatch):
 
     with tempfile.TemporaryDirectory(prefix="sa") as name:
         monkeypatch.setenv("TMPDIR", name)
+        monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
         monkeypatch.setattr("tempfile.tempdir", None)
         yield Path(name)
         monkeypatch.setattr("tempfile.tempdir", None)
@@ -115,6 +116,7 @@ class TestStart:
         folder = tmp_path / ("x" * 90)
         folder.mkdir()
         monkeypatch.setenv("TMPDIR", str(folder))
+        monkeypatch.setenv("XDG_RUNTIME_DIR", "/nonexistent")
         monkeypatch.setattr("tempfile.tempdir", None)
         with specalign.Sidecar(device="cpu") as sidecar:
             assert sidecar.session().step(*batch).converged
@@ -295,6 +297,43 @@ class TestDeath:
         while list(tmpdir_env.iterdir()) and time.monotonic() < deadline:
             time.sleep(0.01)
         assert not list(tmpdir_env.iterdir())
+
+    def test_a_killed_sidecar_leaves_nothing(self, tmpdir_env, batch):
+        with specalign.Sidecar(device="cpu") as sidecar:
+            session = sidecar.session()
+            session.step(*batch)
+            first = list(tmpdir_env.iterdir())
+            os.kill(sidecar.pid, signal.SIGKILL)
+            session.step(*batch)
+            second = list(tmpdir_env.iterdir())
+            assert len(first) == len(second) == 1
+            assert first != second
+            os.kill(sidecar.pid, signal.SIGKILL)
+        assert not list(tmpdir_env.iterdir())
+
+    def test_what_both_left_goes_with_the_next_launch(self, tmpdir_env, batch):
+        program = """
+            import signal, os, specalign
+            sidecar = specalign.Sidecar(device="cpu")
+            print(sidecar.pid, flush=True)
+            signal.pause()
+        """
+        trainer = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, text=True)
+        pid = int(trainer.stdout.readline())
+        trainer.send_signal(signal.SIGSTOP)  # so that it cannot clean up behind the sidecar, nor the sidecar behind it
+        os.kill(pid, signal.SIGKILL)
+        trainer.kill()
+        trainer.wait()
+        trainer.stdout.close()
+        assert wait_gone(pid, 1.0)
+        (stale,) = tmpdir_env.iterdir()
+        (tmpdir_env / "specalign-sockets-file").touch()
+        (tmpdir_env / "specalign-sockets-link").symlink_to(tmpdir_env)
+        with specalign.Sidecar(device="cpu") as sidecar, specalign.Sidecar(device="cpu") as other:
+            assert not stale.exists()
+            assert len(list(tmpdir_env.iterdir())) == 4
+            assert sidecar.session().step(*batch).value == other.session().step(*batch).value
+        assert sorted(p.name for p in tmpdir_env.iterdir()) == ["specalign-sockets-file", "specalign-sockets-link"]
 
     @pytest.mark.parametrize("end", ["", "raise SystemExit(7)", "session.submit(x, x)", "sys.exit(0)"])
     def test_a_trainer_that_just_ends(self, tmpdir_env, end):
