@@ -12,7 +12,7 @@ from typing import Any
 
 from .._errors import InputError
 from ._config import Config
-from ._loader import Loader, WithIds, Window
+from ._loader import Loader, Window, WithIds
 from ._loss import Loss, Penalty, Step
 from ._metrics import Metrics
 from ._source import Source
@@ -66,7 +66,7 @@ class Attachment:
         schedule, weight = self._config.schedule, self._config.weight
 
         def number(of: int) -> int:
-            return epoch * windows + of
+            return int(epoch * windows + of)
 
         def told(window: Window, step: Step) -> None:
             last = window.number + 1 == windows

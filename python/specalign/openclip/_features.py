@@ -79,7 +79,9 @@ def _make(options: argparse.Namespace) -> None:
         features = _of_images(reference, images, options)
     bad = ~np.isfinite(features).all(axis=1)
     if bad.any():
-        raise InputError(f"specalign: {options.model} gives features of {images[int(bad.argmax())]} that are not finite")
+        raise InputError(
+            f"specalign: {options.model} gives features of {images[int(bad.argmax())]} that are not finite"
+        )
     store = Store.make(
         {
             "model": reference.name,

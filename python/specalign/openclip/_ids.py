@@ -13,7 +13,9 @@ def sample_id(path: str) -> int:
 
     Among ten million paths two share an id with a chance of 3 in a million.
     """
-    return int.from_bytes(hashlib.blake2b(path.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little", signed=True)
+    return int.from_bytes(
+        hashlib.blake2b(path.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little", signed=True
+    )
 
 
 def sample_ids(paths: Iterable[str]) -> np.ndarray:

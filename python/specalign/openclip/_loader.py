@@ -59,7 +59,7 @@ class Window:
 
 
 class Loader:
-    """Stands in for OpenCLIP's training loader: every attribute is the loader's own, and its batches are pairs again."""
+    """Stands in for OpenCLIP's training loader: all attributes are the loader's own, and batches are pairs again."""
 
     def __init__(self, loader: Any, window: Window) -> None:
         self._loader = loader

@@ -21,7 +21,7 @@ KEY = "specalign_loss"
 _log = logging.getLogger("specalign.openclip")
 
 
-class RunStopped(Error):
+class RunStoppedError(Error):
     """The run cannot go on; the message says why."""
 
 
@@ -62,7 +62,7 @@ class Penalty:
             weight: by the schedule; 0 asks for the value only.
 
         Raises:
-            RunStopped: too many steps in a row have failed.
+            RunStoppedError: too many steps in a row have failed.
         """
         start = time.perf_counter()
         handle, result, failure = None, None, None
@@ -88,7 +88,7 @@ class Penalty:
     def _failed(self, why: str) -> None:
         self._failures += 1
         if self._failures >= self._max_failures:
-            raise RunStopped(
+            raise RunStoppedError(
                 f"specalign: the penalty failed {self._failures} times in a row, so the run stops "
                 f"(max_failures: {self._max_failures}); the last time: {why}"
             )
@@ -135,7 +135,7 @@ class Loss(nn.Module):
         losses = self.__dict__["_inner"](*args, **kwargs)
         student = kwargs.get("image_features")
         if not isinstance(student, Tensor) or not isinstance(losses, dict):
-            raise RunStopped(
+            raise RunStoppedError(
                 "specalign: this model's loss gets no image features, so there is nothing to align: "
                 f"{type(self.__dict__['_inner']).__name__} was called with {', '.join(kwargs) or 'positional values'}"
             )
@@ -154,4 +154,5 @@ class Loss(nn.Module):
         # graph each time: the one value and gradient are hung behind each.
         function = self._penalty.function
         function.weight = step.weight
-        return function.wait(Handle(step.handle.future, student))
+        value: Tensor = function.wait(Handle(step.handle.future, student))
+        return value

@@ -37,7 +37,12 @@ class Metrics:
             result: what the sidecar returned.
             failure: why there is none.
         """
-        record: dict[str, Any] = {"step": step, "epoch": epoch, "weight": weight, "milliseconds": round(milliseconds, 4)}
+        record: dict[str, Any] = {
+            "step": step,
+            "epoch": epoch,
+            "weight": weight,
+            "milliseconds": round(milliseconds, 4),
+        }
         if result is not None:
             record |= {
                 "penalty": result.value,
@@ -90,7 +95,7 @@ class Metrics:
             return
         if self._file is None:
             path = os.path.join(os.path.dirname(self._args.log_path), FILE)
-            self._file = open(path, "a", buffering=1, encoding="utf-8")
+            self._file = open(path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 for the whole run
         self._file.write(json.dumps(record, allow_nan=False) + "\n")
 
     def _tell(self, record: dict[str, Any], result: Result, writer: Any) -> None:
@@ -98,7 +103,9 @@ class Metrics:
         if result.eigenvalues is not None and len(result.eigenvalues):
             shown = " ".join(f"{v:+.4f}" for v in result.eigenvalues[:3])
             text += f", eigenvalues {shown} .. ({len(result.eigenvalues)})"
-            text += f", gap {result.gap:.2g}, residual {result.residual:.1e}, gradient error {result.gradient_error:.1e}"
+            text += (
+                f", gap {result.gap:.2g}, residual {result.residual:.1e}, gradient error {result.gradient_error:.1e}"
+            )
         text += f", {record['milliseconds']:.2f} ms (engine {record['engine_milliseconds']:.2f})"
         text += "" if result.converged else ", NOT CONVERGED"
         _log.info("specalign: step %d: %s", record["step"], text)

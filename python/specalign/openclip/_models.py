@@ -88,16 +88,16 @@ def load_model(spec: str, device: str) -> Reference:
 
 def _timm(name: str, device: str) -> tuple[Any, Any]:
     import timm
+    from timm.data import create_transform, resolve_model_data_config  # type: ignore[attr-defined]
 
     name, _, weights = name.partition("@")
-    given: dict[str, Any] = {"checkpoint_path": weights} if weights else {"pretrained": True}
-    if weights:  # timm reads the classifier's weights too, and then we drop it
-        model = timm.create_model(name, **given)
+    model: Any
+    if weights:  # with a classifier, which the file has weights of
+        model = timm.create_model(name, checkpoint_path=weights)
         model.reset_classifier(0)
     else:
-        model = timm.create_model(name, num_classes=0, **given)
-    config = timm.data.resolve_model_data_config(model)
-    return _frozen(model, device), timm.data.create_transform(**config, is_training=False)
+        model = timm.create_model(name, pretrained=True, num_classes=0)
+    return _frozen(model, device), create_transform(**resolve_model_data_config(model), is_training=False)  # type: ignore[no-untyped-call]
 
 
 def _open_clip(name: str, device: str) -> tuple[Any, Any]:
@@ -108,7 +108,9 @@ def _open_clip(name: str, device: str) -> tuple[Any, Any]:
     else:
         name, _, pretrained = name.partition("/")
     if not pretrained:
-        raise InputError(f"specalign: open_clip:{name} lacks weights: open_clip:{name}/PRETRAINED or open_clip:{name}@FILE")
+        raise InputError(
+            f"specalign: open_clip:{name} lacks weights: open_clip:{name}/PRETRAINED or open_clip:{name}@FILE"
+        )
     model, _, preprocess = open_clip.create_model_and_transforms(name, pretrained=pretrained)
     return _frozen(_ImageTower(model), device), preprocess
 

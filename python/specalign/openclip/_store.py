@@ -136,9 +136,7 @@ class Store:
         rows -= self.mean
         return rows
 
-    def rows_of_csv(
-        self, csv: str | os.PathLike[str], img_key: str = "filepath", separator: str = ","
-    ) -> np.ndarray:
+    def rows_of_csv(self, csv: str | os.PathLike[str], img_key: str = "filepath", separator: str = ",") -> np.ndarray:
         """Return the features of the images of a CSV in its order, (m, d) float32. Raises as `rows`."""
         return self.rows(sample_ids(column(csv, img_key, separator)))
 
@@ -170,7 +168,8 @@ class Store:
                 raise StoreError(f"specalign: {path}: {e.strerror}") from None
             if now != size:
                 raise StoreError(
-                    f"specalign: {path} has {now:,} bytes and had {size:,} when the store {self.path} was made; {_AGAIN}"
+                    f"specalign: {path} has {now:,} bytes and had {size:,} when the store {self.path} "
+                    f"was made; {_AGAIN}"
                 )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -191,7 +190,7 @@ class Store:
             with open(os.path.join(draft, _META), "w", encoding="utf-8") as file:
                 json.dump(self.meta, file, indent=2)
                 file.write("\n")
-            os.chmod(draft, 0o755)
+            os.chmod(draft, 0o755)  # noqa: S103 as a folder made by mkdir would be
             if os.path.lexists(path):
                 old = tempfile.mkdtemp(prefix=f".{os.path.basename(path)}-", dir=os.path.dirname(path))
                 os.rename(path, os.path.join(old, "old"))

@@ -75,5 +75,7 @@ def _plain(
     if isinstance(value, str) and node.style is None and _NUMBER.fullmatch(value):
         return float(value)
     if value is not None and not isinstance(value, (str, bool, int, float)):
-        raise InputError(f"{name}:{line}: {node.value!r} is a {type(value).__name__}, not a number, word or truth value")
+        raise InputError(
+            f"{name}:{line}: {node.value!r} is a {type(value).__name__}, not a number, word or truth value"
+        )
     return value

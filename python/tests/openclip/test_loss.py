@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from specalign.openclip._loader import Loader, Window, WithIds
-from specalign.openclip._loss import KEY, Loss, Penalty, RunStopped
+from specalign.openclip._loss import KEY, Loss, Penalty, RunStoppedError
 from specalign.torch import SpecAlign
 
 N, D, BATCH = 24, 6, 8
@@ -33,7 +33,6 @@ def exact(student, reference):
 
 def task(image_features, text_features, logit_scale, output_dict):
     return {"contrastive_loss": (image_features * text_features).sum() * logit_scale}
-
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
@@ -115,7 +114,7 @@ def test_failures_are_zero_then_stop(penalty, rows, caplog):
     assert "1 of 3 in a row" in caplog.text
     step(bad)
     step(bad)
-    with pytest.raises(RunStopped, match="failed 3 times in a row.*row 5"):
+    with pytest.raises(RunStoppedError, match=r"failed 3 times in a row.*row 5"):
         step(bad)
 
 
@@ -131,7 +130,5 @@ def test_wrong_number_of_rows(penalty, rows):
 
 def test_a_loss_without_image_features(penalty, rows):
     loss = Loss(lambda audio: {}, penalty, Window(1, False), lambda w, _: rows, lambda _: 1.0, lambda *_: None)
-    with pytest.raises(RunStopped, match="gets no image features"):
+    with pytest.raises(RunStoppedError, match="gets no image features"):
         loss(audio=torch.zeros(1))
-
-
