@@ -21,6 +21,7 @@ FROZEN = (
     "specalign: nothing in the image tower is trainable (--lock-image), so the penalty would change nothing; "
     "unlock some of it, for example with --lock-image-unlocked-groups 1"
 )
+_OF_TERMS = ("objective", "k", "p", "temperature")
 _log = logging.getLogger("specalign.openclip")
 
 
@@ -101,10 +102,20 @@ class Attachment:
         self._metrics = Metrics(args)
         config = self._config
         settings = self._penalty.function.session.settings
-        said = ", ".join(f"{k} {v}" for k, v in settings.items() if k not in ("terms", "objective", "k", "p"))
-        terms = settings.get("terms") or [{k: settings[k] for k in ("objective", "k", "p") if k in settings}]
-        what = " + ".join(" ".join(str(v) for v in term.values()) for term in terms)
-        _log.info("specalign: penalty %s, weight %g, %s; %s", what, config.weight, config.schedule, said)
+        _log.info("specalign: %s, weight %g, %s", describe(settings), config.weight, config.schedule)
         _log.info("specalign: reference: %s", self._source.describe())
         if config.weight == 0:
             _log.info("specalign: the weight is 0: the penalty is watched and changes nothing")
+
+
+def describe(settings: dict[str, Any]) -> str:
+    """Say the penalty's settings in a line, its terms as a sum."""
+    terms = settings.get("terms") or [{k: v for k, v in settings.items() if k in _OF_TERMS}]
+
+    def said(term: dict[str, Any]) -> str:
+        weight = f"{term['weight']:g} " if "weight" in term else ""
+        rest = ", ".join(f"{k} {v}" for k, v in term.items() if k not in ("objective", "weight"))
+        return f"{weight}{term['objective']}" + (f" ({rest})" if rest else "")
+
+    others = ", ".join(f"{k} {v}" for k, v in settings.items() if k != "terms" and k not in _OF_TERMS)
+    return f"penalty {' + '.join(map(said, terms))}, {others}"
