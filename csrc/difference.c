@@ -156,8 +156,7 @@ static void pull_gaussian(void *arg, int64_t task, int worker) {
   for (int64_t i = task * PULL_ROWS; i < sa_min(j->x.rows, (task + 1) * PULL_ROWS); i++) {
     const float sum = j->alpha * (float)j->kn->sum64(sa_row(j->w, i), j->w.cols);
     float *g = sa_row(j->g, i);
-    j->kn->add_scaled(g, sa_row(j->x, i), j->x.cols, -sum);
-    j->kn->add_scaled(g, j->mean, j->x.cols, sum);
+    j->kn->add_scaled_from(g, sa_row(j->x, i), j->mean, j->x.cols, -sum);
   }
 }
 

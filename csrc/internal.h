@@ -41,8 +41,9 @@ typedef struct sa_kernels {
   void (*scaled)(float *dst, const float *a, int64_t count, float alpha);
   void (*multiply)(float *dst, const float *a, const float *b, int64_t count);
   void (*add_scaled)(float *dst, const float *a, int64_t count, float alpha);
+  void (*add_scaled_from)(float *dst, const float *a, const float *origin, int64_t count, float alpha);  // dst += alpha (a - origin)
   void (*subtract)(float *dst, const float *a, const float *b, int64_t count);        // a - b
-  void (*center)(float *row, const float *mean, int64_t count, float row_mean);       // row - mean - row_mean
+  void (*center)(float *row, const float *mean, int64_t count, float row_mean);       // row - (mean + row_mean)
   void (*rotate)(float *dst, const float *pc, const float *ps, const float *gs, int64_t count);  // pc gs - ps dst
   void (*normal_backward)(float *gx, const float *g, const float *phi, int64_t count, float dot, float inv);
 

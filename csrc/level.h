@@ -162,6 +162,7 @@ const sa_kernels LEVEL = {
     .scaled = scaled,
     .multiply = multiply,
     .add_scaled = add_scaled,
+    .add_scaled_from = add_scaled_from,
     .subtract = subtract,
     .center = center,
     .rotate = rotate,

@@ -46,10 +46,14 @@ static void add_scaled(float *dst, const float *a, int64_t count, float alpha) {
   EACH(count, { ST(dst, vf_fma(LD(a), vf_set(alpha), LD(dst))); });
 }
 
+static void add_scaled_from(float *dst, const float *a, const float *origin, int64_t count, float alpha) {
+  EACH(count, { ST(dst, vf_fma(LD(a) - LD(origin), vf_set(alpha), LD(dst))); });
+}
+
 static void subtract(float *dst, const float *a, const float *b, int64_t count) { EACH(count, { ST(dst, LD(a) - LD(b)); }); }
 
 static void center(float *row, const float *mean, int64_t count, float row_mean) {
-  EACH(count, { ST(row, (LD(row) - LD(mean)) - row_mean); });
+  EACH(count, { ST(row, LD(row) - (LD(mean) + row_mean)); });
 }
 
 static void rotate(float *dst, const float *pc, const float *ps, const float *gs, int64_t count) {

@@ -204,7 +204,7 @@ sa_status SA_API(center_both)(sa_context *c, sa_matrix l) {
   double all = 0;
   for (int64_t i = 0; i < n; i++) all += j.sums[i];
   all /= (double)n * (double)n;
-  // The mean of all is shared out between row and column, so that (i, j) and (j, i) round alike but for their order.
+  // The mean of all is shared out between row and column, so that (i, j) and (j, i) round alike.
   for (int64_t i = 0; i < n; i++) means[i] = (float)(j.sums[i] / (double)n - all / 2);
   sa_run(c, 2 * work, sa_ceil(n, ROWS), center_task, &j);
   return SA_OK;
