@@ -11,6 +11,13 @@ type request struct {
 	noise float64 // standard deviation of uᵀ E v for unit vectors u, v, E being the rounding errors of L
 }
 
+// goal is the estimate at which an iteration stops. The estimate is of M, and the gradient's error can be a few times as
+// large; and an iteration that has not yet told apart two eigenvalues that are nearly one underestimates it, which a
+// residual far below their distance rules out: hence a limit for loose tolerances.
+func (r *request) goal() float64 { return min(r.tol, looseTolerance) / 4 }
+
+const looseTolerance = 1e-3
+
 // slope returns the derivative f'(λ) of the spectral terms' sum with respect to the eigenvalue λ of that rank.
 func (r *request) slope(rank int, lambda float64) float64 {
 	a := math.Abs(lambda)

@@ -69,21 +69,42 @@ func (st *step) covariance(ctx context.Context, req *request, whole bool) (*pair
 	}
 	p := &st.ws.krylov.result
 	p.reset()
-	p.vectors = v
+	p.vectors, p.rest = v, rest
 	if whole {
-		err = p.certify(st.ws, &st.op)
-	} else {
-		err = st.rotate(p)
+		p.converged = true
+		return p, p.certify(st.ws, &st.op)
 	}
-	if err != nil {
-		return nil, err
+	return p, st.correct(p, req)
+}
+
+// correct iterates on the subspace of p's vectors: each step is a Rayleigh-Ritz step, and a product with L before all but
+// the first, which shrinks what the vectors have of an eigenvector with λ outside the subspace by |λ/λ_i|.
+func (st *step) correct(p *pairs, req *request) error {
+	const steps = 12
+	slopes := make([]float64, p.vectors.Rows)
+	for i := range steps {
+		if i > 0 {
+			y, err := st.ws.matrix("corrected", p.vectors.Rows, st.n)
+			if err != nil {
+				return err
+			}
+			if err := st.op.mul(y, p.vectors); err != nil {
+				return err
+			}
+			p.vectors = y
+			p.products += y.Rows
+		}
+		if err := st.rotate(p); err != nil {
+			return err
+		}
+		truncation, rounding := req.gradientError(p.values, p.residuals, slopes, p.rest)
+		p.converged = truncation <= math.Max(req.tol, rounding)
+		if truncation <= math.Max(req.goal(), rounding/2) {
+			break
+		}
 	}
-	p.rest = rest
-	if !whole {
-		p.trim(min(req.want+1, keep))
-	}
-	p.converged, p.products = true, 0
-	return p, nil
+	p.trim(min(req.want+1, len(p.values)))
+	return nil
 }
 
 // samples maps the first keep eigenvectors w of Θ to samples: v = Φ u, u = Q S^-½ w / √n = S^-1 Zᵀ w / √n.

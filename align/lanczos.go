@@ -353,7 +353,7 @@ func (it *krylov) estimate() (truncation, rounding, worst float64) {
 // acceptable tells whether the wanted Ritz pairs are as accurate as is wanted, or possible.
 func (it *krylov) acceptable() bool {
 	truncation, rounding, worst := it.estimate()
-	return truncation <= math.Max(it.req.tol, rounding/2) || worst <= it.negligible()
+	return truncation <= math.Max(it.req.goal(), rounding/2) || worst <= it.negligible()
 }
 
 // accept tells whether the wanted Ritz pairs are accurate enough, and if they are not, after how many more products it
@@ -372,7 +372,7 @@ func (it *krylov) accept() (bool, int) {
 	far := float64(max(3, m/8))
 	if it.lastError < math.Inf(1) && truncation < it.lastError {
 		rate := math.Log(it.lastError/truncation) / (size - it.lastSize)
-		far = math.Min(far, math.Ceil(math.Log(truncation/it.req.tol)/rate))
+		far = math.Min(far, math.Ceil(math.Log(truncation/it.req.goal())/rate))
 	}
 	it.lastError, it.lastSize = truncation, size
 	return false, int(math.Max(far, 2))

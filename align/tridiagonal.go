@@ -94,7 +94,7 @@ type inverseIteration struct {
 // packed. Vectors of eigenvalues closer than clustered are made orthogonal to one another.
 func (it *inverseIteration) vectors(out, d, e, theta []float64) {
 	m := len(d)
-	norm := math.Max(tridiagonalNorm(d, e), math.SmallestNonzeroFloat64*0x1p60)
+	norm := math.Max(tridiagonalNorm(d, e), 0x1p-900) // T may be 0, and what is divided by its rounding level has to stay finite
 	clustered := 1e-3 * norm
 	for k, t := range theta {
 		it.factorize(d, e, t, norm)

@@ -93,8 +93,7 @@ func (s *sessions) distribution(kernel align.Kernel) {
 	cfg := withSigma(settings(kernel, term(align.ObjectiveFrobenius, 0)), d, d)
 	cfg.Approximation, cfg.NumFeatures = align.ApproximationRFF, r
 	session, l := s.listen(fmt.Sprintf("frequencies, %s", kernel), cfg)
-	x := embed(groups(1, 4, d, 2), align.Float32)
-	session.step(x, x)
+	session.step(embed(groups(1, 4, d, 2), align.Float32), embed(groups(2, 4, d, 2), align.Float32))
 	sigma := cfg.SigmaOf(0).Value
 	var all []float64
 	for _, row := range l.frequencies[0] {
