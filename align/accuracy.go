@@ -8,7 +8,7 @@ type request struct {
 	terms []Term // what they are for
 	tol   float64
 	floor float64 // eigenvalues up to this are rounding errors of L: neither value nor gradient
-	noise float64 // standard deviation of uᵀ E v for unit vectors u, v, E being the rounding errors of L
+	noise float64 // about the size of uᵀ E v for unit vectors u, v, E being the rounding errors of L
 }
 
 // goal is the estimate at which an iteration stops. The estimate is of M, and the gradient's error can be a few times as
@@ -72,7 +72,7 @@ func (r *request) gradientError(theta, res, slopes []float64, rest float64) (tru
 			fuzz += 2 * dw * dw * square(angle(r.noise, math.Abs(ti-tj)))
 			if swap := math.Abs(wi) - math.Abs(slopes[j]); swap != 0 { // whichever of the two is larger
 				switch gap := math.Abs(ti) - math.Abs(tj); {
-				case ti*tj < 0 && gap <= r.noise:
+				case ti*tj < 0 && gap <= r.noise+0x1p-21*math.Abs(ti): // the values' own rounding errors
 					fuzz += 2 * swap * swap
 				case gap <= res[i]*angle(res[i], di)+res[j]*angle(res[j], distance(j)):
 					cut += 2 * swap * swap

@@ -85,9 +85,9 @@ func (st *step) checkSize(sh *shape, route string, solver Solver) error {
 	return nil
 }
 
-// request says what the terms want of the spectrum. A float32 inner product of features has rounding errors of about
-// 2⁻²⁴ of its size, so an entry of L formed from them of 2⁻²⁴/n of the kernels' norm, and that is also the standard
-// deviation of uᵀ E v. A matrix-free product rounds its coefficients instead; the two are of one order.
+// request says what the terms want of the spectrum. A float32 inner product of features has rounding errors of a few
+// times 2⁻²⁴ of its size, as sums in vector lanes have, so an entry of L formed from them of 2⁻²²/n of the kernels' norm,
+// and of that size is uᵀ E v, too. A matrix-free product rounds its coefficients instead; the two are of one order.
 func (st *step) request(sh *shape) *request {
 	req := &st.req
 	*req = request{want: sh.want, terms: st.s.terms, tol: st.s.cfg.Tolerance, floor: roundoff * st.op.norm, noise: st.op.noise}
@@ -156,7 +156,7 @@ func (st *step) operator(route string, keepKernels bool) error {
 	if limit := float64(st.n) * (a.top + st.s.cfg.Eta*b.top); limit > math.MaxFloat32/4 {
 		return inputErrorf("align: inner products of the features overflow float32 (the largest squared norm of a row is %.3g); scale the features down", math.Max(a.top, b.top))
 	}
-	st.op.noise = 0x1p-24 * st.op.norm / float64(st.n)
+	st.op.noise = 0x1p-22 * st.op.norm / float64(st.n)
 	st.op.l = Matrix{}
 	if route != routeFormed {
 		st.op.mul = st.s.mulFactors

@@ -11,10 +11,14 @@ import (
 )
 
 // TestBackend runs the suite of all backends at every level that this CPU has, on one thread and on three, whose shares
-// of the rows are never equal.
+// of the rows are never equal. AddressSanitizer sees the best level only: TestOps walks the operations of all of them.
 func TestBackend(t *testing.T) {
-	for _, isa := range Levels() {
-		for _, threads := range []int{1, 3} {
+	levels, threads := Levels(), []int{1, 3}
+	if asan {
+		levels, threads = levels[:1], threads[1:]
+	}
+	for _, isa := range levels {
+		for _, threads := range threads {
 			t.Run(fmt.Sprintf("%s/%d", isa, threads), func(t *testing.T) {
 				t.Parallel()
 				aligntest.Backend(t, opener(t, isa, threads))
@@ -31,5 +35,15 @@ func opener(t *testing.T, isa string, threads int) func() align.Backend {
 			t.Fatal(err)
 		}
 		return b
+	}
+}
+
+// TestSession runs whole steps on every level.
+func TestSession(t *testing.T) {
+	for _, isa := range Levels() {
+		t.Run(isa, func(t *testing.T) {
+			t.Parallel()
+			aligntest.Session(t, opener(t, isa, 1))
+		})
 	}
 }
