@@ -1,0 +1,105 @@
+package align
+
+import (
+	"cmp"
+	"errors"
+	"math"
+	"slices"
+)
+
+// resolvedShare is how small a residual must be, as a share of the distance to the next Ritz value, for a pair beyond
+// the wanted ones to count as known.
+const resolvedShare = 0.1
+
+// solve finds the Ritz values of all blocks and their residuals.
+func (it *krylov) solve() error {
+	it.ritz = it.ritz[:0]
+	for i := range it.blocks {
+		bl := &it.blocks[i]
+		m := bl.size
+		if m == 0 {
+			continue
+		}
+		it.d, it.e, it.last = resize(it.d, m), resize(it.e, m), resize(it.last, m)
+		copy(it.d, bl.alpha)
+		copy(it.e, bl.beta)
+		if !ritzValues(it.d, it.e, it.last) {
+			return errors.New("align: the projected eigenproblem did not converge")
+		}
+		for j, theta := range it.d {
+			it.ritz = append(it.ritz, ritzPair{theta, math.Abs(bl.beta[m-1]*it.last[j]) + bl.locked, i})
+		}
+	}
+	slices.SortFunc(it.ritz, func(a, b ritzPair) int {
+		return cmp.Or(cmp.Compare(math.Abs(b.theta), math.Abs(a.theta)), cmp.Compare(b.theta, a.theta), cmp.Compare(a.block, b.block))
+	})
+	return nil
+}
+
+// known returns how many of the leading Ritz pairs are resolved, or wanted, and the magnitude of the rest.
+func (it *krylov) known() (int, float64) {
+	count := min(it.wanted(), len(it.ritz))
+	for ; count < len(it.ritz)-1 && count < it.wanted()+extraVectors; count++ {
+		p := it.ritz[count]
+		if p.residual > resolvedShare*(math.Abs(p.theta)-math.Abs(it.ritz[count+1].theta)) {
+			break
+		}
+	}
+	switch {
+	case count < len(it.ritz):
+		return count, math.Abs(it.ritz[count].theta)
+	case it.full():
+		return count, -1
+	}
+	return count, 0
+}
+
+// estimate is request.gradientError of the Ritz pairs, but those of a probe; worst is the largest residual that counts.
+func (it *krylov) estimate() (truncation, rounding, worst float64) {
+	count, rest := it.known()
+	if it.seen > 0 {
+		rest = math.Max(rest, it.seen)
+	}
+	it.theta, it.residuals = it.theta[:0], it.residuals[:0]
+	for _, p := range it.ritz {
+		if p.block != it.probed && len(it.theta) <= count {
+			it.theta, it.residuals = append(it.theta, p.theta), append(it.residuals, p.residual)
+		}
+	}
+	it.slopes = resize(it.slopes, len(it.theta))
+	truncation, rounding = it.req.gradientError(it.theta, it.residuals, it.slopes, rest)
+	for i, w := range it.slopes[:min(it.wanted(), len(it.slopes))] {
+		if w != 0 {
+			worst = math.Max(worst, it.residuals[i])
+		}
+	}
+	return truncation, rounding, worst
+}
+
+// acceptable tells whether the wanted Ritz pairs are as accurate as is wanted, or possible.
+func (it *krylov) acceptable() bool {
+	truncation, rounding, worst := it.estimate()
+	return truncation <= math.Max(it.req.goal(), rounding/2) || worst <= it.negligible()
+}
+
+// accept tells whether the wanted Ritz pairs are accurate enough, and if they are not, after how many more products it
+// is worth to ask again.
+func (it *krylov) accept() (bool, int) {
+	want, m := it.wanted(), len(it.ritz)
+	if m < want && math.Abs(it.ritz[m-1].theta) > it.req.floor {
+		return false, want - m
+	}
+	if it.acceptable() {
+		return true, 0
+	}
+	truncation, _, _ := it.estimate()
+	// the error falls geometrically: go where it should be small enough, but not too far at once
+	size := float64(it.blocks[len(it.blocks)-1].size)
+	far := float64(max(3, m/8))
+	if it.lastError < math.Inf(1) && truncation < it.lastError {
+		rate := math.Log(it.lastError/truncation) / (size - it.lastSize)
+		far = math.Min(far, math.Ceil(math.Log(truncation/it.req.goal())/rate))
+	}
+	it.lastError, it.lastSize = truncation, size
+	return false, int(math.Max(far, 2))
+}
