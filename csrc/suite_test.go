@@ -11,7 +11,8 @@ import (
 )
 
 // TestBackend runs the suite of all backends at every level that this CPU has, on one thread and on three, whose shares
-// of the rows are never equal. AddressSanitizer sees the best level only: TestOps walks the operations of all of them.
+// of the rows are never equal. AddressSanitizer sees the best level only; it sees the operations of all levels in
+// ops_test.go.
 func TestBackend(t *testing.T) {
 	levels, threads := Levels(), []int{1, 3}
 	if asan {
@@ -38,7 +39,7 @@ func opener(t *testing.T, isa string, threads int) func() align.Backend {
 	}
 }
 
-// TestSession runs whole steps on every level.
+// TestSession runs the suite of whole steps at every level.
 func TestSession(t *testing.T) {
 	for _, isa := range Levels() {
 		t.Run(isa, func(t *testing.T) {

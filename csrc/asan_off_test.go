@@ -1,0 +1,5 @@
+//go:build !asan
+
+package csrc
+
+const asan = false
