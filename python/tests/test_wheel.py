@@ -1,0 +1,46 @@
+"""The wheel, built and unpacked: all that it needs is inside."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.timeout(900)  # the first time Zig compiles its C library
+def test_a_wheel_is_all_that_it_takes(tmp_path):
+    built = subprocess.run(
+        [sys.executable, ROOT / "python/build_wheel.py", "--out", tmp_path / "dist"], capture_output=True, text=True
+    )
+    assert built.returncode == 0, built.stderr
+    (wheel,) = (tmp_path / "dist").iterdir()
+    assert str(wheel) == built.stdout.strip()
+    assert "-py3-none-manylinux_2_28_" in wheel.name
+    site = tmp_path / "site"
+    installer = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps", "--target", site, wheel]
+    subprocess.run(installer, check=True, timeout=60)
+    assert not (ROOT / "python/specalign/bin").exists()  # the source tree stays as it is
+    program = """
+        import numpy as np, specalign
+        x = np.random.default_rng(0).standard_normal((64, 16)).astype("f4")
+        print(specalign.__file__)
+        print(specalign.penalty(x, x[:, :8], k=2).converged)
+    """
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SPECALIGN_")}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        env={**environment, "PYTHONPATH": str(site), "PATH": "/nonexistent"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{site}/specalign/__init__.py\nTrue\n"
+    assert done.stderr == ""
