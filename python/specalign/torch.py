@@ -28,7 +28,7 @@ from ._result import Result
 from ._session import Session
 from ._sidecar import Sidecar
 
-__all__ = ["Handle", "SpecAlign", "penalty"]
+__all__ = ["Handle", "SpecAlign", "penalty", "with_gradient"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,11 +142,8 @@ class SpecAlign(nn.Module):
         result = handle.future.result()
         self.last = result
         student = handle.student
-        with torch.autocast(student.device.type, enabled=False):
-            value = torch.tensor(self.weight * result.value, dtype=torch.float32, device=student.device)
-            if result.grad is None:
-                return value
-            return _Penalty.apply(student, value, self.weight * result.grad)  # type: ignore[no-any-return]
+        gradient = None if result.grad is None else self.weight * result.grad
+        return with_gradient(student, self.weight * result.value, gradient)
 
     def _submit(self, student: Tensor, reference: Any, now: bool) -> Handle:
         if not isinstance(student, Tensor):
@@ -174,6 +171,25 @@ class SpecAlign(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy takes along: not the session, the sidecar or the last result."""
         return {**self.__dict__, "_session": None, "_sidecar": None, "last": None}
+
+
+def with_gradient(student: Tensor, value: float, gradient: Tensor | None) -> Tensor:
+    """Return a loss whose value and gradient are known already.
+
+    Args:
+        student: (n, d1) features of any float type.
+        value: of the loss.
+        gradient: (n, d1) float32, of the loss with respect to `student`, on its device; None for a constant.
+
+    Returns:
+        A float32 scalar on the student's device; its backward pass hands grad_out * gradient, rounded to the
+        features' type at the end, to `student`.
+    """
+    with torch.autocast(student.device.type, enabled=False):
+        scalar = torch.tensor(value, dtype=torch.float32, device=student.device)
+        if gradient is None:
+            return scalar
+        return _Penalty.apply(student, scalar, gradient)  # type: ignore[no-any-return]
 
 
 def penalty(

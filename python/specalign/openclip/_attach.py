@@ -10,11 +10,15 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+import torch
+
 from .._errors import InputError
+from .._session import Session
 from ._config import Config
 from ._loader import Loader, Window, WithIds
 from ._loss import Loss, Penalty, Step
 from ._metrics import Metrics
+from ._ranks import Group
 from ._source import Source
 
 FROZEN = (
@@ -33,13 +37,15 @@ class Attachment:
     Nothing else of OpenCLIP is touched, and no random number is drawn.
     """
 
-    def __init__(self, config: Config, penalty: Penalty, source: Source) -> None:
-        """`penalty` and `source` are used by every epoch."""
+    def __init__(self, config: Config, session: Session | None, source: Source) -> None:
+        """`session` is with the sidecar; None on a rank that does not compute."""
         self._config = config
-        self._penalty = penalty
+        self._session = session
         self._source = source
+        self._penalty: Penalty | None = None  # what follows is known when the first epoch begins
         self._metrics: Metrics | None = None
         self._ids: Any = None
+        self._scale = 1.0
         self._loop: Any = None
 
     @contextlib.contextmanager
@@ -58,10 +64,10 @@ class Attachment:
               dist_model: Any, args: Any, tb_writer: Any = None) -> Any:  # fmt: skip
         """Train one epoch; arguments and result are the loop's own."""
         train = data["train"]
-        if self._metrics is None:
+        if self._penalty is None:
             self._begin(model, train, args)
+        assert self._penalty is not None
         metrics = self._metrics
-        assert metrics is not None
         window = Window(args.accum_freq, self._source.keeps_images)
         windows = train.dataloader.num_batches // args.accum_freq
         schedule, weight = self._config.schedule, self._config.weight
@@ -70,6 +76,8 @@ class Attachment:
             return int(epoch * windows + of)
 
         def told(window: Window, step: Step) -> None:
+            if metrics is None:
+                return
             last = window.number + 1 == windows
             metrics.step(
                 step=number(window.number), epoch=epoch, writer=tb_writer,
@@ -78,8 +86,8 @@ class Attachment:
             )  # fmt: skip
 
         ours = Loss(
-            loss, self._penalty, window, self._source.rows,
-            lambda of: weight * schedule.factor(number(of), args.epochs * windows), told,
+            loss, self._penalty, window,
+            lambda of: weight * schedule.factor(number(of), args.epochs * windows), told, self._scale,
         )  # fmt: skip
         info = copy.copy(train)  # shares sampler and epoch counter; only its loader is another
         info.dataloader = Loader(train.dataloader, window)
@@ -89,7 +97,8 @@ class Attachment:
                 model, {**data, "train": info}, ours, epoch, optimizer, scaler, scheduler, dist_model, args,
                 tb_writer=tb_writer,
             )  # fmt: skip
-        metrics.epoch(epoch, time.monotonic() - started)
+        if metrics is not None:
+            metrics.epoch(epoch, time.monotonic() - started)
         return result
 
     def _begin(self, model: Any, train: Any, args: Any) -> None:
@@ -99,13 +108,41 @@ class Attachment:
         if visual is not None and not any(p.requires_grad for p in visual.parameters()):
             raise InputError(FROZEN)
         self._ids = self._source.prepare(model, train, args)
-        self._metrics = Metrics(args)
         config = self._config
-        settings = self._penalty.function.session.settings
-        _log.info("specalign: %s, weight %g, %s", describe(settings), config.weight, config.schedule)
+        ranks = None
+        if args.distributed and config.scope == "global":
+            ranks = Group(torch.device(args.device))
+        self._penalty = Penalty(self._session, self._source, config.max_failures, ranks)
+        self._scale = scale(config, args)
+        if args.rank != 0:  # one of them tells
+            return
+        self._metrics = Metrics(args)
+        assert self._session is not None
+        _log.info(
+            "specalign: %s, weight %g, %s", describe(self._session.settings), config.weight, config.schedule
+        )  # fmt: skip
         _log.info("specalign: reference: %s", self._source.describe())
+        if args.distributed:
+            _log.info(
+                "specalign: %d ranks, scope %s, grad_scale %s: each rank's gradient of the penalty is multiplied by %g "
+                "before the ranks' mean is taken", args.world_size, config.scope, config.grad_scale, self._scale,
+            )  # fmt: skip
         if config.weight == 0:
             _log.info("specalign: the weight is 0: the penalty is watched and changes nothing")
+
+
+def scale(config: Config, args: Any) -> float:
+    """Return the factor of each rank's gradient, so that what remains after the mean over ranks is as asked for.
+
+    ``exact`` is the gradient of the penalty as it is logged: of the whole batch, which each rank has some rows of, or
+    (``scope: local``) of the mean of the ranks' own. OpenCLIP's contrastive gradient is exact in this sense only with
+    ``--local-loss --gather-with-grad`` or ``--siglip``, and one over the number of ranks otherwise; ``match`` shrinks
+    the penalty's with it, so that the two stay in the ratio of a run of one process.
+    """
+    ranks = args.world_size
+    factor = ranks if config.scope == "global" else 1
+    exact = (args.local_loss and args.gather_with_grad) or getattr(args, "siglip", False)
+    return float(factor if config.grad_scale == "exact" or exact else factor / ranks)
 
 
 def describe(settings: dict[str, Any]) -> str:

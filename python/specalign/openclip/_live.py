@@ -40,10 +40,14 @@ class LiveSource:
             )
         self._student = _channels(mean), _channels(std)
 
-    def rows(self, window: Window, student: Tensor) -> Tensor:
-        """See `Source.rows`."""
+    def keys(self, window: Window, student: Tensor) -> Tensor:
+        """See `Source.keys`: the features themselves, (n, d2) float32."""
         with torch.no_grad(), torch.autocast(student.device.type, enabled=False):
             return torch.cat([self._embed(images.to(student.device)) for images in window.images])
+
+    def rows(self, keys: Tensor) -> Tensor:
+        """See `Source.rows`."""
+        return keys
 
     def _embed(self, images: Tensor) -> Tensor:
         assert self._student is not None

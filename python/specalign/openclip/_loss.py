@@ -14,8 +14,11 @@ from torch import Tensor, nn
 
 from .._errors import Error, InputError, ProcessError
 from .._result import Result
-from ..torch import Handle, SpecAlign
+from .._session import Session
+from ..torch import with_gradient
 from ._loader import Window
+from ._ranks import Alone, Ranks
+from ._source import Source
 
 KEY = "specalign_loss"
 _log = logging.getLogger("specalign.openclip")
@@ -27,63 +30,99 @@ class RunStoppedError(Error):
 
 @dataclass
 class Step:
-    """How a window went.
+    """How a window went, on one rank.
 
     Attributes:
-        handle: of the penalty; None where it failed.
         weight: by the schedule.
-        result: what the sidecar returned; None where it failed.
-        failure: why there is none.
+        value: of the penalty, unweighted; 0 where it failed.
+        gradient: (n, d1) float32, unweighted, of this rank's rows; None where it failed or nobody wants it.
+        result: what the sidecar returned, on the rank that asked it.
+        failure: why there is nothing.
         milliseconds: from the features to the gradient.
     """
 
-    handle: Handle | None
     weight: float
+    value: float
+    gradient: Tensor | None
     result: Result | None
     failure: str | None
     milliseconds: float
 
 
 class Penalty:
-    """Computes each window's penalty once, and decides what a failure means."""
+    """Computes each window's penalty once, and decides what a failure means.
 
-    def __init__(self, penalty: SpecAlign, max_failures: int) -> None:
-        """`max_failures` failed windows in a row stop the run."""
-        self.function = penalty
+    Over several ranks it is one penalty, of all their rows: the first rank asks its sidecar and hands out what comes
+    back. Whatever fails, and on whichever rank, counts as zero on all of them.
+    """
+
+    def __init__(self, session: Session | None, source: Source, max_failures: int, ranks: Ranks | None = None) -> None:
+        """Hold what it takes.
+
+        Args:
+            session: with the sidecar; None on a rank that does not compute.
+            source: of the reference's rows.
+            max_failures: failed windows in a row that stop the run.
+            ranks: those that the penalty is of; None is this process alone.
+        """
+        self._session = session
+        self._source = source
         self._max_failures = max_failures
+        self._ranks: Ranks = Alone() if ranks is None else ranks
         self._failures = 0
 
-    def take(self, student: Tensor, reference: Callable[[], Any], weight: float) -> Step:
+    def take(self, student: Tensor, window: Window, weight: float) -> Step:
         """Take the step of one window.
 
         Args:
             student: (n, d1) image features as the loss got them.
-            reference: returns the (n, d2) rows of the same samples.
+            window: of the same samples.
             weight: by the schedule; 0 asks for the value only.
 
         Raises:
             RunStoppedError: too many steps in a row have failed.
         """
         start = time.perf_counter()
-        handle, result, failure = None, None, None
+        result = None
+        keys, failure = self._keys(student, window)
+        failure = self._ranks.agree(failure, len(student))
+        value, gradient = 0.0, None
+        if failure is None:
+            assert keys is not None
+            students, keys = self._ranks.gather(student), self._ranks.gather(keys)
+            if self._ranks.first:
+                result, failure = self._ask(students, keys, weight != 0)
+            if result is not None:
+                value, gradient = result.value, result.grad
+            shared = self._ranks.share(failure, value, gradient, student)
+            value, gradient, failure = shared.value, shared.gradient, shared.failure
+        if failure is None:
+            self._failures = 0
+        else:
+            self._failed(failure)
+        return Step(weight, value, gradient, result, failure, (time.perf_counter() - start) * 1e3)
+
+    def _keys(self, student: Tensor, window: Window) -> tuple[Tensor | None, str | None]:
         try:
-            rows = reference()
-            if len(rows) != len(student):
-                raise InputError(f"the loss got {len(student)} image features, and the loader gave {len(rows)} samples")
-            with torch.set_grad_enabled(weight != 0 and torch.is_grad_enabled()):
-                handle = self.function.submit(student, rows)
-            result = handle.future.result()
+            keys = self._source.keys(window, student)
+            if len(keys) != len(student):
+                raise InputError(f"the loss got {len(student)} image features, and the loader gave {len(keys)} samples")
+        except Error as e:
+            return None, _line(e)
+        return keys, None
+
+    def _ask(self, student: Tensor, keys: Tensor, grad: bool) -> tuple[Result | None, str | None]:
+        assert self._session is not None
+        try:
+            out = torch.empty(student.shape, dtype=torch.float32, device=student.device) if grad else None
+            result = self._session.step(student, self._source.rows(keys), out, grad=grad)
             if not (math.isfinite(result.value) and math.isfinite(result.gradient_norm)):
                 raise Error(f"the penalty came back as {result.value}")
         except ProcessError:
             raise
         except Error as e:
-            handle, result = None, None
-            failure = str(e).splitlines()[0].removeprefix("specalign: ")
-            self._failed(failure)
-        else:
-            self._failures = 0
-        return Step(handle, weight, result, failure, (time.perf_counter() - start) * 1e3)
+            return None, _line(e)
+        return result, None
 
     def _failed(self, why: str) -> None:
         self._failures += 1
@@ -106,9 +145,9 @@ class Loss(nn.Module):
         inner: Any,
         penalty: Penalty,
         window: Window,
-        reference: Callable[[Window, Tensor], Any],
         weight: Callable[[int], float],
         told: Callable[[Window, Step], None],
+        scale: float = 1.0,
     ) -> None:
         """Wrap `inner`.
 
@@ -116,18 +155,18 @@ class Loss(nn.Module):
             inner: OpenCLIP's loss.
             penalty: computes.
             window: filled by the loader.
-            reference: returns the reference's rows of the window.
             weight: by the number of the window in this epoch.
             told: called once a window.
+            scale: of the gradient beside the value's: DDP divides gradients by the number of ranks.
         """
         super().__init__()
         # Kept out of nn.Module's registry: what OpenCLIP does to its loss it does to `inner`, not to us.
         self.__dict__["_inner"] = inner
         self._penalty = penalty
         self._window = window
-        self._reference = reference
         self._weight = weight
         self._told = told
+        self._scale = scale
 
     @torch.compiler.disable
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -141,18 +180,16 @@ class Loss(nn.Module):
             )
         window = self._window
         if window.value is None:
-            window.value = self._penalty.take(
-                student, lambda: self._reference(window, student), self._weight(window.number)
-            )
+            window.value = self._penalty.take(student, window, self._weight(window.number))
             self._told(window, window.value)
         return {**losses, KEY: self._value(window.value, student)}
 
     def _value(self, step: Step, student: Tensor) -> Tensor:
-        if step.handle is None or step.weight == 0:
-            return torch.zeros((), dtype=torch.float32, device=student.device)
         # Under accumulation the loss is asked once a batch for the same features, of which one batch carries the
         # graph each time: the one value and gradient are hung behind each.
-        function = self._penalty.function
-        function.weight = step.weight
-        value: Tensor = function.wait(Handle(step.handle.future, student))
-        return value
+        gradient = None if step.gradient is None else (step.weight * self._scale) * step.gradient
+        return with_gradient(student, step.weight * step.value, gradient)
+
+
+def _line(error: Error) -> str:
+    return str(error).splitlines()[0].removeprefix("specalign: ")

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
+import contextlib
 import sys
 from typing import Any
 
 from .._errors import Error, InputError
 from .._sidecar import Sidecar
 from .._version import __version__
-from ..torch import SpecAlign
 from . import _config, _loop
 from ._attach import FROZEN, Attachment
 from ._csv import column
-from ._loss import Penalty
 from ._source import Source, StoreSource
 
 _PROGRAM = "python -m specalign.openclip"
@@ -77,22 +75,28 @@ def _fail(error: Error, code: int) -> int:
 
 
 def _train(config: _config.Config, arguments: list[str]) -> int:
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("specalign: a run of several ranks is not supported; start it with one process")
     module = _loop.trainer()
     # First everything that can be known to be wrong: OpenCLIP makes the run's folder as soon as it starts.
     args = _parsed(arguments)
     source = _source(config, args)
-    with Sidecar() as sidecar:
-        function = SpecAlign(sidecar=sidecar, **config.penalty)
-        try:
-            function.session  # noqa: B018 opens it
-        except InputError as e:
-            raise config.error(str(e)) from None
-        attachment = Attachment(config, Penalty(function, config.max_failures), source)
-        with attachment.installed(module):
-            status = module.main(arguments)
+    with contextlib.ExitStack() as stack:
+        session = None
+        if _rank() == 0 or config.scope == "local":
+            sidecar = stack.enter_context(Sidecar())
+            try:
+                session = sidecar.session(**config.penalty)
+            except InputError as e:
+                raise config.error(str(e)) from None
+        stack.enter_context(Attachment(config, session, source).installed(module))
+        status = module.main(arguments)
     return 1 if isinstance(status, int) and status != 0 else 0
+
+
+def _rank() -> int:
+    """Return this process's rank, found as OpenCLIP will find it."""
+    from open_clip_train.distributed import world_info_from_env
+
+    return int(world_info_from_env()[1])
 
 
 def _parsed(arguments: list[str]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from .._errors import InputError
@@ -29,8 +30,12 @@ class Source(Protocol):
         """
         ...
 
-    def rows(self, window: Window, student: Tensor) -> Any:
-        """Return the (n, d2) rows of the window's samples, an array or a tensor."""
+    def keys(self, window: Window, student: Tensor) -> Tensor:
+        """Return what stands for the window's samples, (n, ...): what ranks hand to the one that computes."""
+        ...
+
+    def rows(self, keys: Tensor) -> Any:
+        """Return the (n, d2) reference rows of the samples that `keys` stands for, an array or a tensor."""
         ...
 
     def describe(self) -> str:
@@ -76,9 +81,13 @@ class StoreSource:
         self._fits = ids
         return ids
 
-    def rows(self, window: Window, student: Tensor) -> np.ndarray:  # noqa: ARG002 the protocol's
+    def keys(self, window: Window, student: Tensor) -> Tensor:  # noqa: ARG002 the protocol's
+        """See `Source.keys`: the samples' ids, (n,) int64."""
+        return torch.cat(window.batches)
+
+    def rows(self, keys: Tensor) -> np.ndarray:
         """See `Source.rows`."""
-        return self._store.rows(np.concatenate([ids.numpy() for ids in window.batches]))
+        return self._store.rows(keys.cpu().numpy())
 
     def describe(self) -> str:
         """See `Source.describe`."""

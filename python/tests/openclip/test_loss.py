@@ -6,9 +6,23 @@ import torch
 
 from specalign.openclip._loader import Loader, Window, WithIds
 from specalign.openclip._loss import KEY, Loss, Penalty, RunStoppedError
-from specalign.torch import SpecAlign
 
 N, D, BATCH = 24, 6, 8
+
+
+class Rows:
+    """A source whose ids are row numbers."""
+
+    keeps_images = False
+
+    def __init__(self, table):
+        self.table = table
+
+    def keys(self, window, student):
+        return torch.cat(window.batches)
+
+    def rows(self, keys):
+        return self.table[keys]
 
 
 @pytest.fixture
@@ -17,8 +31,8 @@ def rows(rng):
 
 
 @pytest.fixture
-def penalty(sidecar):
-    return Penalty(SpecAlign(sidecar=sidecar, objective="frobenius"), max_failures=3)
+def penalty(sidecar, rows):
+    return Penalty(sidecar.session(objective="frobenius"), Rows(rows), max_failures=3)
 
 
 def exact(student, reference):
@@ -44,9 +58,8 @@ def test_gradient(penalty, rows, accumulate, workers):
     told = []
     window = Window(accumulate, keep_images=False)
     loss = Loss(
-        task, penalty, window, lambda w, _: rows[torch.cat(w.batches)], lambda number: 0.5 + number,
-        lambda w, step: told.append((w.number, step.failure)),
-    )  # fmt: skip
+        task, penalty, window, lambda number: 0.5 + number, lambda w, step: told.append((w.number, step.failure))
+    )
     data = torch.utils.data.DataLoader(
         torch.utils.data.TensorDataset(images, texts), batch_size=BATCH, num_workers=workers
     )
@@ -81,10 +94,10 @@ def test_gradient(penalty, rows, accumulate, workers):
     assert not hasattr(data.dataset, "_ids")
 
 
-def test_weight_zero_asks_for_no_gradient(penalty, rows):
+def test_weight_zero_asks_for_no_gradient(penalty):
     window = Window(1, keep_images=False)
     window.add(torch.arange(N), torch.empty(0))
-    loss = Loss(task, penalty, window, lambda w, _: rows, lambda _: 0.0, lambda *_: None)
+    loss = Loss(task, penalty, window, lambda _: 0.0, lambda *_: None)
     f = torch.randn(N, D, requires_grad=True)
     losses = loss(image_features=f, text_features=f.detach(), logit_scale=torch.ones(()), output_dict=True)
     assert losses[KEY].item() == 0
@@ -93,10 +106,10 @@ def test_weight_zero_asks_for_no_gradient(penalty, rows):
     assert window.value.result.grad is None
 
 
-def test_failures_are_zero_then_stop(penalty, rows, caplog):
+def test_failures_are_zero_then_stop(penalty, caplog):
     window = Window(1, keep_images=False)
     steps = []
-    loss = Loss(task, penalty, window, lambda w, _: rows, lambda _: 1.0, lambda _, step: steps.append(step))
+    loss = Loss(task, penalty, window, lambda _: 1.0, lambda _, step: steps.append(step))
 
     def step(features):
         window.add(torch.arange(N), torch.empty(0))
@@ -118,17 +131,17 @@ def test_failures_are_zero_then_stop(penalty, rows, caplog):
         step(bad)
 
 
-def test_wrong_number_of_rows(penalty, rows):
+def test_wrong_number_of_rows(penalty):
     window = Window(1, keep_images=False)
-    window.add(torch.arange(N), torch.empty(0))
+    window.add(torch.arange(N - 1), torch.empty(0))
     steps = []
-    loss = Loss(task, penalty, window, lambda w, _: rows[1:], lambda _: 1.0, lambda _, step: steps.append(step))
+    loss = Loss(task, penalty, window, lambda _: 1.0, lambda _, step: steps.append(step))
     f = torch.randn(N, D, requires_grad=True)
     loss(image_features=f, text_features=f, logit_scale=torch.ones(()), output_dict=True)
     assert f"{N} image features, and the loader gave {N - 1}" in steps[0].failure
 
 
-def test_a_loss_without_image_features(penalty, rows):
-    loss = Loss(lambda audio: {}, penalty, Window(1, False), lambda w, _: rows, lambda _: 1.0, lambda *_: None)
+def test_a_loss_without_image_features(penalty):
+    loss = Loss(lambda audio: {}, penalty, Window(1, False), lambda _: 1.0, lambda *_: None)
     with pytest.raises(RunStoppedError, match="gets no image features"):
         loss(audio=torch.zeros(1))

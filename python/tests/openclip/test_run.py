@@ -108,6 +108,23 @@ def test_live_reference(arguments, tmp_path):
     assert "live at 32 x 32" in output
 
 
+@pytest.mark.parametrize("scope", ["global", "local"])
+def test_two_ranks(arguments, config, tmp_path, scope):
+    path = config(SETTINGS + f"weight: 0.5\nscope: {scope}\n")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "cpu_ranks", "--config", str(path), "--", *arguments, "--batch-size", "8"]
+    command += ["--dist-backend", "gloo", "--local-loss", "--gather-with-grad"]
+    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    status, output = finish(process)
+    assert status == 0, output
+    steps = records(tmp_path)
+    assert [s["step"] for s in steps] == list(range(6))
+    assert all(s["penalty"] > 0 and s["failure"] is None for s in steps)
+    assert len(steps[0]["eigenvalues"]) == 5
+    assert f"2 ranks, scope {scope}, grad_scale exact" in output
+    assert weights(tmp_path)
+
+
 def sidecar_of(pid):
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     for child in children:
