@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import clustered
+from batches import clustered
 
 import specalign
 from specalign import _binary

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import reference as ref
 import torch
-from conftest import clustered
+from batches import clustered
 
 import specalign
 

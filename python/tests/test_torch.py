@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import reference as ref
 import torch
-from conftest import clustered
+from batches import clustered
 from torch import nn
 
 import specalign
