@@ -44,6 +44,7 @@ class Shape:
 class Layout:
     """Where the parts of an arena lie, in bytes from its start."""
 
+    shape: Shape
     slot_size: int
     student: int
     reference: int
@@ -56,7 +57,7 @@ class Layout:
         student = up(2 * slot_size)
         reference = up(student + shape.rows * shape.student_cols * shape.student_dtype.size)
         gradient = up(reference + shape.rows * shape.reference_cols * shape.reference_dtype.size)
-        return cls(slot_size, student, reference, gradient, up(gradient + shape.rows * shape.student_cols * 4))
+        return cls(shape, slot_size, student, reference, gradient, up(gradient + shape.rows * shape.student_cols * 4))
 
 
 class Arena:

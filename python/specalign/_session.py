@@ -44,7 +44,7 @@ class _Job:
     want_gradient: bool
     out: Any
     timeout: float
-    future: Future[Result]
+    future: Future[Result] | None = None  # where somebody waits for one
     loaded: Layout | None = None  # where its rows lie in the arena, once they do
 
 
@@ -96,6 +96,8 @@ class Session:
         self._seq = 0  # steps done
         self._connection: Connection | None = None  # where the session is open, with the present arena
         self._id = ""
+        self._layout: Layout | None = None  # of the last step, if it fits the present arena
+        self._said: tuple[str, Layout, bool, bytes] | None = None  # the last request but for its number
         self._settings: dict[str, Any] = {}
         slot = self._state_size(0, 0)
         self._arena = Arena(2 * slot, slot)
@@ -138,9 +140,9 @@ class Session:
             if inline:
                 self._busy = True
             else:
-                self._enqueue(job)
+                future = self._enqueue(job)
         if not inline:
-            return job.future.result()
+            return future.result()
         try:
             return self._run(job)
         finally:
@@ -166,18 +168,14 @@ class Session:
             job.student, job.reference = job.student.copied(), job.reference.copied()
             with self._cond:
                 self._check_open()
-                self._enqueue(job)
-            return job.future
+                return self._enqueue(job)
         try:
             job.loaded = self._load(job)
         except BaseException:
             self._release()
             raise
         with self._cond:
-            self._queue.appendleft(job)
-            self._start_worker()
-            self._cond.notify_all()
-        return job.future
+            return self._enqueue(job)
 
     def close(self) -> None:
         """Close the session: the step under way is waited for, those behind it are cancelled. Idempotent."""
@@ -192,6 +190,7 @@ class Session:
                 self._queue.remove(job)
             self._cond.notify_all()
         for job in waiting:
+            assert job.future is not None
             job.future.cancel()
             job.future.set_running_or_notify_cancel()
         with self._cond:
@@ -212,7 +211,7 @@ class Session:
         wait = self._timeout if timeout is None else timeout
         if not wait > 0 or math.isinf(wait):
             raise InputError(f"specalign: timeout is {wait}; give a positive number of seconds")
-        return _Job(rows1, rows2, grad, out, wait, _StepFuture())
+        return _Job(rows1, rows2, grad, out, wait)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -220,10 +219,16 @@ class Session:
 
     # The queue.
 
-    def _enqueue(self, job: _Job) -> None:
-        self._queue.append(job)
+    def _enqueue(self, job: _Job) -> Future[Result]:
+        """Queue a job, at the front where its rows are in the arena already. The caller holds the lock."""
+        future = job.future = _StepFuture()
+        if job.loaded is None:
+            self._queue.append(job)
+        else:
+            self._queue.appendleft(job)
         self._start_worker()
         self._cond.notify_all()
+        return future
 
     def _start_worker(self) -> None:
         if self._worker is None:
@@ -250,6 +255,7 @@ class Session:
                 job = self._queue.popleft()
                 self._busy = True
             try:
+                assert job.future is not None
                 if job.future.set_running_or_notify_cancel():
                     try:
                         result = self._run(job)
@@ -265,12 +271,15 @@ class Session:
     def _load(self, job: _Job) -> Layout:
         """Put a job's rows into the arena, a larger one if need be."""
         shape = Shape(job.student.rows, job.student.cols, job.reference.cols, job.student.dtype, job.reference.dtype)
-        needed = Layout.of(shape, self._state_size(shape.student_cols, shape.reference_cols))
-        if needed.slot_size > self._arena.slot_size or needed.size > self._arena.size:
-            self._replace_arena(needed.size, needed.slot_size)
-        layout = Layout.of(shape, self._arena.slot_size)
-        if layout.size > self._arena.size:
-            self._replace_arena(layout.size, layout.slot_size)
+        layout = self._layout
+        if layout is None or layout.shape != shape:
+            needed = Layout.of(shape, self._state_size(shape.student_cols, shape.reference_cols))
+            if needed.slot_size > self._arena.slot_size or needed.size > self._arena.size:
+                self._replace_arena(needed.size, needed.slot_size)
+            layout = Layout.of(shape, self._arena.slot_size)
+            if layout.size > self._arena.size:
+                self._replace_arena(layout.size, layout.slot_size)
+            self._layout = layout
         job.student.load(self._arena, layout.student)
         job.reference.load(self._arena, layout.reference)
         return layout
@@ -287,7 +296,7 @@ class Session:
         old = self._arena
         arena = Arena(max(size, old.size), max(slot_size, old.slot_size))
         arena.take_state(old)
-        self._arena = arena
+        self._arena, self._layout = arena, None
         connection, self._connection = self._connection, None
         if connection is not None and connection is self._host.connection:
             connection.close_session(self._id, _CALL_TIMEOUT)
@@ -295,22 +304,13 @@ class Session:
 
     def _run(self, job: _Job) -> Result:
         layout = job.loaded or self._load(job)
-        student, reference = job.student, job.reference
-        request = StepRequest(
-            seq=self._seq + 1,
-            rows=student.rows,
-            student=Region(layout.student, student.cols, student.dtype),
-            reference=Region(layout.reference, reference.cols, reference.dtype),
-            gradient_offset=layout.gradient,
-            no_gradient=not job.want_gradient,
-        )
+        seq = self._seq + 1
 
         def step(connection: Connection) -> Any:
-            request.session = self._id
-            return connection.step(request, job.timeout)
+            return connection.step(self._step_request(layout, job.want_gradient, seq), seq, job.timeout)
 
         try:
-            reply, restarts = self._retry(step, job.timeout, f"step {request.seq}")
+            reply, restarts = self._retry(step, job.timeout, f"step {seq}")
         except (InputError, SidecarError):
             raise
         except BaseException:
@@ -319,9 +319,25 @@ class Session:
             with contextlib.suppress(Error):
                 self._replace_arena(self._arena.size, self._arena.slot_size)
             raise
-        self._seq = request.seq
-        grad = gradient(self._arena, layout.gradient, student, job.out) if job.want_gradient else None
+        self._seq = seq
+        grad = gradient(self._arena, layout.gradient, job.student, job.out) if job.want_gradient else None
         return Result.of(reply, grad, restarts)
+
+    def _step_request(self, layout: Layout, want_gradient: bool, seq: int) -> bytes:
+        """Return the message that asks for step `seq`; from step to step only that number changes."""
+        said = self._said
+        if said is None or said[0] != self._id or said[1] is not layout or said[2] != want_gradient:
+            shape = layout.shape
+            request = StepRequest(
+                session=self._id,
+                rows=shape.rows,
+                student=Region(layout.student, shape.student_cols, shape.student_dtype),
+                reference=Region(layout.reference, shape.reference_cols, shape.reference_dtype),
+                gradient_offset=layout.gradient,
+                no_gradient=not want_gradient,
+            )
+            said = self._said = self._id, layout, want_gradient, request.encode()
+        return said[3] + StepRequest(seq=seq).encode()  # messages one behind the other are merged
 
     def _retry(self, call: Any, timeout: float, what: str) -> tuple[Any, int]:
         """Run `call(connection)` with the session open there, replacing dead sidecars. Returns its value too."""

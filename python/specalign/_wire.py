@@ -23,6 +23,7 @@ M = TypeVar("M", bound="Message")
 _VARINT, _I64, _LEN, _SGROUP, _EGROUP, _I32 = range(6)  # wire types
 _MAX_DEPTH = 100  # of nested groups and messages, as in other implementations
 _U64 = (1 << 64) - 1
+_double = struct.Struct("<d").unpack
 
 
 class Kind(IntEnum):
@@ -114,7 +115,11 @@ class Message:
         name, layout = type(self).__name__, _layout(type(self))
         pos, end = 0, len(data)
         while pos < end:
-            tag, pos = _read_varint(data, pos, name)
+            tag = data[pos]  # most tags have one byte
+            if tag < 0x80:
+                pos += 1
+            else:
+                tag, pos = _read_varint(data, pos, name)
             number, wire = tag >> 3, tag & 7
             if not 0 < number < 1 << 29:
                 raise WireError(f"{name}: field number {number} is not allowed")
@@ -126,10 +131,10 @@ class Message:
                     setattr(self, spec.name, _integer(spec.kind, value))
             elif wire == _I64:
                 value, pos = _take(data, pos, 8, name)
-                if spec is not None and spec.kind == Kind.DOUBLE:
-                    setattr(self, spec.name, struct.unpack("<d", value)[0])
-                elif spec is not None and spec.kind == Kind.DOUBLES:
-                    getattr(self, spec.name).append(struct.unpack("<d", value)[0])
+                if spec is not None and spec.kind is Kind.DOUBLE:
+                    setattr(self, spec.name, _double(value)[0])
+                elif spec is not None and spec.kind is Kind.DOUBLES:
+                    getattr(self, spec.name).append(_double(value)[0])
             elif wire == _LEN:
                 size, pos = _read_varint(data, pos, name)
                 value, pos = _take(data, pos, size, name)
@@ -143,13 +148,13 @@ class Message:
                 raise WireError(f"{name}: wire type {wire} at byte {pos} is not allowed here")
 
     def _set_bytes(self, spec: Field, value: memoryview, depth: int) -> None:
-        if spec.kind == Kind.STRING:
+        if spec.kind is Kind.STRING:
             setattr(self, spec.name, _text(value, type(self).__name__, spec.name))
-        elif spec.kind == Kind.BYTES:
+        elif spec.kind is Kind.BYTES:
             setattr(self, spec.name, bytes(value))
-        elif spec.kind == Kind.STRINGS:
+        elif spec.kind is Kind.STRINGS:
             getattr(self, spec.name).append(_text(value, type(self).__name__, spec.name))
-        elif spec.kind == Kind.DOUBLES:
+        elif spec.kind is Kind.DOUBLES:
             if len(value) % 8:
                 raise WireError(f"{type(self).__name__}.{spec.name}: {len(value)} bytes are no whole number of doubles")
             getattr(self, spec.name).extend(struct.unpack(f"<{len(value) // 8}d", value))
@@ -206,6 +211,8 @@ def _write_bytes(out: bytearray, number: int, value: bytes) -> None:
 
 
 def _read_varint(data: memoryview, pos: int, name: str) -> tuple[int, int]:
+    if pos < len(data) and data[pos] < 0x80:  # most numbers have one byte
+        return data[pos], pos + 1
     value, shift = 0, 0
     while pos < len(data):
         byte = data[pos]
