@@ -5,14 +5,16 @@
     python python/bench/step.py                      # n = 512, d = 512 and 768, cosine, gradient back
     python python/bench/step.py --rows 1024 --k 30 --json
 
-Also the transport's overhead: a step's time through Python, gRPC and the arena less the engine's own time. Every
-contestant's gradient error is measured against float64, so that nobody wins by stopping early.
+Also the transport's overhead: a step's time through Python, gRPC and the arena, copies included, less the engine's own
+time. Every contestant's gradient error is measured against float64, so that nobody wins by stopping early. The
+machine's load is printed because on a busy one medians say little; then compare the minima.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import sys
@@ -27,6 +29,10 @@ import rivals
 import torch
 
 import specalign
+
+PAUSE = 0.02  # seconds
+TURN = 3  # calls
+STEPS = 200  # one behind the other, for the transport's overhead
 
 
 def features(rows: int, d1: int, d2: int, trained: bool) -> tuple[torch.Tensor, torch.Tensor]:
@@ -56,7 +62,11 @@ def exact(student: torch.Tensor, reference: torch.Tensor, k: int) -> tuple[float
 def contest(
     calls: dict[str, Callable[[], tuple[float, torch.Tensor]]], rounds: int, seconds: float
 ) -> dict[str, list[float]]:
-    """Call everybody in turn, for so many rounds or so long; return the seconds of every call."""
+    """Let everybody make a few calls in turn, for so many rounds or so long; return the seconds of every call.
+
+    Before a turn there is a pause, and its first call is not counted: the threads of the one before, which spin for a
+    while before they sleep, and what it left in the caches, would count against the next.
+    """
     for call in calls.values():
         for _ in range(3):
             call()
@@ -64,9 +74,12 @@ def contest(
     end = time.perf_counter() + seconds
     for _ in range(rounds):
         for name, call in calls.items():
-            begin = time.perf_counter()
+            time.sleep(PAUSE)
             call()
-            times[name].append(time.perf_counter() - begin)
+            for _ in range(TURN):
+                begin = time.perf_counter()
+                call()
+                times[name].append(time.perf_counter() - begin)
         if time.perf_counter() > end:
             break
     return times
@@ -94,6 +107,7 @@ def main() -> None:
         out = torch.empty_like(student)
         overhead: list[float] = []
         engine: list[float] = []
+        load = os.getloadavg()[0]
         last: list[specalign.Result] = []
 
         def step() -> tuple[float, torch.Tensor]:
@@ -116,6 +130,9 @@ def main() -> None:
             calls["torch, matrix-free, Lanczos, compiled"] = lambda: free(student, reference, a.k)
         if a.k == 1:
             calls["paper: 20 + 20 power steps"] = lambda: rivals.paper(student, reference, a.k)
+        for _ in range(STEPS):
+            step()
+        alone = overhead[3:], engine[3:]
         times = contest(calls, a.rounds, a.seconds)
         errors = {}
         for name, call in calls.items():
@@ -142,7 +159,8 @@ def main() -> None:
         "reference_dim": a.dims[1],
         "k": a.k,
         "trained": not a.untrained,
-        "rounds": len(times["sidecar"]),
+        "calls": len(times["sidecar"]),
+        "load": [load, os.getloadavg()[0]],
         "threads": a.threads,
         "cpu": cpu(),
         "isa": r.isa,
@@ -158,8 +176,8 @@ def main() -> None:
             "grpc": grpc.__version__,
             "python": platform.python_version(),
         },
-        "overhead_ms": {"min": min(overhead[3:]) * 1e3, "median": statistics.median(overhead[3:]) * 1e3},
-        "engine_ms": {"min": min(engine[3:]) * 1e3, "median": statistics.median(engine[3:]) * 1e3},
+        "overhead_ms": {"min": min(alone[0]) * 1e3, "median": statistics.median(alone[0]) * 1e3},
+        "engine_ms": {"min": min(alone[1]) * 1e3, "median": statistics.median(alone[1]) * 1e3},
         "contestants": rows,
     }
     if a.json:
@@ -167,10 +185,10 @@ def main() -> None:
         print()
         return
     v = report["versions"]
-    print(
-        f"n = {a.rows}, d = {a.dims[0]} and {a.dims[1]}, ky_fan {a.k}, cosine; {report['rounds']} rounds, alternating"
-    )
-    print(f"{report['cpu']}, {a.threads} threads; sidecar: {r.isa}, {r.route}, {r.products} products")
+    print(f"n = {a.rows}, d = {a.dims[0]} and {a.dims[1]}, ky_fan {a.k}, cosine, gradient back; ", end="")
+    print(f"{report['calls']} calls of each, alternating")
+    print(f"{report['cpu']}, {os.cpu_count()} cores, load average {load:.1f} before and {report['load'][1]:.1f} after")
+    print(f"{a.threads} threads each; sidecar {v['sidecar']}: {r.isa}, {r.route}, {r.products} products")
     print(f"torch {v['torch']} ({v['torch_cpu']}, {v['torch_blas']}), numpy {v['numpy']}, grpc {v['grpc']}")
     print(f"{'':38} {'min ms':>8} {'median':>8} {'ratio of min':>13} {'of median':>10} {'gradient error':>15}")
     for row in rows:
@@ -179,8 +197,13 @@ def main() -> None:
             f"{row['median_ratio']:10.2f} {row['gradient_error']:15.1e}"
         )
     o, e = report["overhead_ms"], report["engine_ms"]
-    print(f"engine alone: min {e['min']:.3f}, median {e['median']:.3f} ms")
-    print(f"overhead of the transport: min {o['min']:.3f}, median {o['median']:.3f} ms")
+    fastest = min((row for row in rows if row["contestant"].startswith("torch")), key=lambda row: row["min_ms"])
+    for rival in (fastest, *(row for row in rows if row["contestant"].startswith("paper"))):
+        kind = "the fastest of PyTorch, " if rival is fastest else ""
+        print(f"sidecar against {kind}{rival['contestant'].removeprefix('torch, ')}:", end=" ")
+        print(f"{rival['min_ratio']:.2f} times as fast by the minima, {rival['median_ratio']:.2f} by the medians")
+    print(f"{STEPS} steps one behind the other: engine min {e['min']:.3f}, median {e['median']:.3f} ms;", end=" ")
+    print(f"transport beside it min {o['min']:.3f}, median {o['median']:.3f} ms")
 
 
 if __name__ == "__main__":
