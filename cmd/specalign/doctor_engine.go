@@ -218,11 +218,26 @@ func (e *examination) machine() {
 	limit(s, unix.RLIMIT_MEMLOCK, "memory lock", 0, "")
 	descriptors(s)
 	shm(s)
-	dir := os.TempDir()
-	if d := os.Getenv("XDG_RUNTIME_DIR"); d != "" {
-		dir = d
+	dir, err := socketHome()
+	s.verdict(err, "set TMPDIR, or XDG_RUNTIME_DIR, to a folder of yours with a short path", "sockets", "in %s", dir)
+}
+
+// socketHome returns the first of the places for sockets where one can be made, or else what is wrong with the first.
+func socketHome() (string, error) {
+	var first error
+	for _, dir := range []string{os.Getenv("XDG_RUNTIME_DIR"), os.TempDir(), "/tmp"} {
+		if dir == "" {
+			continue
+		}
+		err := trySocketDir(dir)
+		if err == nil {
+			return dir, nil
+		}
+		if first == nil {
+			first = err
+		}
 	}
-	s.verdict(trySocketDir(dir), "set TMPDIR, or XDG_RUNTIME_DIR, to a folder of yours with a short path", "sockets", "in %s", dir)
+	return "", first
 }
 
 // tryMemfd makes a sealed memfd of one page.
