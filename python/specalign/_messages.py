@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-from ._wire import Kind, Message, wire
+from ._wire import Kind, Message, varint_field, wire
 
 
 @dataclass(slots=True)
@@ -117,6 +117,11 @@ class StepRequest(Message):
     reference: Region | None = wire(5, Kind.MESSAGE, Region)
     gradient_offset: int = wire(6, Kind.UINT64)
     no_gradient: bool = wire(7, Kind.BOOL)
+
+    @staticmethod
+    def numbered(request: bytes, seq: int) -> bytes:
+        """Return the bytes of a request that has no `seq` as those of one that has."""
+        return request + varint_field(2, seq)  # fields may come in any order
 
 
 @dataclass(slots=True)

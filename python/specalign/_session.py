@@ -337,7 +337,7 @@ class Session:
                 no_gradient=not want_gradient,
             )
             said = self._said = self._id, layout, want_gradient, request.encode()
-        return said[3] + StepRequest(seq=seq).encode()  # messages one behind the other are merged
+        return StepRequest.numbered(said[3], seq)
 
     def _retry(self, call: Any, timeout: float, what: str) -> tuple[Any, int]:
         """Run `call(connection)` with the session open there, replacing dead sidecars. Returns its value too."""

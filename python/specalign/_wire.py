@@ -23,7 +23,7 @@ M = TypeVar("M", bound="Message")
 _VARINT, _I64, _LEN, _SGROUP, _EGROUP, _I32 = range(6)  # wire types
 _MAX_DEPTH = 100  # of nested groups and messages, as in other implementations
 _U64 = (1 << 64) - 1
-_double = struct.Struct("<d").unpack
+_double = struct.Struct("<d").unpack_from
 
 
 class Kind(IntEnum):
@@ -106,10 +106,10 @@ class Message:
     def decode(cls: type[M], data: bytes) -> M:
         """Read a message. Malformed bytes raise `WireError`."""
         message = cls()
-        message._merge(memoryview(data), 0)
+        message._merge(bytes(data), 0)
         return message
 
-    def _merge(self, data: memoryview, depth: int) -> None:
+    def _merge(self, data: bytes, depth: int) -> None:
         if depth > _MAX_DEPTH:
             raise WireError("messages are nested too deeply")
         name, layout = type(self).__name__, _layout(type(self))
@@ -125,16 +125,18 @@ class Message:
                 raise WireError(f"{name}: field number {number} is not allowed")
             spec = layout.get(number)
             value: Any
-            if wire == _VARINT:
+            if wire == _I64:
+                if end - pos < 8:
+                    _take(data, pos, 8, name)  # says what is wrong
+                if spec is not None and spec.kind is Kind.DOUBLE:
+                    setattr(self, spec.name, _double(data, pos)[0])
+                elif spec is not None and spec.kind is Kind.DOUBLES:
+                    getattr(self, spec.name).append(_double(data, pos)[0])
+                pos += 8
+            elif wire == _VARINT:
                 value, pos = _read_varint(data, pos, name)
                 if spec is not None and spec.kind <= Kind.BOOL:
                     setattr(self, spec.name, _integer(spec.kind, value))
-            elif wire == _I64:
-                value, pos = _take(data, pos, 8, name)
-                if spec is not None and spec.kind is Kind.DOUBLE:
-                    setattr(self, spec.name, _double(value)[0])
-                elif spec is not None and spec.kind is Kind.DOUBLES:
-                    getattr(self, spec.name).append(_double(value)[0])
             elif wire == _LEN:
                 size, pos = _read_varint(data, pos, name)
                 value, pos = _take(data, pos, size, name)
@@ -147,7 +149,7 @@ class Message:
             else:
                 raise WireError(f"{name}: wire type {wire} at byte {pos} is not allowed here")
 
-    def _set_bytes(self, spec: Field, value: memoryview, depth: int) -> None:
+    def _set_bytes(self, spec: Field, value: bytes, depth: int) -> None:
         if spec.kind is Kind.STRING:
             setattr(self, spec.name, _text(value, type(self).__name__, spec.name))
         elif spec.kind is Kind.BYTES:
@@ -197,6 +199,14 @@ def _encode_field(out: bytearray, number: int, spec: Field, value: Any) -> None:
         _write_bytes(out, number, value.encode() if kind == Kind.STRING else value)
 
 
+def varint_field(number: int, value: int) -> bytes:
+    """Return the bytes of an integer's field."""
+    out = bytearray()
+    _write_varint(out, number << 3 | _VARINT)
+    _write_varint(out, value)
+    return bytes(out)
+
+
 def _write_varint(out: bytearray, value: int) -> None:
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -210,7 +220,7 @@ def _write_bytes(out: bytearray, number: int, value: bytes) -> None:
     out += value
 
 
-def _read_varint(data: memoryview, pos: int, name: str) -> tuple[int, int]:
+def _read_varint(data: bytes, pos: int, name: str) -> tuple[int, int]:
     if pos < len(data) and data[pos] < 0x80:  # most numbers have one byte
         return data[pos], pos + 1
     value, shift = 0, 0
@@ -228,13 +238,13 @@ def _read_varint(data: memoryview, pos: int, name: str) -> tuple[int, int]:
     raise WireError(f"{name}: the number before byte {pos} does not end")
 
 
-def _take(data: memoryview, pos: int, size: int, name: str) -> tuple[memoryview, int]:
+def _take(data: bytes, pos: int, size: int, name: str) -> tuple[bytes, int]:
     if size > len(data) - pos:
         raise WireError(f"{name}: a field at byte {pos} wants {size} bytes, {len(data) - pos} are left")
     return data[pos : pos + size], pos + size
 
 
-def _skip_group(data: memoryview, pos: int, number: int, depth: int, name: str) -> int:
+def _skip_group(data: bytes, pos: int, number: int, depth: int, name: str) -> int:
     if depth > _MAX_DEPTH:
         raise WireError(f"{name}: groups are nested too deeply")
     while pos < len(data):
@@ -263,19 +273,19 @@ def _skip_group(data: memoryview, pos: int, number: int, depth: int, name: str) 
 
 
 def _integer(kind: Kind, value: int) -> int | bool:
-    if kind == Kind.BOOL:
+    if kind is Kind.BOOL:
         return value != 0
-    if kind == Kind.UINT32:
+    if kind is Kind.UINT32:
         return value & 0xFFFFFFFF
-    if kind == Kind.INT32:
+    if kind is Kind.INT32:
         value &= 0xFFFFFFFF
         return value - (1 << 32) if value >> 31 else value
-    if kind == Kind.INT64:
+    if kind is Kind.INT64:
         return value - (1 << 64) if value >> 63 else value
     return value
 
 
-def _text(value: memoryview, message: str, name: str) -> str:
+def _text(value: bytes, message: str, name: str) -> str:
     try:
         return str(value, "utf-8")
     except UnicodeDecodeError:

@@ -216,3 +216,10 @@ def test_every_message_is_a_slotted_dataclass():
     for cls in MESSAGES:
         assert dataclasses.is_dataclass(cls)
         assert not hasattr(cls(), "__dict__")
+
+
+def test_a_numbered_request():
+    request = pb.StepRequest(session="s", rows=3, student=pb.Region(64, 2, pb.DType.FLOAT32), no_gradient=True)
+    for seq in (1, 127, 128, 1 << 40):
+        want = dataclasses.replace(request, seq=seq)
+        assert pb.StepRequest.decode(pb.StepRequest.numbered(request.encode(), seq)) == want
