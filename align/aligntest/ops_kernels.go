@@ -216,6 +216,11 @@ func (s *suite) compareKernelGradient(kernel align.Kernel, x, u, w grid[float32]
 	sigma := bandwidth(kernel, d)
 	k1, x64 := kernelMatrix(kernel, x, sigma), convert[float64](x)
 	m := outer(u, w)
+	for i := range m { // symmetric to the bit, as the operation may rely on
+		for j := range i {
+			m[i][j] = m[j][i]
+		}
+	}
 	plain := kernelGradient(kernel, x, m, sigma)
 	for _, dense := range []bool{false, true} {
 		exact, size, form := outer(convert[float64](u), convert[float64](w)), outer(magnitude(u), magnitude(w)), "of vectors"
