@@ -13,7 +13,7 @@ const roundoff = 1e-6
 func (st *step) evaluate(ctx context.Context) (*Result, error) {
 	sh := st.shape()
 	route, solver := sh.route()
-	if err := st.checkSize(&sh, route, solver); err != nil {
+	if err := sh.check(route, solver); err != nil {
 		return nil, err
 	}
 	res := &Result{Converged: true, Approximation: string(st.approx), Route: route, Parts: make([]float64, len(st.s.terms))}
@@ -67,22 +67,6 @@ func (st *step) shape() shape {
 		}
 	}
 	return sh
-}
-
-// checkSize refuses what would take days or more memory than any machine has.
-func (st *step) checkSize(sh *shape, route string, solver Solver) error {
-	order := sh.n
-	if route == routeCovariance {
-		order = sh.features
-	}
-	switch {
-	case route == routeFormed && sh.n > maxSquare:
-		return inputErrorf("align: %d rows need matrices of %d x %d, more than the %d x %d that are formed; give fewer rows, random features (rff) instead of exact kernels, and no relational_kl",
-			sh.n, sh.n, sh.n, maxSquare, maxSquare)
-	case solver == SolverDense && order > maxDense:
-		return inputErrorf("align: a dense eigenproblem of order %d is needed, more than %d; give fewer rows or features, another solver, or ky_fan instead of schatten", order, maxDense)
-	}
-	return nil
 }
 
 // request says what the terms want of the spectrum. A float32 inner product of features has rounding errors of a few
@@ -174,14 +158,32 @@ func (st *step) operator(route string, keepKernels bool) error {
 	return nil
 }
 
-func (st *step) multiply(y, v Matrix) error { return st.b.Product(y, st.op.l, v) }
+// Products with many vectors at once: a product of matrices reads L once for all of them, where Product has scratch
+// memory for each; and FactorProduct gets so many at a time that its scratch stays small beside the features.
+const (
+	manyVectors = 8
+	atOnce      = 32
+)
+
+func (st *step) multiply(y, v Matrix) error {
+	if v.Rows > manyVectors { // L is symmetric: v L is (L vᵀ)ᵀ
+		return st.b.MatMul(y, v, st.op.l, 1)
+	}
+	return st.b.Product(y, st.op.l, v)
+}
 
 func (st *step) multiplyFactors(y, v Matrix) error {
-	t, err := st.ws.matrix("factors", v.Rows, st.side[0].phi.Cols+st.side[1].phi.Cols)
+	t, err := st.ws.matrix("factors", min(v.Rows, atOnce), st.side[0].phi.Cols+st.side[1].phi.Cols)
 	if err != nil {
 		return err
 	}
-	return st.b.FactorProduct(y, t, st.side[0].phi, st.side[1].phi, v, float32(st.s.cfg.Eta))
+	for first := 0; first < v.Rows; first += atOnce {
+		end := min(first+atOnce, v.Rows)
+		if err := st.b.FactorProduct(y.between(first, end), t.rows(end-first), st.side[0].phi, st.side[1].phi, v.between(first, end), float32(st.s.cfg.Eta)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // difference forms L, and where they are wanted the two kernel matrices, centred if that is asked for.

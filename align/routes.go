@@ -1,5 +1,7 @@
 package align
 
+import "fmt"
+
 // The routes. Which one is taken depends on shapes and settings alone, never on timings, so that results can be
 // repeated; Result.Route says which it was.
 const (
@@ -34,10 +36,12 @@ const (
 //   - An exact Gaussian or Laplacian exists only as a matrix, and relational_kl reads one: formed.
 //   - The whole spectrum (schatten, or as many pairs as half of it, or the dense solver where it is asked for) comes
 //     from a dense solver on the smaller of the two eigenproblems: formed for n <= D, else covariance.
-//   - The Frobenius norm alone needs L and no eigenvalue: formed, as long as that fits into memory. Traces of the
-//     covariances would do with less but cancel as L goes to 0.
+//   - The Frobenius norm alone needs L and no eigenvalue: formed, as long as that fits into memory; beyond, all
+//     eigenvalues, where a dense solver can find them. Traces of the covariances would do with less but cancel as L goes
+//     to 0.
 //   - Few pairs: forming L costs n² D once and n² a product, against 2 n D. With the 10 to 40 products that Lanczos
-//     takes, and a GEMM several times as fast as products that wait for memory, forming wins for n up to about 2 D.
+//     takes, and a GEMM several times as fast as products that wait for memory, forming wins for n up to about 2 D, as
+//     long as L fits into memory.
 //   - Far beyond that a product costs 4 n D operations at the speed of memory, about 25 of them a step; the covariance
 //     costs n D² once at the speed of a GEMM and about 20 D³ for two dense eigenproblems: covariance for n > 2 D².
 //   - Matrix-free otherwise.
@@ -55,16 +59,48 @@ func (s *shape) route() (string, Solver) {
 	case s.whole, spectral && s.solver == SolverDense,
 		spectral && s.solver == SolverAuto && (order <= smallDense || 2*s.want >= order && order <= maxDense):
 		return square, SolverDense
-	case s.exact, s.relational, s.frobenius && s.n <= maxExact:
+	case s.exact, s.relational, s.frobenius && (s.n <= maxExact || order > maxDense):
 		return routeFormed, s.iteration()
 	case s.frobenius: // its sum of squares from all eigenvalues
 		return routeCovariance, SolverDense
-	case s.n <= 2*s.features:
+	case s.n <= 2*s.features && s.n <= maxExact:
 		return routeFormed, s.iteration()
 	case s.solver == SolverAuto && s.n > 2*s.features*s.features:
 		return routeCovariance, SolverDense
 	}
 	return routeMatrixFree, s.iteration()
+}
+
+// check refuses what would take days or more memory than any machine has, and says what would do with less.
+func (s *shape) check(route string, solver Solver) error {
+	order := s.n
+	if route == routeCovariance {
+		order = s.features
+	}
+	switch {
+	case route == routeFormed && s.n > maxSquare:
+		remedy := ""
+		switch {
+		case s.exact:
+			remedy = ", or approximation rff instead of exact kernels"
+		case s.relational:
+			remedy = ", and no relational_kl, which compares all pairs of rows"
+		case s.frobenius:
+			remedy = fmt.Sprintf(", fewer features (%d, of both sides together, are more than the %d that do without these matrices), or ky_fan instead of frobenius", s.features, maxDense)
+		}
+		return inputErrorf("align: %d rows need matrices of %d x %d, more than the %d x %d that are formed; give fewer rows%s",
+			s.n, s.n, s.n, maxSquare, maxSquare, remedy)
+	case solver == SolverDense && order > maxDense:
+		remedy := "solver auto or lanczos instead of dense"
+		switch {
+		case s.whole:
+			remedy = "ky_fan instead of schatten"
+		case s.solver != SolverDense:
+			remedy = "a smaller k"
+		}
+		return inputErrorf("align: a dense eigenproblem of order %d is needed, more than %d; give fewer rows or features, or %s", order, maxDense, remedy)
+	}
+	return nil
 }
 
 // iteration returns the iterative solver, "" where no eigenpair is wanted.

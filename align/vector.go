@@ -10,6 +10,12 @@ func (m Matrix) rows(n int) Matrix {
 	return m
 }
 
+// between views the rows first to end-1.
+func (m Matrix) between(first, end int) Matrix {
+	m.Rows, m.Data = end-first, m.Data[first*m.Stride:(end-1)*m.Stride+m.Cols]
+	return m
+}
+
 // rowMatrix views row i as a matrix of one row.
 func (m Matrix) rowMatrix(i int) Matrix {
 	m.Rows, m.Data = 1, m.Data[i*m.Stride:i*m.Stride+m.Cols]

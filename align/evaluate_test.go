@@ -1,0 +1,42 @@
+package align
+
+import (
+	"context"
+	"testing"
+)
+
+// counting notes with how many vectors at once the products were called.
+type counting struct {
+	Backend
+	product, factor int
+}
+
+func (c *counting) Product(y, l, v Matrix) error {
+	c.product = max(c.product, v.Rows)
+	return c.Backend.Product(y, l, v)
+}
+
+func (c *counting) FactorProduct(y, t, phi1, phi2, v Matrix, eta float32) error {
+	c.factor = max(c.factor, v.Rows)
+	return c.Backend.FactorProduct(y, t, phi1, phi2, v, eta)
+}
+
+// TestManyVectors: the scratch memory of a product must not grow with the number of eigenpairs.
+func TestManyVectors(t *testing.T) {
+	for _, n := range []int{80, 200} { // formed and covariance
+		cfg := DefaultConfig()
+		cfg.Objective = ObjectiveSchatten
+		b := &counting{Backend: NewGo(1)}
+		s, err := NewSession(cfg, b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := s.Step(context.Background(), randomFeatures(1, n, 50), randomFeatures(2, n, 40), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b.product > manyVectors || b.factor > atOnce {
+			t.Errorf("%s: products with %d vectors, factor products with %d", r.Route, b.product, b.factor)
+		}
+	}
+}
