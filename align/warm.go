@@ -47,7 +47,7 @@ func (st *step) start(warm bool) (Matrix, error) {
 	return v, nil
 }
 
-// remember keeps the direction [Φ1ᵀ v; -Φ2ᵀ v] of the sum v of the two leading eigenvectors, by which eigenvectors of L
+// remember keeps the direction [Φ1ᵀ v; -η Φ2ᵀ v] of the sum v of the two leading eigenvectors, by which eigenvectors of L
 // become those of eq. 4's matrix, for the next step's start.
 func (st *step) remember(p *pairs) error {
 	phi1, phi2 := st.side[0].phi, st.side[1].phi
@@ -78,7 +78,7 @@ func (st *step) remember(p *pairs) error {
 	}
 	u := t.row(0)
 	for i := phi1.Cols; i < len(u); i++ {
-		u[i] = -u[i]
+		u[i] = float32(-st.s.cfg.Eta * float64(u[i]))
 	}
 	if norm := normalizeVector(u); norm == 0 || math.IsNaN(norm) || math.IsInf(norm, 0) {
 		return nil
