@@ -8,7 +8,8 @@ import (
 	"slices"
 )
 
-// maxRestarts is how often the iteration begins anew beside the pairs that it has, because a probe found a missed one.
+// maxRestarts is how often, beyond once for each wanted pair, the iteration begins anew beside the pairs that it has,
+// because a probe found a missed one: an eigenvalue repeated many times shows one copy at a time.
 const maxRestarts = 8
 
 // lanczos finds the eigenpairs of largest magnitude that req wants, and the next one, by the Lanczos iteration with full
@@ -38,7 +39,11 @@ func lanczos(ctx context.Context, b Backend, ws *workspace, op *operator, req *r
 		if err != nil {
 			return nil, err
 		}
-		if found == nothing || restart == maxRestarts {
+		if found == nothing {
+			break
+		}
+		if restart == maxRestarts+it.wanted() { // a pair is missing, or nearer than the accuracy of the others allows
+			accepted = false
 			break
 		}
 		if found == missed {

@@ -76,10 +76,11 @@ func (it *krylov) estimate() (truncation, rounding, worst float64) {
 	return truncation, rounding, worst
 }
 
-// acceptable tells whether the wanted Ritz pairs are as accurate as is wanted, or possible.
-func (it *krylov) acceptable() bool {
+// acceptable tells whether the wanted Ritz pairs are as accurate as is wanted, or possible, and the error that more
+// products would reduce.
+func (it *krylov) acceptable() (bool, float64) {
 	truncation, rounding, worst := it.estimate()
-	return truncation <= math.Max(it.req.goal(), rounding/2) || worst <= it.negligible()
+	return truncation <= math.Max(it.req.goal(), rounding/2) || worst <= it.negligible(), truncation
 }
 
 // accept tells whether the wanted Ritz pairs are accurate enough, and if they are not, after how many more products it
@@ -89,10 +90,10 @@ func (it *krylov) accept() (bool, int) {
 	if m < want && math.Abs(it.ritz[m-1].theta) > it.req.floor {
 		return false, want - m
 	}
-	if it.acceptable() {
+	ok, truncation := it.acceptable()
+	if ok {
 		return true, 0
 	}
-	truncation, _, _ := it.estimate()
 	// the error falls geometrically: go where it should be small enough, but not too far at once
 	size := float64(it.blocks[len(it.blocks)-1].size)
 	far := float64(max(3, m/8))

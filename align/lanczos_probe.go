@@ -65,7 +65,8 @@ func (it *krylov) probe(ctx context.Context) (finding, error) {
 		case size <= next:
 			return nothing, nil
 		case size+top.residual < boundary, !more, i == maxProbe:
-			if it.seen = size; it.acceptable() {
+			it.seen = size
+			if ok, _ := it.acceptable(); ok {
 				return nothing, nil
 			}
 			return closer, nil

@@ -212,6 +212,29 @@ func (s *sessions) repeatedEigenvalues() {
 			s.t.Errorf("%s, %s: value %v, want 5", r.label, res.Route, res.Value)
 		}
 	}
+	s.manyCopies()
+}
+
+// manyCopies: groups without any likeness, which the reference does not tell apart, give one eigenvalue per group, all
+// equal but one. There are more of them than are wanted, so the last wanted one ties with the next.
+func (s *sessions) manyCopies() {
+	const n, count = 120, 24
+	student, reference := ref.NewMatrix(n, count), ref.NewMatrix(n, 2)
+	for i := range n {
+		student[i][i%count], reference[i][0] = 1, 1
+	}
+	for _, k := range []int{3, 10, 20} {
+		cfg := settings(align.KernelCosine, term(align.ObjectiveKyFan, k))
+		cfg.Solver = align.SolverLanczos
+		r := s.start(fmt.Sprintf("%d groups, k = %d", count, k), cfg)
+		res, _ := r.step(embed(student, align.Float32), embed(reference, align.Float32))
+		if want := float64(count-1+k-1) / count; math.Abs(res.Value-want) > valueTolerance*want || !res.Converged {
+			s.t.Errorf("%s, %s: value %v, want %v, converged: %v", r.label, res.Route, res.Value, want, res.Converged)
+		}
+		if *res.GradientError < 1/math.Sqrt(float64(k)) {
+			s.t.Errorf("%s: the gradient is one of many, but its error is estimated as %v", r.label, *res.GradientError)
+		}
+	}
 }
 
 // powerMethod: the paper's algorithm is here under its own name. Where it converges it is accurate; where λ+ and λ- tie
