@@ -16,6 +16,8 @@ PENALTY ?=
 
 # How long each fuzz target and the soak run.
 FUZZTIME ?= 30s
+FUZZ     ?= .
+KEEP     ?= 0
 SOAKTIME ?= 10m
 
 .PHONY: help build venv demo test bench wheel lint clean proto fmt fuzz soak race asan ubsan arm64 test-go test-python FORCE
@@ -68,13 +70,8 @@ ubsan: ## C kernels under UndefinedBehaviorSanitizer
 arm64: venv ## compile for arm64
 	@.ci/checks arm64
 
-fuzz: ## every fuzz target for FUZZTIME (30s each)
-	@set -e; for package in $$(go list ./...); do \
-	  for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
-	    echo "$$package $$target"; \
-	    go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package; \
-	  done; \
-	done
+fuzz: ## every fuzz target for FUZZTIME (30s each), or those that match FUZZ; KEEP=20 keeps that many inputs of each
+	@KEEP=$(KEEP) .ci/fuzz $(FUZZTIME) $(FUZZ)
 
 soak: ## the sidecar's and the engine's tests over and over under the race detector, for SOAKTIME (10m)
 	@end=$$(( $$(date +%s) + $$(echo $(SOAKTIME) | sed 's/m$$/*60/; s/h$$/*3600/; s/s$$//') )); round=0; \

@@ -18,9 +18,9 @@ import (
 	pb "github.com/specalign/specalign/plugin/proto"
 )
 
-// FuzzMessages sends any bytes as any message of a peer, to a server that has an open session: it answers, with one of
-// the codes that the protocol states, and lives on.
-func FuzzMessages(f *testing.F) {
+// fuzzServer is a server without a socket, the context of a call of this process, and memory for an arena.
+func fuzzServer(f *testing.F) (*server, context.Context, *memfd) {
+	f.Helper()
 	s := newServer(Options{Version: "test", Devices: goDevices(), Log: hclog.NewNullLogger()}, "daemon", 0)
 	s.start()
 	fd, err := unix.PidfdOpen(os.Getpid(), 0)
@@ -30,8 +30,7 @@ func FuzzMessages(f *testing.F) {
 	if err := s.peers.join(os.Getpid(), fd); err != nil {
 		f.Fatal(err)
 	}
-	ctx := peer.NewContext(context.Background(), &peer.Peer{AuthInfo: peerInfo{pid: os.Getpid()}})
-	m, err := newMemfd(1 << 16)
+	m, err := newMemfd(regionArena)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -39,6 +38,13 @@ func FuzzMessages(f *testing.F) {
 		s.close(10 * time.Second)
 		_ = m.close()
 	})
+	return s, peer.NewContext(context.Background(), &peer.Peer{AuthInfo: peerInfo{pid: os.Getpid()}}), m
+}
+
+// FuzzMessages sends any bytes as any message of a peer, to a server that has an open session: it answers, with one of
+// the codes that the protocol states, and lives on.
+func FuzzMessages(f *testing.F) {
+	s, ctx, m := fuzzServer(f)
 	open := &pb.OpenSessionRequest{ProtocolMajor: 1, SettingsJson: "{}", ArenaFd: int32(m.file.Fd()), ArenaSize: 1 << 16, StateSlotSize: 4096}
 	r, err := s.OpenSession(ctx, open)
 	if err != nil {
