@@ -1,0 +1,156 @@
+package compare
+
+import (
+	"context"
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/specalign/specalign/align"
+	"github.com/specalign/specalign/align/ref"
+)
+
+// clusters makes n rows of width d around as many centres as there are groups: sample i belongs to group label(i).
+func clusters(seed uint64, n, d, groups int, spread float64, label func(i int) int) ref.Matrix {
+	rng := rand.New(rand.NewPCG(seed, uint64(groups)))
+	centres := ref.NewMatrix(groups, d)
+	for i := range centres {
+		for j := range centres[i] {
+			centres[i][j] = rng.NormFloat64()
+		}
+	}
+	x := ref.NewMatrix(n, d)
+	for i := range x {
+		for j := range x[i] {
+			x[i][j] = float64(float32(centres[label(i)][j] + spread*rng.NormFloat64()))
+		}
+	}
+	return x
+}
+
+func memory(x ref.Matrix) *Memory {
+	m := &Memory{Columns: len(x[0])}
+	for _, row := range x {
+		for _, v := range row {
+			m.Data = append(m.Data, float32(v))
+		}
+	}
+	return m
+}
+
+// specification is the comparison in float64 loops.
+func specification(o *Options, k1, k2 ref.Kernel, x1, x2 ref.Matrix) (values []float64, vectors ref.Matrix) {
+	a, b := ref.KernelMatrix(k1, x1), ref.KernelMatrix(k2, x2)
+	if o.Center {
+		a, b = ref.Center(a), ref.Center(b)
+	}
+	return ref.Eigen(ref.Difference(a, b, o.Eta))
+}
+
+func options(top int) Options {
+	o := DefaultOptions()
+	o.Top, o.Permutations, o.Koda, o.Certify = top, 0, 0, false
+	return o
+}
+
+func TestCovariance(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		n, d1, d2 int
+		kernel    align.Kernel
+		center    bool
+		eta       float64
+		zero      bool
+	}{
+		{"cosine", 220, 8, 12, align.KernelCosine, false, 1, false},
+		{"cosine, many features", 60, 90, 200, align.KernelCosine, false, 1, false},
+		{"cosine, lanczos", 150, 200, 120, align.KernelCosine, false, 1, false},
+		{"centred", 220, 8, 12, align.KernelCosine, true, 1, false},
+		{"centred, lanczos", 150, 200, 120, align.KernelCosine, true, 1, false},
+		{"eta", 220, 12, 8, align.KernelCosine, false, 0.4, false},
+		{"eta, lanczos", 150, 200, 120, align.KernelCosine, true, 2.5, false},
+		{"linear", 220, 8, 12, align.KernelLinear, false, 1, false},
+		{"zero rows", 220, 8, 12, align.KernelCosine, false, 1, true},
+		{"one row", 1, 8, 12, align.KernelCosine, false, 1, false},
+		{"two rows", 2, 8, 12, align.KernelCosine, true, 1, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			x1 := clusters(1, c.n, c.d1, 4, 0.4, func(i int) int { return i % 4 })
+			x2 := clusters(2, c.n, c.d2, 6, 0.5, func(i int) int { return i / 7 % 6 })
+			if c.zero {
+				clear(x1[3])
+				clear(x2[5])
+				clear(x2[6])
+			}
+			o := options(6)
+			o.Kernel, o.Center, o.Eta = c.kernel, c.center, c.eta
+			got, err := Run(context.Background(), Input{Student: memory(x1), Reference: memory(x2)}, o, align.NewGo(2))
+			if err != nil {
+				t.Fatal(err)
+			}
+			kernel := map[align.Kernel]ref.Kernel{align.KernelCosine: ref.Cosine{}, align.KernelLinear: ref.Linear{}}[c.kernel]
+			values, vectors := specification(&o, kernel, kernel, x1, x2)
+			checkSpectrum(t, got, values, vectors)
+			if c.zero && got.ZeroRows != [2]int{1, 2} {
+				t.Errorf("zero rows: %v", got.ZeroRows)
+			}
+		})
+	}
+}
+
+// checkSpectrum compares with the eigenpairs of the specification, by falling magnitude.
+func checkSpectrum(t *testing.T, got *Result, values []float64, vectors ref.Matrix) {
+	t.Helper()
+	scale := math.Abs(values[0])
+	if scale < 1e-12 {
+		if got.SpecDiff > 1e-6 {
+			t.Errorf("SPEC-diff %v where both kernels agree", got.SpecDiff)
+		}
+		return
+	}
+	var sides [2][]int
+	for i, v := range values {
+		if v > 1e-5*scale {
+			sides[0] = append(sides[0], i)
+		} else if v < -1e-5*scale {
+			sides[1] = append(sides[1], i)
+		}
+	}
+	if math.Abs(got.SpecDiff-scale) > 1e-5*scale {
+		t.Errorf("SPEC-diff %v, want %v", got.SpecDiff, scale)
+	}
+	for side, groups := range [][]Group{got.Positive, got.Negative} {
+		if want := min(got.Settings.Top, len(sides[side])); len(groups) < want {
+			t.Fatalf("side %d: %d groups, want %d", side, len(groups), want)
+		}
+		for k, g := range groups[:min(len(groups), len(sides[side]))] {
+			want := values[sides[side][k]]
+			if math.Abs(g.Eigenvalue-want) > 1e-5*scale {
+				t.Errorf("side %d, %d: eigenvalue %v, want %v (off by %.2g)", side, k, g.Eigenvalue, want, math.Abs(g.Eigenvalue-want)/scale)
+			}
+			if !(g.Residual <= 1e-5*scale) {
+				t.Errorf("side %d, %d: residual %v", side, k, g.Residual)
+			}
+			overlap := 0.0
+			for i, v := range g.Scores {
+				overlap += float64(v) * vectors[sides[side][k]][i]
+			}
+			if gap := specGap(values, sides[side][k]); gap > 1e-2*scale && len(g.Scores) > 2 && math.Abs(overlap-1) > 1e-4 {
+				t.Errorf("side %d, %d: overlap of the vectors %v", side, k, overlap)
+			}
+			if share := g.StudentShare - got.Settings.Eta*g.ReferenceShare; math.Abs(share-want) > 2e-5*scale {
+				t.Errorf("side %d, %d: shares %v and %v do not make %v", side, k, g.StudentShare, g.ReferenceShare, want)
+			}
+		}
+	}
+}
+
+func specGap(values []float64, i int) float64 {
+	gap := math.Inf(1)
+	for j, v := range values {
+		if j != i {
+			gap = math.Min(gap, math.Abs(v-values[i]))
+		}
+	}
+	return gap
+}

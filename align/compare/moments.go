@@ -1,0 +1,172 @@
+package compare
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/specalign/specalign/align"
+)
+
+// Moments are the joint second moments of the features of a range of rows, the one thing that the first pass keeps. With
+// Φ = [Φ1 Φ2] (n, D), less the plan's shift, it is ΦᵀΦ and the sum of Φ's rows. All fields are sums, so that the moments
+// of two ranges add up; they are exported so that they can travel.
+type Moments struct {
+	N        int        `json:"n"`
+	Dims     [2]int     `json:"dims"`      // D1, D2
+	Gram     []float64  `json:"gram"`      // (D, D) row-major, both triangles
+	Sum      []float64  `json:"sum"`       // (D); zeros unless the plan centres
+	ZeroRows [2]int     `json:"zero_rows"` // all-zero rows under a cosine kernel
+	Trace    [2]float64 `json:"trace"`     // Σ k(x, x)
+	Differ   bool       `json:"differ"`    // some features of the two sides differ; else L = (1 - η) K1 / n
+}
+
+// NewMoments returns the moments of no rows.
+func NewMoments(d1, d2 int) *Moments {
+	return &Moments{Dims: [2]int{d1, d2}, Gram: make([]float64, (d1+d2)*(d1+d2)), Sum: make([]float64, d1+d2)}
+}
+
+// Dim returns D = D1 + D2.
+func (m *Moments) Dim() int { return m.Dims[0] + m.Dims[1] }
+
+// Merge adds the moments of other rows. The order of merges decides the last bits: whoever wants to repeat a result
+// merges in the order of the rows.
+func (m *Moments) Merge(o *Moments) error {
+	if m.Dims != o.Dims {
+		return fmt.Errorf("compare: moments of %v and %v features cannot be merged", m.Dims, o.Dims)
+	}
+	m.N += o.N
+	m.Differ = m.Differ || o.Differ
+	for i, v := range o.Gram {
+		m.Gram[i] += v
+	}
+	for i, v := range o.Sum {
+		m.Sum[i] += v
+	}
+	for i := range m.ZeroRows {
+		m.ZeroRows[i] += o.ZeroRows[i]
+		m.Trace[i] += o.Trace[i]
+	}
+	return nil
+}
+
+// covariance returns C = ΦᵀΦ/n (D, D), centred where the plan says so.
+func (m *Moments) covariance(center bool) dense {
+	d, n := m.Dim(), float64(m.N)
+	c := newDense(d, d)
+	for i, v := range m.Gram {
+		c.Data[i] = v / n
+	}
+	if center {
+		for i := range d {
+			row, s := c.row(i), m.Sum[i]/n
+			for j := range row {
+				row[j] -= s * (m.Sum[j] / n)
+			}
+		}
+	}
+	return c
+}
+
+// Moments computes the moments of the rows first .. end-1: each block of BlockRows rows is multiplied in float32 and added
+// in float64. Blocks begin at first; ranges that begin at multiples of BlockRows give the same sums in every division.
+func (w *Worker) Moments(ctx context.Context, first, end int) (*Moments, error) {
+	d := w.plan.dims()
+	m := NewMoments(d[0], d[1])
+	gram, err := w.matrix("gram", m.Dim(), m.Dim())
+	if err != nil {
+		return nil, err
+	}
+	for at := first; at < end; at += BlockRows {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		count := min(BlockRows, end-at)
+		phi, err := w.load(at, count)
+		if err != nil {
+			return nil, err
+		}
+		if err := w.b.Gram(gram, phi[0], phi[1]); err != nil {
+			return nil, err
+		}
+		addLower(m.Gram, gram, float64(count))
+		if w.plan.Options.Center {
+			if err := w.addSums(m.Sum, phi); err != nil {
+				return nil, err
+			}
+		}
+		m.N += count
+		m.Differ = m.Differ || !sameMatrix(phi[0], phi[1])
+		for side := range 2 {
+			m.ZeroRows[side] += w.zeroRows[side]
+			m.Trace[side] += w.trace[side]
+		}
+		w.step(count)
+	}
+	mirror(m.Gram, m.Dim())
+	return m, nil
+}
+
+// addLower adds scale times the lower triangle of c (d, d) to sum.
+func addLower(sum []float64, c align.Matrix, scale float64) {
+	for i := range c.Rows {
+		to := sum[i*c.Rows : i*c.Rows+i+1]
+		for j, v := range row(c, i)[:i+1] {
+			to[j] += scale * float64(v)
+		}
+	}
+}
+
+// mirror copies the lower triangle of a (d, d) to the upper.
+func mirror(a []float64, d int) {
+	const block = 64
+	for i0 := 0; i0 < d; i0 += block {
+		for j0 := 0; j0 <= i0; j0 += block {
+			for i := i0; i < min(i0+block, d); i++ {
+				for j := j0; j < min(j0+block, i); j++ {
+					a[j*d+i] = a[i*d+j]
+				}
+			}
+		}
+	}
+}
+
+// addSums adds the columns' sums.
+func (w *Worker) addSums(sum []float64, phi [2]align.Matrix) error {
+	ones, err := w.matrix("ones", 1, phi[0].Rows)
+	if err != nil {
+		return err
+	}
+	for i := range ones.Data[:ones.Cols] {
+		ones.Data[i] = 1
+	}
+	at := 0
+	for _, p := range phi {
+		s, err := w.matrix("sums", 1, p.Cols)
+		if err != nil {
+			return err
+		}
+		if err := w.b.MatMul(s, ones, p, 1); err != nil {
+			return err
+		}
+		for _, v := range row(s, 0) {
+			sum[at] += float64(v)
+			at++
+		}
+	}
+	return nil
+}
+
+// sameMatrix tells whether two matrices agree bit for bit. Then their difference is 0, exactly, where rounding errors
+// would leave a spectrum of noise.
+func sameMatrix(a, b align.Matrix) bool {
+	if a.Cols != b.Cols {
+		return false
+	}
+	for i := range a.Rows {
+		if !slices.Equal(row(a, i), row(b, i)) {
+			return false
+		}
+	}
+	return true
+}
