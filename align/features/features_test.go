@@ -58,17 +58,23 @@ func TestGolden(t *testing.T) {
 		{"single.npz:only", align.Float32}, {"deflated.npz:a", align.Float32}, {"deflated.npz:b", align.Float16},
 		{"many.safetensors:f16", align.Float16}, {"many.safetensors:bf16", align.BFloat16},
 		{"many.safetensors:f32", align.Float32}, {"many.safetensors:model.f64", align.Float64},
-		{"single.safetensors", align.Float32},
+		{"single.safetensors", align.Float32}, {"many.parquet:f4", align.Float32}, {"many.parquet:f8", align.Float64},
+		{"many.parquet:f2", align.Float16}, {"single.parquet", align.Float32}, {"half.parquet", align.Float16},
 	} {
 		f, err := Open(filepath.Join("testdata", c.name))
 		if err != nil {
 			t.Error(err)
 			continue
 		}
-		if f.Features.Rows != 5 || f.Features.Cols != 3 || f.Features.Type != c.t {
-			t.Errorf("%s: %d x %d %s", c.name, f.Features.Rows, f.Features.Cols, f.Features.Type)
+		if f.Len() != 5 || f.Dim() != 3 || f.Type() != c.t {
+			t.Errorf("%s: %d x %d %s", c.name, f.Len(), f.Dim(), f.Type())
 		}
-		for i, v := range values(t, f.Features) {
+		m, err := f.Features()
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		for i, v := range values(t, m) {
 			if v != want(i/3, i%3) {
 				t.Errorf("%s: element (%d, %d) is %v, want %v", c.name, i/3, i%3, v, want(i/3, i%3))
 				break
@@ -364,7 +370,7 @@ func TestAgainstNpyio(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := values(t, m); m.Rows != 2 || fmt.Sprint(got) != "[1 2 3 4 5 6]" {
+	if got := values(t, m.Features); m.Rows != 2 || fmt.Sprint(got) != "[1 2 3 4 5 6]" {
 		t.Errorf("%d rows %v", m.Rows, got)
 	}
 }
@@ -385,12 +391,15 @@ func seeds(f *testing.F, pattern string) {
 }
 
 // sound fails where an accepted matrix is not what its shape says, and reads all of it.
-func sound(t *testing.T, m align.Features) {
+func sound(t *testing.T, m table) {
 	t.Helper()
 	if m.Rows < 1 || m.Cols < 1 || m.Type.Size() == 0 || len(m.Data) != m.Rows*m.Cols*m.Type.Size() {
 		t.Fatalf("accepted %d x %d %s in %d bytes", m.Rows, m.Cols, m.Type, len(m.Data))
 	}
-	values(t, m)
+	rows := make([]float32, m.Rows*m.Cols)
+	if err := m.read(rows, 0, untouched); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func FuzzNPY(f *testing.F) {

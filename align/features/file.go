@@ -12,49 +12,25 @@ import (
 	"github.com/specalign/specalign/align"
 )
 
-// File is an open feature file.
-type File struct {
-	Features align.Features // valid until Close
-	Path     string         // of the file, without the key
-	mapping  []byte
+// table is a matrix as it lies in the bytes of a file.
+type table struct {
+	align.Features      // Data is row-major, or
+	byColumn       bool // column-major: element (i, j) is number j*Rows + i (Fortran order)
 }
 
 // format is one kind of file.
 type format struct {
 	extension string
 	keyed     bool
-	// parse finds the matrix named key (empty: the only one) in the bytes of a file. The result may view them.
-	parse func(data []byte, key string) (align.Features, error)
+	// open finds the matrix named key (empty: the only one) in the bytes of a file, which it may go on viewing.
+	open func(data []byte, key string) (source, error)
 }
 
 var formats = []format{
-	{".npy", false, func(data []byte, _ string) (align.Features, error) { return parseNPY(data) }},
-	{".npz", true, parseNPZ},
-	{".safetensors", true, parseSafetensors},
-}
-
-// Open maps the file that name says: PATH.npy, PATH.npz[:KEY] or PATH.safetensors[:KEY].
-func Open(name string) (*File, error) {
-	path, key, f, err := split(name)
-	if err != nil {
-		return nil, err
-	}
-	mapping, err := mapFile(path)
-	if err != nil {
-		return nil, inputErrorf("features: %w", err)
-	}
-	m, err := f.parse(mapping, key)
-	if err != nil {
-		return nil, errors.Join(inputErrorf("features: %s: %w", name, err), unmap(mapping))
-	}
-	return &File{Features: m, Path: path, mapping: mapping}, nil
-}
-
-// Close unmaps the file; Features must not be used any more. It is idempotent.
-func (f *File) Close() error {
-	m := f.mapping
-	f.mapping, f.Features = nil, align.Features{}
-	return unmap(m)
+	{".npy", false, func(data []byte, _ string) (source, error) { return viewed(parseNPY(data)) }},
+	{".npz", true, func(data []byte, key string) (source, error) { return viewed(parseNPZ(data, key)) }},
+	{".safetensors", true, func(data []byte, key string) (source, error) { return viewed(parseSafetensors(data, key)) }},
+	{".parquet", true, openParquet},
 }
 
 // split takes a name apart. A colon belongs to a key only behind an extension that takes one.
@@ -75,7 +51,7 @@ func split(name string) (path, key string, f format, err error) {
 	}
 	switch {
 	case best < 0:
-		return "", "", f, inputErrorf("features: %s: unknown kind of file; give .npy, .npz:KEY or .safetensors:KEY", name)
+		return "", "", f, inputErrorf("features: %s: unknown kind of file; give .npy, .npz:KEY, .safetensors:KEY or .parquet:COLUMN", name)
 	case !f.keyed:
 		return "", "", f, inputErrorf("features: %s: a %s file has no keys; give %s", name, f.extension, path)
 	case key == "":
@@ -120,6 +96,11 @@ func reason(path string, err error) error {
 	return fmt.Errorf("%s: %w", path, err)
 }
 
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
 func unmap(data []byte) error {
 	if data == nil {
 		return nil
@@ -127,17 +108,17 @@ func unmap(data []byte) error {
 	return unix.Munmap(data)
 }
 
-// matrix checks a shape and an element type and returns the bytes of the matrix in data, which it must fill exactly.
-func matrix(shape []uint64, t align.DType, data []byte) (align.Features, error) {
+// matrix checks a shape and an element type against the bytes of the matrix, which must be exactly those.
+func matrix(shape []uint64, t align.DType, data []byte) (table, error) {
 	size, err := matrixSize(shape, t)
 	if err != nil {
-		return align.Features{}, err
+		return table{}, err
 	}
 	if uint64(len(data)) != size {
-		return align.Features{}, fmt.Errorf("its shape %s of %s takes %d bytes, but there are %d; the file is damaged, or not all of it was written",
+		return table{}, fmt.Errorf("its shape %s of %s takes %d bytes, but there are %d; the file is damaged, or not all of it was written",
 			shapeText(shape), t, size, len(data))
 	}
-	return align.Features{Rows: int(shape[0]), Cols: int(shape[1]), Type: t, Data: data}, nil
+	return table{Features: align.Features{Rows: int(shape[0]), Cols: int(shape[1]), Type: t, Data: data}}, nil
 }
 
 // matrixSize checks a shape and returns the bytes that a matrix of it takes.

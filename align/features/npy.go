@@ -23,21 +23,18 @@ type npyHeader struct {
 	shape   []uint64
 }
 
-// parseNPY reads an .npy file of two dimensions. The result views data, but for an array in Fortran order, which is
-// copied.
-func parseNPY(data []byte) (align.Features, error) {
+// parseNPY reads an .npy file of two dimensions. The result views data.
+func parseNPY(data []byte) (table, error) {
 	h, body, err := splitNPY(data)
 	if err != nil {
-		return align.Features{}, err
+		return table{}, err
 	}
 	t, err := npyType(h.descr)
 	if err != nil {
-		return align.Features{}, err
+		return table{}, err
 	}
 	m, err := matrix(h.shape, t, body)
-	if err == nil && h.fortran && m.Rows > 1 && m.Cols > 1 {
-		m.Data = transposed(m)
-	}
+	m.byColumn = h.fortran
 	return m, err
 }
 
@@ -90,23 +87,6 @@ func npyType(descr string) (align.DType, error) {
 		return 0, errors.New("its elements are Python objects, not numbers; save an array of float32")
 	}
 	return 0, fmt.Errorf("its elements have the type %q, but float16, float32 or float64 are needed%s", descr, convert)
-}
-
-// transposed copies a matrix that lies column by column into rows.
-func transposed(m align.Features) []byte {
-	const block = 32 // elements a side: two blocks stay in the first cache
-	size := m.Type.Size()
-	out := make([]byte, len(m.Data))
-	for i0 := 0; i0 < m.Rows; i0 += block {
-		for j0 := 0; j0 < m.Cols; j0 += block {
-			for i := i0; i < min(i0+block, m.Rows); i++ {
-				for j := j0; j < min(j0+block, m.Cols); j++ {
-					copy(out[(i*m.Cols+j)*size:][:size], m.Data[(j*m.Rows+i)*size:])
-				}
-			}
-		}
-	}
-	return out
 }
 
 // parseNPYHeader reads the dictionary {'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }: these three keys,

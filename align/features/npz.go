@@ -7,18 +7,16 @@ import (
 	"hash/crc32"
 	"io"
 	"strings"
-
-	"github.com/specalign/specalign/align"
 )
 
 // maxDeflateRatio is the most that deflate can make of a byte: 258 bytes of a match for two bits.
 const maxDeflateRatio = 1032
 
 // parseNPZ reads the member KEY.npy of an archive of NumPy's. A stored member is viewed in data, a deflated one is read.
-func parseNPZ(data []byte, key string) (align.Features, error) {
+func parseNPZ(data []byte, key string) (table, error) {
 	z, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
 	if err != nil {
-		return align.Features{}, fmt.Errorf("it cannot be read as an .npz file (%w); write it with numpy.savez", err)
+		return table{}, fmt.Errorf("it cannot be read as an .npz file (%w); write it with numpy.savez", err)
 	}
 	names, members := []string{}, []*zip.File{}
 	for _, f := range z.File {
@@ -28,15 +26,15 @@ func parseNPZ(data []byte, key string) (align.Features, error) {
 	}
 	i, err := oneOf(names, key)
 	if err != nil {
-		return align.Features{}, err
+		return table{}, err
 	}
 	member, err := memberBytes(data, members[i])
 	if err != nil {
-		return align.Features{}, fmt.Errorf("%s: %w; the file is damaged, or not all of it was written", names[i], err)
+		return table{}, fmt.Errorf("%s: %w; the file is damaged, or not all of it was written", names[i], err)
 	}
 	m, err := parseNPY(member)
 	if err != nil {
-		return align.Features{}, fmt.Errorf("%s: %w", names[i], err)
+		return table{}, fmt.Errorf("%s: %w", names[i], err)
 	}
 	return m, nil
 }

@@ -25,10 +25,10 @@ type tensor struct {
 
 // parseSafetensors reads the tensor called key: 8 bytes with the length of the header, the header as a JSON object,
 // and the tensors' data, which together fill the rest without holes. The result views data.
-func parseSafetensors(data []byte, key string) (align.Features, error) {
+func parseSafetensors(data []byte, key string) (table, error) {
 	tensors, body, err := splitSafetensors(data)
 	if err != nil {
-		return align.Features{}, err
+		return table{}, err
 	}
 	names := make([]string, len(tensors))
 	for i, t := range tensors {
@@ -36,17 +36,17 @@ func parseSafetensors(data []byte, key string) (align.Features, error) {
 	}
 	i, err := oneOf(names, key)
 	if err != nil {
-		return align.Features{}, err
+		return table{}, err
 	}
 	t := tensors[i]
 	types := map[string]align.DType{"F16": align.Float16, "BF16": align.BFloat16, "F32": align.Float32, "F64": align.Float64}
 	dtype, ok := types[t.DType]
 	if !ok {
-		return align.Features{}, fmt.Errorf("%s: its elements have the type %s, but F16, BF16, F32 or F64 are needed; convert it with .float()", t.name, t.DType)
+		return table{}, fmt.Errorf("%s: its elements have the type %s, but F16, BF16, F32 or F64 are needed; convert it with .float()", t.name, t.DType)
 	}
 	m, err := matrix(t.Shape, dtype, body[t.Offsets[0]:t.Offsets[1]])
 	if err != nil {
-		return align.Features{}, fmt.Errorf("%s: %w", t.name, err)
+		return table{}, fmt.Errorf("%s: %w", t.name, err)
 	}
 	return m, nil
 }

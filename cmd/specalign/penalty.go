@@ -41,8 +41,8 @@ func newPenalty() *cobra.Command {
 		Long: `penalty computes how differently two embeddings of the same samples group them, and the gradient of that with respect
 to the student's rows. Row i of both files belongs to sample i.
 
-Files are .npy, .npz:KEY or .safetensors:KEY with a matrix of float16, float32 or float64 (bfloat16 in .safetensors);
-the key may be left out where there is only one.`,
+Files are .npy, .npz:KEY, .safetensors:KEY or .parquet:COLUMN with a matrix, or lists of one length, of float16, float32
+or float64 (bfloat16 in .safetensors); the key may be left out where there is only one.`,
 		Example: `  specalign penalty student.npy reference.npy
   specalign penalty clip.safetensors:image dino.npz:features --kernel gaussian --grad-out gradient.npy
   specalign penalty a.npy b.npy --objective spectral_radius --json
@@ -72,7 +72,7 @@ the key may be left out where there is only one.`,
 			return e.Encode(report)
 		},
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-			return []string{"npy", "npz", "safetensors"}, cobra.ShellCompDirectiveFilterFileExt
+			return []string{"npy", "npz", "safetensors", "parquet"}, cobra.ShellCompDirectiveFilterFileExt
 		},
 	}
 	flags = addSettingFlags(cmd)
@@ -116,9 +116,16 @@ func penalty(ctx context.Context, cfg align.Config, student, reference, gradOut 
 	}
 	defer func() { err = errors.Join(err, session.Close()) }()
 
-	a, b := first.Features, second.Features
-	if a.Rows != b.Rows {
-		return nil, inputErrorf("the student has %d rows and the reference %d; both must embed the same samples in the same order", a.Rows, b.Rows)
+	if first.Len() != second.Len() {
+		return nil, inputErrorf("the student has %d rows and the reference %d; both must embed the same samples in the same order", first.Len(), second.Len())
+	}
+	a, err := first.Features()
+	if err != nil {
+		return nil, fmt.Errorf("student: %w", bare(err))
+	}
+	b, err := second.Features()
+	if err != nil {
+		return nil, fmt.Errorf("reference: %w", bare(err))
 	}
 	grad := make([]float32, a.Rows*a.Cols)
 	result, err := session.Step(ctx, a, b, grad)
@@ -141,14 +148,16 @@ func penalty(ctx context.Context, cfg align.Config, student, reference, gradOut 
 }
 
 // openGradient prepares writing the gradient; nil where no name is given.
-func openGradient(name string, inputs ...*features.File) (*features.Writer, error) {
+func openGradient(name string, inputs ...*features.Dataset) (*features.Writer, error) {
 	if name == "" {
 		return nil, nil
 	}
 	if there, err := os.Stat(name); err == nil {
 		for _, f := range inputs {
-			if in, err := os.Stat(f.Path); err == nil && os.SameFile(in, there) {
-				return nil, inputErrorf("--grad-out %s is one of the inputs; give another name", name)
+			for _, path := range f.Paths() {
+				if in, err := os.Stat(path); err == nil && os.SameFile(in, there) {
+					return nil, inputErrorf("--grad-out %s is one of the inputs; give another name", name)
+				}
 			}
 		}
 	}
