@@ -55,12 +55,21 @@ type Group struct {
 	Certainty      Certainty `json:"certainty"`
 	Samples        []Sample  `json:"samples"` // by falling score
 
+	// Composition says which classes the listed samples belong to, the largest share first; without labels it is empty.
+	Composition []Share `json:"composition,omitempty"`
+
 	// Scores are the entries of v for all samples, where n is at most MaxScores; else nil.
 	Scores []float32 `json:"-"`
 }
 
 // MaxScores is the number of samples up to which the scores of all are kept.
 const MaxScores = 100000
+
+// Share is the share of a class in a group.
+type Share struct {
+	Label string  `json:"label"`
+	Share float64 `json:"share"`
+}
 
 // Sample is one sample of a group.
 type Sample struct {

@@ -15,8 +15,8 @@ import (
 // Input is what Run compares.
 type Input struct {
 	Student, Reference Rows
-	// ID names a sample; nil: by its index.
-	ID func(index int) string
+	IDs                []string // n names of samples; nil: by their index
+	Labels             []string // n classes, for what a group consists of; nil: none
 }
 
 // run is one comparison under way.
@@ -227,7 +227,30 @@ func (r *run) finish(g *Group, d *Directions, k int, s *Scores) {
 	if s.All != nil {
 		g.Scores = s.All[k]
 	}
+	if r.in.Labels != nil {
+		counts := map[string]int{}
+		for _, e := range s.High[k] {
+			counts[r.in.Labels[e.Index]]++
+		}
+		g.Composition = shares(counts)
+	}
 	g.Gap = gapOf(d.Values[k], &d.Spectrum)
+}
+
+// shares turns counts into shares, the largest first.
+func shares(counts map[string]int) []Share {
+	total := 0
+	out := make([]Share, 0, len(counts))
+	for _, c := range counts {
+		total += c
+	}
+	for label, c := range counts {
+		out = append(out, Share{label, float64(c) / float64(total)})
+	}
+	slices.SortFunc(out, func(a, b Share) int {
+		return cmp.Or(cmp.Compare(b.Share, a.Share), cmp.Compare(a.Label, b.Label))
+	})
+	return out
 }
 
 // gapOf returns the distance of an eigenvalue to the nearest other one that is known, or to 0, where L has most of its
@@ -245,8 +268,8 @@ func gapOf(lambda float64, s *Spectrum) float64 {
 }
 
 func (r *run) id(index int) string {
-	if r.in.ID != nil {
-		return r.in.ID(index)
+	if r.in.IDs != nil {
+		return r.in.IDs[index]
 	}
 	return strconv.Itoa(index)
 }

@@ -63,6 +63,7 @@ func newRoot() *cobra.Command {
 that is zero where they agree, and its gradient with respect to the first embedding, the student. The other one is
 the reference.`,
 		Example: `  specalign penalty student.npy reference.npy
+  specalign compare student.npy reference.npy --top 5
   specalign doctor
   specalign serve --daemon --attach sidecar.json`,
 		Version:           versionLine(),
@@ -86,7 +87,7 @@ the reference.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w; %s -h lists the flags", err, cmd.CommandPath())
 	})
-	root.AddCommand(newPenalty(), newServe(), newDoctor())
+	root.AddCommand(newPenalty(), newCompare(), newServe(), newDoctor())
 	return root
 }
 
@@ -111,7 +112,7 @@ func message(err error) string { return oneLine(bare(err).Error()) }
 
 // bare returns an error without the name of a package of ours in front of its text.
 func bare(err error) error {
-	for _, prefix := range []string{"align: ", "csrc: ", "plugin: ", "features: "} {
+	for _, prefix := range []string{"align: ", "compare: ", "csrc: ", "plugin: ", "features: "} {
 		if text, ok := strings.CutPrefix(err.Error(), prefix); ok {
 			return &bareError{text, err}
 		}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -67,10 +68,13 @@ type settingFlags struct {
 	given map[string]any // of the command line, by setting
 }
 
-// addSettingFlags gives a verb the flags of the table, and --config.
-func addSettingFlags(cmd *cobra.Command) *settingFlags {
+// addSettingFlags gives a verb the flags of the table, or only those that are named, and --config.
+func addSettingFlags(cmd *cobra.Command, names ...string) *settingFlags {
 	s := &settingFlags{given: map[string]any{}}
 	for _, row := range settings {
+		if len(names) > 0 && !slices.Contains(names, row.name) {
+			continue
+		}
 		f := cmd.Flags().VarPF(&settingValue{row, s.given, ""}, strings.ReplaceAll(row.name, "_", "-"), "", row.usage)
 		if row.value == valueSwitch {
 			f.NoOptDefVal = "true"

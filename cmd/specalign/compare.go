@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/specalign/specalign/align/compare"
+	"github.com/specalign/specalign/align/features"
+)
+
+// compareSettings are the settings of align.Config that a comparison has.
+var compareSettings = []string{
+	"kernel", "student_kernel", "reference_kernel", "sigma", "student_sigma", "reference_sigma",
+	"approximation", "num_features", "seed", "center", "eta", "threads", "device",
+}
+
+// compareFlags are the flags of the verb beside the settings.
+type compareFlags struct {
+	student, reference []string
+	csv, ids, labels   string
+	json               bool
+	options            compare.Options
+}
+
+func newCompare() *cobra.Command {
+	f := &compareFlags{options: compare.DefaultOptions()}
+	var settings *settingFlags
+	cmd := &cobra.Command{
+		Use:   "compare STUDENT REFERENCE",
+		Short: "which groups of samples two embeddings see differently",
+		Long: `compare finds the groups of samples that one embedding sees and the other does not (SPEC): the eigenvectors of the
+difference of their kernel matrices with the largest positive eigenvalues are groups of the student, those with the most
+negative ones groups of the reference. Row i of both belongs to sample i.
+
+Files are .npy, .npz:KEY, .safetensors:KEY or .parquet:COLUMN with a matrix of float16, float32 or float64 (bfloat16 in
+.safetensors). A data set of several files is given by --student and --reference, each repeatable, which also take quoted
+patterns; memory does not grow with the number of rows.`,
+		Example: `  specalign compare clip.npy dino.npy
+  specalign compare clip.npy dino.npy --top 5 --samples 50 --ids names.txt --csv groups.csv
+  specalign compare a.npy b.npy --kernel gaussian --approximation nystrom --num-features 512
+  specalign compare --student 'clip-*.npy' --reference 'dino-*.npy' --json`,
+		Args: func(_ *cobra.Command, args []string) error {
+			shards := len(f.student) > 0 || len(f.reference) > 0
+			switch {
+			case shards && len(args) > 0:
+				return errors.New("files are given both by name and with --student or --reference; give all of them one way")
+			case shards && (len(f.student) == 0 || len(f.reference) == 0):
+				return errors.New("--student and --reference belong together; give both")
+			case !shards && len(args) != 2:
+				return fmt.Errorf("compare takes two files, STUDENT and REFERENCE, but %d are given; specalign compare -h has examples", len(args))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := settings.config()
+			if err != nil {
+				return err
+			}
+			f.options.Config = cfg
+			if len(args) == 2 {
+				f.student, f.reference = args[:1], args[1:]
+			}
+			ctx, cancel := interruptible(cmd.Context())
+			defer cancel()
+			result, err := f.run(ctx)
+			if err != nil {
+				if ctx.Err() != nil {
+					return errors.New("interrupted; nothing was written")
+				}
+				return err
+			}
+			if !f.json {
+				return printComparison(cmd.OutOrStdout(), result, f)
+			}
+			e := json.NewEncoder(cmd.OutOrStdout())
+			e.SetIndent("", "  ")
+			return e.Encode(result)
+		},
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return []string{"npy", "npz", "safetensors", "parquet"}, cobra.ShellCompDirectiveFilterFileExt
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringArrayVar(&f.student, "student", nil, "`FILE` or quoted pattern of the student's rows; repeatable")
+	fl.StringArrayVar(&f.reference, "reference", nil, "`FILE` or quoted pattern of the reference's rows; repeatable")
+	fl.IntVar(&f.options.Top, "top", f.options.Top, "groups on each side, `M`")
+	fl.IntVar(&f.options.Samples, "samples", f.options.Samples, "samples listed of each group, `N`")
+	fl.StringVar(&f.ids, "ids", "", "`LIST` of the samples' names, one a line")
+	fl.StringVar(&f.labels, "labels", "", "`FILE` of the samples' classes, one a line: what each group consists of")
+	fl.StringVar(&f.csv, "csv", "", "write the samples of all groups to `FILE.csv`")
+	fl.IntVar(&f.options.Permutations, "permutations", f.options.Permutations, "`COUNT` of shuffles of the reference's rows to compare with; 0: none")
+	fl.IntVar(&f.options.Koda, "koda", f.options.Koda, "`COUNT` of directions of KODA's constrained mode; 0: none")
+	fl.BoolVar(&f.options.Certify, "certify", f.options.Certify, "evaluate Theorem 1 of the paper for every group, and what an approximation is off by")
+	fl.IntVar(&f.options.CheckRows, "check-rows", f.options.CheckRows, "`COUNT` of rows on which an approximation is compared with the exact kernels")
+	fl.BoolVar(&f.json, "json", false, "print one JSON document")
+	settings = addSettingFlags(cmd, compareSettings...)
+	cmd.Flags().SortFlags = false
+	return cmd
+}
+
+// run compares, and writes the files that were asked for.
+func (f *compareFlags) run(ctx context.Context) (result *compare.Result, err error) {
+	student, err := features.Open(f.student...)
+	if err != nil {
+		return nil, fmt.Errorf("student: %w", bare(err))
+	}
+	defer func() { err = errors.Join(err, student.Close()) }()
+	reference, err := features.Open(f.reference...)
+	if err != nil {
+		return nil, fmt.Errorf("reference: %w", bare(err))
+	}
+	defer func() { err = errors.Join(err, reference.Close()) }()
+	in := compare.Input{Student: student, Reference: reference}
+	if in.IDs, err = readLines("--ids", f.ids, student.Len()); err != nil {
+		return nil, err
+	}
+	if in.Labels, err = readLines("--labels", f.labels, student.Len()); err != nil {
+		return nil, err
+	}
+	table, err := createOutput("--csv", f.csv, append(student.Paths(), reference.Paths()...))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, table.Close()) }()
+	device, note, err := devices().Resolve(f.options.Device)
+	if err != nil {
+		return nil, err
+	}
+	backend, err := devices().Open(device, f.options.Threads)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, backend.Close()) }()
+	if result, err = compare.Run(ctx, in, f.options, backend); err != nil {
+		return nil, err
+	}
+	result.DeviceNote = note
+	return result, table.Write(func(w io.Writer) error { return writeGroups(w, result) })
+}

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"bufio"
+	"crypto/rand"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/specalign/specalign/align/compare"
+)
+
+// maxLine bounds a line of a list, in bytes.
+const maxLine = 1 << 16
+
+// readLines reads a list of n lines; nil where no file is named.
+func readLines(flag, path string, n int) (lines []string, err error) {
+	if path == "" {
+		return nil, nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, inputErrorf("%s: %w", flag, err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	scan := bufio.NewScanner(f)
+	scan.Buffer(make([]byte, 0, 4096), maxLine)
+	for scan.Scan() {
+		if len(lines) == n {
+			return nil, inputErrorf("%s: %s has more than %d lines, but there are %d samples; give one line a sample", flag, path, n, n)
+		}
+		lines = append(lines, strings.TrimSuffix(scan.Text(), "\r"))
+	}
+	switch err := scan.Err(); {
+	case errors.Is(err, bufio.ErrTooLong):
+		return nil, inputErrorf("%s: %s:%d: the line is longer than %d bytes; that is no list", flag, path, len(lines)+1, maxLine)
+	case err != nil:
+		return nil, inputErrorf("%s: %w", flag, err)
+	case len(lines) != n:
+		return nil, inputErrorf("%s: %s has %d lines, but there are %d samples; give one line a sample", flag, path, len(lines), n)
+	}
+	return lines, nil
+}
+
+// output is a file that appears under its name only when it is complete. nil: none is wanted.
+type output struct {
+	flag, path string
+	f          *os.File
+}
+
+// createOutput prepares writing a file, so that a path that cannot be written to is found out before there is something to
+// write.
+func createOutput(flag, path string, inputs []string) (*output, error) {
+	if path == "" {
+		return nil, nil
+	}
+	if there, err := os.Stat(path); err == nil {
+		if !there.Mode().IsRegular() {
+			return nil, inputErrorf("%s %s: not a regular file; it is not overwritten", flag, path)
+		}
+		for _, in := range inputs {
+			if st, err := os.Stat(in); err == nil && os.SameFile(st, there) {
+				return nil, inputErrorf("%s %s is one of the inputs; give another name", flag, path)
+			}
+		}
+	}
+	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"."+rand.Text()[:8]+".tmp")
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	if err != nil {
+		var p *os.PathError
+		if errors.As(err, &p) {
+			err = p.Err
+		}
+		return nil, inputErrorf("%s: cannot write %s: %w", flag, path, err)
+	}
+	return &output{flag, path, f}, nil
+}
+
+// Write writes the contents and gives the file its name.
+func (o *output) Write(contents func(io.Writer) error) error {
+	if o == nil {
+		return nil
+	}
+	b := bufio.NewWriterSize(o.f, 1<<16)
+	err := contents(b)
+	if err == nil {
+		err = b.Flush()
+	}
+	if err == nil {
+		err = o.f.Sync()
+	}
+	if err == nil {
+		err = os.Rename(o.f.Name(), o.path)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("%s: cannot write %s: %w", o.flag, o.path, err), o.Close())
+	}
+	err = o.f.Close()
+	o.f = nil
+	return err
+}
+
+// Close gives up a file that was not written. It is idempotent.
+func (o *output) Close() error {
+	if o == nil || o.f == nil {
+		return nil
+	}
+	err := errors.Join(os.Remove(o.f.Name()), o.f.Close())
+	o.f = nil
+	return err
+}
+
+// writeGroups writes one line for every sample of every group.
+func writeGroups(w io.Writer, r *compare.Result) error {
+	c := csv.NewWriter(w)
+	header := []string{"side", "group", "eigenvalue", "rank", "index", "id", "score"}
+	if err := c.Write(header); err != nil {
+		return err
+	}
+	for _, side := range []struct {
+		name   string
+		groups []compare.Group
+	}{{"positive", r.Positive}, {"negative", r.Negative}} {
+		for k, g := range side.groups {
+			for i, s := range g.Samples {
+				if err := c.Write([]string{
+					side.name, strconv.Itoa(k + 1), strconv.FormatFloat(g.Eigenvalue, 'g', 9, 64), strconv.Itoa(i + 1),
+					strconv.Itoa(s.Index), s.ID, strconv.FormatFloat(s.Score, 'g', 7, 64),
+				}); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	c.Flush()
+	return c.Error()
+}

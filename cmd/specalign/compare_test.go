@@ -1,0 +1,146 @@
+package main
+
+import (
+	"bytes"
+	"encoding/csv"
+	"encoding/json"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/specalign/specalign/align/compare"
+	"github.com/specalign/specalign/align/features"
+)
+
+// planted writes two embeddings of n samples: the student sees group 0 of three and not group 1, the reference the
+// converse; both see group 2.
+func planted(t *testing.T, n int) (student, reference string) {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(7, 7))
+	dims := [2]int{12, 20}
+	var names [2]string
+	for side, d := range dims {
+		centre := make([][]float64, 3)
+		for g := range centre {
+			for range d {
+				centre[g] = append(centre[g], rng.NormFloat64())
+			}
+		}
+		x := make([]float32, 0, n*d)
+		for i := range n {
+			for j := range d {
+				v := rng.NormFloat64()
+				if g := i % 4; g < 3 && g != 1-side {
+					v = 0.15*v + 2*centre[g][j]
+				}
+				x = append(x, float32(v))
+			}
+		}
+		names[side] = filepath.Join(t.TempDir(), []string{"student.npy", "reference.npy"}[side])
+		w, err := features.Create(names[side])
+		if err == nil {
+			err = w.Write(n, d, x)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return names[0], names[1]
+}
+
+func listFile(t *testing.T, n int, line func(i int) string) string {
+	t.Helper()
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintln(&b, line(i))
+	}
+	path := filepath.Join(t.TempDir(), "list.txt")
+	if err := os.WriteFile(path, []byte(b.String()), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestCompare(t *testing.T) {
+	const n = 400
+	student, reference := planted(t, n)
+	ids := listFile(t, n, func(i int) string { return fmt.Sprintf("sample-%d", i) })
+	labels := listFile(t, n, func(i int) string { return fmt.Sprintf("group %d", i%4) })
+	table := filepath.Join(t.TempDir(), "groups.csv")
+	got := specalign(t, nil, "compare", student, reference, "--top", "2", "--samples", "30", "--ids", ids, "--labels", labels, "--csv", table, "--json")
+	if got.code != 0 {
+		t.Fatal(got.stderr)
+	}
+	var r compare.Result
+	d := json.NewDecoder(strings.NewReader(got.stdout))
+	if err := d.Decode(&r); err != nil || d.More() {
+		t.Fatalf("not one JSON document: %v", err)
+	}
+	if r.SchemaVersion != 1 || r.N != n || r.StudentDim != 12 || r.ReferenceDim != 20 || !r.Converged || r.Approximation != nil || len(r.Positive) != 2 || len(r.Negative) != 2 {
+		t.Errorf("%+v", r)
+	}
+	for _, c := range []struct {
+		groups []compare.Group
+		want   int
+	}{{r.Positive, 0}, {r.Negative, 1}} {
+		for _, s := range c.groups[0].Samples {
+			if s.Index%4 != c.want || s.ID != fmt.Sprintf("sample-%d", s.Index) {
+				t.Errorf("sample %+v in the group of %d", s, c.want)
+			}
+		}
+		if p := c.groups[0].Composition; len(p) != 1 || p[0].Label != fmt.Sprintf("group %d", c.want) || p[0].Share != 1 {
+			t.Errorf("composition %v", p)
+		}
+	}
+	if want := math.Max(r.Positive[0].Eigenvalue, -r.Negative[0].Eigenvalue); r.SpecDiff != want {
+		t.Errorf("SPEC-diff %v, largest eigenvalue %v", r.SpecDiff, want)
+	}
+	text, err := os.ReadFile(table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines, err := csv.NewReader(bytes.NewReader(text)).ReadAll()
+	if err != nil || len(lines) != 1+4*30 || lines[1][5] != r.Positive[0].Samples[0].ID {
+		t.Errorf("the CSV has %d lines, the second %v: %v", len(lines), lines[1], err)
+	}
+	if got := specalign(t, nil, "compare", student, reference, "--top", "2", "--labels", labels); got.code != 0 || !strings.Contains(got.stdout, "100% group 0") {
+		t.Errorf("%d %s %s", got.code, got.stdout, got.stderr)
+	}
+	// A pattern of one file is the same as the file.
+	pattern := filepath.Join(filepath.Dir(student), "stud*.npy")
+	if got := specalign(t, nil, "compare", "--student", pattern, "--reference", reference, "--json", "--top", "2"); got.code != 0 {
+		t.Error(got.stderr)
+	}
+}
+
+func TestCompareRefuses(t *testing.T) {
+	const n = 40
+	student, reference := planted(t, n)
+	other, _ := planted(t, n+1)
+	short := listFile(t, n-1, func(i int) string { return "x" })
+	long := listFile(t, n+1, func(i int) string { return "x" })
+	for _, c := range []struct {
+		want string
+		args []string
+	}{
+		{"two files", []string{student}},
+		{"belong together", []string{"--student", student}},
+		{"one way", []string{student, reference, "--student", student}},
+		{"the student has 41 rows and the reference 40", []string{other, reference}},
+		{"39 lines, but there are 40 samples", []string{student, reference, "--ids", short}},
+		{"more than 40 lines", []string{student, reference, "--labels", long}},
+		{"no such file", []string{student, reference, "--labels", "/nowhere"}},
+		{"no such file", []string{student, reference, "--csv", "/nowhere/x.csv"}},
+		{"one of the inputs", []string{student, reference, "--csv", student}},
+		{"top is 0", []string{student, reference, "--top", "0"}},
+		{"eta is 0", []string{student, reference, "--eta", "0"}},
+		{"kernel is \"x\"", []string{student, reference, "--kernel", "x"}},
+		{"unknown flag", []string{student, reference, "--objective", "ky_fan"}},
+	} {
+		specalign(t, nil, append([]string{"compare"}, c.args...)...).refused(t, 2, c.want)
+	}
+}
