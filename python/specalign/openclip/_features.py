@@ -124,10 +124,20 @@ class Images(Dataset):  # type: ignore[type-arg]
 
         try:
             with Image.open(self._paths[index]) as image:
-                pixels: Tensor = self._preprocess(image)
+                pixels: Tensor = self._preprocess(rgb(image))
                 return pixels
         except Exception as e:
             return f"{self._paths[index]}: {type(e).__name__}: {' '.join(str(e).split())[:200]}"
+
+
+def rgb(image: Any) -> Any:
+    """Return a PIL image as RGB, which most models' preprocessing takes for granted; transparency shows white."""
+    from PIL import Image
+
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
 
 
 def collate(items: list[Tensor | str]) -> Tensor | str:

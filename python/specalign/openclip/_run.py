@@ -23,6 +23,8 @@ settings of align.yaml (those of the penalty have the same names as on specalign
   weight:         of the penalty in the loss (1); 0 only watches it
   schedule:       constant, or {{kind: warmup, warmup: STEPS}}, or {{kind: cosine, warmup: STEPS, steps: N, final: 0}}
   objective, k, p, temperature, terms, kernel, sigma, approximation, solver, center, eta, device, threads, ...
+  scope:          global, one penalty of all ranks' rows, or local, each rank its own
+  grad_scale:     exact, or match: shrunk as OpenCLIP's own gradient is over several ranks
   max_failures:   failed steps in a row after which the run stops (10)
 
 examples:
@@ -120,9 +122,10 @@ def _source(config: _config.Config, args: Any) -> Source:
         return LiveSource(config.live, args.device)
     assert config.reference is not None
     source = StoreSource(config.reference)
-    if not args.train_data.endswith((".csv", ".tsv")) and args.dataset_type != "csv":
+    data = args.train_data or "not given"
+    if args.dataset_type != "csv" and not (args.dataset_type == "auto" and data.endswith((".csv", ".tsv"))):
         raise InputError(
-            f"specalign: a store knows images by the paths of a CSV, and --train-data is {args.train_data} "
+            f"specalign: a store knows images by the paths of a CSV, and --train-data is {data} "
             f"(--dataset-type {args.dataset_type}); train with a CSV, or with reference: {{live: MODEL}}"
         )
     source.check(column(args.train_data, args.csv_img_key, args.csv_separator))

@@ -158,7 +158,7 @@ class Store:
         Raises:
             StoreError: one is missing, or has another size.
         """
-        step = max(1, len(paths) // _CHECKED_FILES)
+        step = -(-len(paths) // _CHECKED_FILES) or 1  # rounded up
         sample = list(paths[::step])
         sizes = self.sizes[np.searchsorted(self.ids, sample_ids(sample))]
         for path, size in zip(sample, sizes, strict=True):

@@ -50,6 +50,31 @@ def test_refuses_to_replace(data, tmp_path, capsys):
     assert run(data, tmp_path / "s", "--force") == 0
 
 
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1"])
+def test_images_that_are_not_rgb(tmp_path, mode):
+    import timm
+
+    torch.save(timm.create_model("test_vit.r160_in1k", pretrained=False).state_dict(), tmp_path / "w.pt")
+    preprocess = load_model(f"timm:test_vit.r160_in1k@{tmp_path}/w.pt", "cpu").preprocess
+    path = str(tmp_path / "image.tif")
+    Image.new("RGB", (180, 160), (255, 255, 255)).convert(mode).save(path)
+    white = preprocess(Image.new("RGB", (180, 160), (255, 255, 255)))
+    pixels = _features.Images([path], preprocess)[0]
+    assert isinstance(pixels, torch.Tensor), pixels
+    torch.testing.assert_close(pixels, white, rtol=0, atol=0)
+
+
+def test_transparency_shows_white():
+    clear = Image.new("RGBA", (2, 1), (255, 0, 0, 0))
+    clear.putpixel((1, 0), (0, 0, 0, 255))
+    palette = Image.new("P", (2, 1))
+    palette.putpalette([255, 0, 0, 0, 0, 0])
+    palette.putpixel((1, 0), 1)
+    palette.info["transparency"] = 0
+    for image in (clear, palette):
+        assert list(_features.rgb(image).tobytes()) == [255, 255, 255, 0, 0, 0]
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [

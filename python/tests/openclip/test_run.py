@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from specalign.openclip import __main__, _run
+from specalign.openclip import __main__, _config, _run
 
 FOLDER = Path(__file__).parent
 SETTINGS = "objective: ky_fan\nk: 4\n"
@@ -203,6 +203,20 @@ def test_a_store_of_other_images_is_refused(arguments, config, data, tmp_path, c
     assert status == 2
     assert "does not fit this run: 1 of 48 training images are not in it" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_without_a_csv(arguments, config, capsys):
+    at = arguments.index("--train-data")
+    rest = [*arguments[:at], *arguments[at + 2 :], "--dataset-type", "synthetic", "--train-num-samples", "32"]
+    assert _run.main(["--config", str(config(SETTINGS)), "--", *rest]) == 2
+    assert "--train-data is not given (--dataset-type synthetic)" in capsys.readouterr().err
+
+
+def test_help_names_every_setting_of_a_run(capsys):
+    with pytest.raises(SystemExit):
+        __main__.main(["--help"])
+    text = capsys.readouterr().out
+    assert [name for name in _config.RUN if f"\n  {name}:" not in text] == []
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 import json
+import os
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -99,6 +101,16 @@ def test_files_that_changed(tmp_path):
         file.write(b"longer than before")
     with pytest.raises(StoreError, match=r"3.png has 18 bytes and had 3"):
         store.check_files(paths)
+
+
+def test_no_more_files_are_looked_at_than_said(tmp_path, monkeypatch):
+    paths = [str(tmp_path / f"{i}.png") for i in range(1999)]
+    store = Store.make(META, sample_ids(paths), np.ones((1999, 2), np.float32), np.zeros(1999, int), center=False)
+    looked = []
+    monkeypatch.setattr(os, "stat", lambda path: looked.append(path) or SimpleNamespace(st_size=0))
+    store.check_files(paths)
+    assert 900 < len(looked) <= 1000
+    assert looked[0] == paths[0]
 
 
 def damage(name, how):
