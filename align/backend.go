@@ -69,6 +69,9 @@ type Backend interface {
 	// Difference forms l (n, n) = (K1 - eta K2) / n, both triangles. Where k1 or k2 has Data, that kernel matrix
 	// (n, n), not divided by n, is written too. Gaussian and Laplacian diagonals are exactly 1.
 	Difference(l, k1, k2 Matrix, s1, s2 Side, eta float32) error
+	// CrossKernel forms k (n, m), k_ij = k(a_i, b_j), between the rows of two matrices of one width, a.X (n, d) and
+	// b.X (m, d). Kernel and bandwidth are a's.
+	CrossKernel(k Matrix, a, b Side) error
 	// CenterBoth replaces l (n, n), symmetric, by H l H, H = I - 11ᵀ/n, in place.
 	CenterBoth(l Matrix) error
 

@@ -5,8 +5,10 @@ import "math"
 // Operations on kernel matrices.
 
 // kernelValue is k(x_i, x_j) of one side.
-func kernelValue(s *Side, i, j int) float64 {
-	a, b := s.X.row(i), s.X.row(j)
+func kernelValue(s *Side, i, j int) float64 { return kernelOf(s, s.X.row(i), s.X.row(j)) }
+
+// kernelOf is k(a, b).
+func kernelOf(s *Side, a, b []float32) float64 {
 	sigma := float64(s.Sigma)
 	switch s.Kernel {
 	case KernelGaussian:
@@ -53,6 +55,18 @@ func (b *goBackend) Difference(l, k1, k2 Matrix, s1, s2 Side, eta float32) error
 			row(i)
 			if i != n-1-i {
 				row(n - 1 - i)
+			}
+		}
+	})
+	return nil
+}
+
+func (b *goBackend) CrossKernel(k Matrix, a, c Side) error {
+	b.split(k.Rows, k.Rows*k.Cols*a.X.Cols, func(first, end int) {
+		for i := first; i < end; i++ {
+			row := k.row(i)
+			for j := range row {
+				row[j] = float32(kernelOf(&a, a.X.row(i), c.X.row(j)))
 			}
 		}
 	})

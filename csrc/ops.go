@@ -134,6 +134,13 @@ func (b *backend) Difference(l, k1, k2 align.Matrix, s1, s2 align.Side, eta floa
 	return b.check(C.sa_difference(b.c, cmatrix(l), cmatrix(k1), cmatrix(k2), cside(s1), cside(s2), C.float(eta)))
 }
 
+func (b *backend) CrossKernel(k align.Matrix, first, second align.Side) error {
+	if b.c == nil {
+		return errClosed
+	}
+	return b.check(C.sa_cross_kernel(b.c, cmatrix(k), cside(first), cside(second)))
+}
+
 func (b *backend) CenterBoth(l align.Matrix) error {
 	if b.c == nil {
 		return errClosed

@@ -148,6 +148,10 @@ sa_status SA_API(fourier)(sa_context *c, sa_matrix phi, sa_matrix x, sa_matrix w
 // l, k1, k2: (n, n)
 sa_status SA_API(difference)(sa_context *c, sa_matrix l, sa_matrix k1, sa_matrix k2, sa_side s1, sa_side s2, float eta);
 
+// cross_kernel: k_ij = k(a_i, b_j), with the kernel and the bandwidth of a.
+// k: (n, m); a.x: (n, d); b.x: (m, d)
+sa_status SA_API(cross_kernel)(sa_context *c, sa_matrix k, sa_side a, sa_side b);
+
 // center_both: l = H l H, H = I - 11ᵀ/n, in place.
 // l: (n, n) symmetric
 sa_status SA_API(center_both)(sa_context *c, sa_matrix l);

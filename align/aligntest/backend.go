@@ -31,6 +31,8 @@ func Backend(t *testing.T, open func() align.Backend) {
 		{"Difference", (*suite).difference},
 		{"DifferenceOfEqualsIsZero", (*suite).differenceOfEqualsIsZero},
 		{"DifferenceFarFromOrigin", (*suite).differenceFarFromOrigin},
+		{"CrossKernel", (*suite).crossKernel},
+		{"CrossKernelFarFromOrigin", (*suite).crossKernelFarFromOrigin},
 		{"CenterBoth", (*suite).centerBoth},
 		{"Product", (*suite).product},
 		{"FactorProduct", (*suite).factorProduct},

@@ -83,6 +83,13 @@ var everyOperation = []struct {
 		f.ok(f.b.Difference(f.out(310, 310), f.out(310, 310), f.out(310, 310), f.side(align.KernelGaussian, x, 12), f.side(align.KernelLaplacian, y, 90), 0.9))
 		f.ok(f.b.Difference(f.out(310, 310), absent, absent, f.side(align.KernelLinear, x, 0), f.side(align.KernelLinear, y, 0), 1))
 	}},
+	{"CrossKernel", func(f *fixture, data *drawer) {
+		x, y := data.normal(310, 150), data.normal(190, 150)
+		for _, kernel := range kernels {
+			sigma := bandwidth(kernel, 150)
+			f.ok(f.b.CrossKernel(f.out(310, 190), f.side(kernel, x, sigma), f.side(kernel, y, sigma)))
+		}
+	}},
 	{"CenterBoth", func(f *fixture, data *drawer) { f.ok(f.b.CenterBoth(f.update(data.symmetric(400)))) }},
 	{"Product", func(f *fixture, data *drawer) {
 		f.ok(f.b.Product(f.out(3, 700), f.in(data.symmetric(700)), f.in(data.normal(3, 700))))

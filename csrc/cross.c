@@ -1,0 +1,76 @@
+//go:build cgo && linux && (amd64 || arm64)
+
+// cross.c: kernel matrices between the rows of two matrices.
+#include "gemm.h"
+
+typedef struct cross_job {
+  const sa_kernels *kn;
+  sa_gemm p;
+  sa_grid grid;
+  sa_matrix k, x[2];
+  const float *mean;
+  float *sq[2];  // squared norms of the shifted rows, Gaussian only
+  float *buffers, scale;
+  int kernel;
+} cross_job;
+
+enum { NORMS_ROWS = 64 };
+
+static void cross_norms(void *arg, int64_t task, int worker) {
+  (void)worker;
+  const cross_job *j = arg;
+  const int64_t first = sa_ceil(j->x[0].rows, NORMS_ROWS);
+  const int side = task >= first;
+  const sa_matrix x = j->x[side];
+  task -= side * first;
+  for (int64_t i = task * NORMS_ROWS; i < sa_min(x.rows, (task + 1) * NORMS_ROWS); i++)
+    j->sq[side][i] = j->kn->sum_squares(sa_row(x, i), j->mean, x.cols);
+}
+
+static void cross_task(void *arg, int64_t task, int worker) {
+  const cross_job *j = arg;
+  const sa_block b = sa_grid_block(&j->grid, task);
+  const int64_t stride = j->grid.stride;
+  float *buf = j->buffers + worker * j->grid.mc * stride;
+  sa_block_run(j->kn, &j->p, &j->grid, b, buf);
+  for (int64_t i = 0; i < b.rows; i++) {
+    float *row = buf + i * stride;
+    if (j->kernel == SA_GAUSSIAN)
+      j->kn->gaussian(row, b.cols, j->sq[0][b.i0 + i], j->sq[1] + b.j0, j->scale);
+    else if (j->kernel == SA_LAPLACIAN)
+      j->kn->exp_scaled(row, b.cols, j->scale);
+    j->kn->scaled(sa_row(j->k, b.i0 + i) + b.j0, row, b.cols, 1);
+  }
+}
+
+sa_status SA_API(cross_kernel)(sa_context *c, sa_matrix k, sa_side a, sa_side b) {
+  const char *op = "cross_kernel";
+  SA_CHECK(c, op, sa_there(a.x) && sa_there(b.x) && a.x.cols == b.x.cols, "the two sides differ in columns");
+  SA_CHECK(c, op, sa_is(k, a.x.rows, b.x.rows), "k is not (n, m)");
+  SA_CHECK(c, op, a.kernel == SA_LINEAR || ((a.kernel == SA_GAUSSIAN || a.kernel == SA_LAPLACIAN) && a.sigma > 0),
+           "the kernel is unknown, or sigma is not positive");
+  sa_begin(c);
+  cross_job j = {.kn = c->kernels, .k = k, .x = {a.x, b.x}, .kernel = a.kernel};
+  const double d = (double)a.x.cols, pairs = (double)k.rows * (double)k.cols;
+  sa_operand oa = {.m = {a.x}}, ob = {.m = {b.x}};
+  if (a.kernel == SA_GAUSSIAN) {
+    // Distances do not change when every row moves by the same vector, and lose fewer digits near the origin.
+    float *mean = sa_take(c, a.x.cols);
+    j.sq[0] = sa_take(c, a.x.rows);
+    j.sq[1] = sa_take(c, b.x.rows);
+    if (!mean || !j.sq[0] || !j.sq[1] || !sa_column_means(c, mean, b.x)) return sa_fail(c, SA_ERR_MEMORY, op, "no memory");
+    j.mean = oa.shift = ob.shift = mean;
+    j.scale = -0.5f / (a.sigma * a.sigma);
+    const double work = (double)(a.x.rows + b.x.rows) * d * 4 * SA_NS_PER_BYTE;
+    sa_run(c, work, sa_ceil(a.x.rows, NORMS_ROWS) + sa_ceil(b.x.rows, NORMS_ROWS), cross_norms, &j);
+  } else if (a.kernel == SA_LAPLACIAN) {
+    j.scale = -1.0f / a.sigma;
+  }
+  const double work = pairs * (d * (a.kernel == SA_LAPLACIAN ? 4 : 2) + 32) * SA_NS_PER_FLOP;
+  j.grid = sa_grid_make(c, k.rows, k.cols, work, false);
+  j.buffers = sa_take(c, c->threads * j.grid.mc * j.grid.stride);
+  if (!j.buffers || !sa_pack(c, &j.p, &oa, &ob, a.kernel == SA_LAPLACIAN ? c->kernels->tile_l1 : c->kernels->tile_product))
+    return sa_fail(c, SA_ERR_MEMORY, op, "no memory");
+  sa_run(c, work, j.grid.count, cross_task, &j);
+  return SA_OK;
+}
