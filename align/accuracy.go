@@ -35,20 +35,35 @@ func (r *request) slope(rank int, lambda float64) float64 {
 			sum += t.Weight * t.P * math.Pow(a, t.P-1)
 		}
 	}
-	return math.Copysign(sum, lambda)
+	if lambda < 0 {
+		return -sum
+	}
+	return sum
 }
 
-// gradientError estimates the relative error, in the Frobenius norm, of M = Σ f'(λ_i) v_i v_iᵀ, whose product with Φ1 is
+// errorEstimate is what is known of the relative error of M.
+type errorEstimate struct {
+	truncation float64 // the part that more products would reduce
+	rounding   float64 // the part that working precision leaves
+	tied       [2]int  // the ranks of the pair whose nearness contributes most to rounding
+}
+
+// gradientError returns the two parts of what estimate finds.
+func (r *request) gradientError(theta, res, slopes []float64, rest float64) (truncation, rounding float64) {
+	e := r.estimate(theta, res, slopes, rest)
+	return e.truncation, e.rounding
+}
+
+// estimate estimates the relative error, in the Frobenius norm, of M = Σ f'(λ_i) v_i v_iᵀ, whose product with Φ1 is
 // the gradient. theta, by falling magnitude, are Ritz values, res their residuals |L v - θ v|; what is not among them
-// has magnitude rest at most (rest < 0: nothing is left out). truncation is the part that more products would reduce,
-// rounding what working precision leaves. slopes is scratch of the length of theta.
+// has magnitude rest at most (rest < 0: nothing is left out). slopes is scratch of the length of theta.
 //
 // It is first-order perturbation theory, with divided differences of f' in place of 1/gap. An error that mixes v_i
 // with the part of the space left out is res_i / (|θ_i| - rest), not res_i divided by the gap to the next pair: within
 // the span of the vectors found the Rayleigh-Ritz step has separated them, up to second order in the residuals. So
 // two pairs almost tied do no harm as long as both are resolved, and a tie of λ+ with λ- does none at all, except that
 // where |λ_i| - |λ_j| is within the error of the values it is not known which of the two counts.
-func (r *request) gradientError(theta, res, slopes []float64, rest float64) (truncation, rounding float64) {
+func (r *request) estimate(theta, res, slopes []float64, rest float64) errorEstimate {
 	for i, t := range theta {
 		slopes[i] = r.slope(i, t)
 	}
@@ -58,32 +73,38 @@ func (r *request) gradientError(theta, res, slopes []float64, rest float64) (tru
 		}
 		return math.Abs(theta[i]) - rest
 	}
-	total, cut, fuzz := 0.0, 0.0, 0.0
+	total, cut, fuzz, most := 0.0, 0.0, 0.0, 0.0
+	var tied [2]int
 	for i, ti := range theta[:min(r.want, len(theta))] {
 		wi, di := slopes[i], distance(i)
 		total += wi * wi
 		cut += 2 * wi * wi * square(angle(res[i], di))
 		for j := i + 1; j < len(theta); j++ {
 			tj, dw := theta[j], wi-slopes[j]
-			if dw == 0 {
+			swap := math.Copysign(1, ti)*wi - math.Copysign(1, tj)*slopes[j] // where it is not known which has which rank
+			if dw == 0 && swap == 0 {
 				continue
 			}
 			cut += 2 * dw * dw * square(angle(math.Min(res[i], res[i]*angle(res[j], di)), math.Abs(ti-tj)))
-			fuzz += 2 * dw * dw * square(angle(r.noise, math.Abs(ti-tj)))
-			if swap := math.Abs(wi) - math.Abs(slopes[j]); swap != 0 { // whichever of the two is larger
+			unsure := 2 * dw * dw * square(angle(r.noise, math.Abs(ti-tj)))
+			if swap != 0 {
 				switch gap := math.Abs(ti) - math.Abs(tj); {
 				case ti*tj < 0 && gap <= r.noise+0x1p-21*math.Abs(ti): // the values' own rounding errors
-					fuzz += 2 * swap * swap
+					unsure += 2 * swap * swap
 				case gap <= res[i]*angle(res[i], di)+res[j]*angle(res[j], distance(j)):
 					cut += 2 * swap * swap
 				}
 			}
+			fuzz += unsure
+			if unsure > most {
+				most, tied = unsure, [2]int{i, j}
+			}
 		}
 	}
 	if total == 0 {
-		return 0, 0
+		return errorEstimate{}
 	}
-	return math.Sqrt(cut / total), math.Sqrt(fuzz / total)
+	return errorEstimate{math.Sqrt(cut / total), math.Sqrt(fuzz / total), tied}
 }
 
 // angle is by how much a coupling turns two directions whose eigenvalues are so far apart.

@@ -72,9 +72,12 @@ func (st *step) covariance(ctx context.Context, req *request, whole bool) (*pair
 	p.vectors, p.rest = v, rest
 	if whole {
 		p.converged = true
-		return p, p.certify(st.ws, &st.op)
+		err = p.certify(st.ws, &st.op)
+	} else {
+		err = st.correct(p, req)
 	}
-	return p, st.correct(p, req)
+	p.products = 0 // certificate and correction are not an iteration
+	return p, err
 }
 
 // correct iterates on the subspace of p's vectors: each step is a Rayleigh-Ritz step, and a product with L before all but
@@ -92,7 +95,6 @@ func (st *step) correct(p *pairs, req *request) error {
 				return err
 			}
 			p.vectors = y
-			p.products += y.Rows
 		}
 		if err := st.rotate(p); err != nil {
 			return err

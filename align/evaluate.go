@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 )
 
 // roundoff is the share of operator.norm below which an eigenvalue of a float32 matrix is noise.
@@ -227,26 +228,28 @@ func (st *step) kernelSide(side int) Side {
 }
 
 // report fills in what a result says of the eigenpairs. A solver may return fewer pairs than are wanted where L has
-// fewer above rounding level; the others are 0.
+// fewer above rounding level. Gap and residual are those of the pairs that count, which are above it.
 func (st *step) report(res *Result, p *pairs, req *request) {
-	used := req.want
-	shown := min(used+1, st.n)
-	res.Eigenvalues = make([]float64, shown)
-	copy(res.Eigenvalues, p.values)
-	gap := math.Abs(res.Eigenvalues[used-1])
-	if shown > used {
-		gap -= math.Abs(res.Eigenvalues[used])
+	used := min(req.want, len(p.values))
+	res.Eigenvalues = slices.Clone(p.values[:min(used+1, len(p.values))])
+	for used > 0 && math.Abs(p.values[used-1]) <= req.floor {
+		used--
 	}
-	residual := 0.0
-	for _, r := range p.residuals[:min(used, len(p.residuals))] {
+	gap, residual := 0.0, 0.0
+	if used > 0 {
+		gap = math.Abs(p.values[used-1])
+		if used < len(p.values) {
+			gap -= math.Abs(p.values[used])
+		}
+	}
+	for _, r := range p.residuals[:used] {
 		residual = math.Max(residual, r)
 	}
-	slopes := make([]float64, len(p.values))
-	truncation, rounding := req.gradientError(p.values, p.residuals, slopes, p.rest)
-	gradErr := math.Hypot(truncation, rounding)
+	e := req.estimate(p.values, p.residuals, make([]float64, len(p.values)), p.rest)
+	gradErr := math.Hypot(e.truncation, e.rounding)
 	res.Gap, res.Residual, res.GradientError = &gap, &residual, &gradErr
 	res.Converged = p.converged
-	if rounding >= 1/math.Sqrt(float64(used)) {
-		res.Warnings = append(res.Warnings, fmt.Sprintf("the eigenvalues %d and %d tie to working precision: the gradient is one of several subgradients", used, used+1))
+	if e.rounding >= 1/math.Sqrt(float64(max(used, 1))) {
+		res.Warnings = append(res.Warnings, fmt.Sprintf("the eigenvalues %d and %d tie to working precision: the gradient is one of several subgradients", e.tied[0]+1, e.tied[1]+1))
 	}
 }

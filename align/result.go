@@ -6,11 +6,11 @@ import "fmt"
 type Result struct {
 	Value          float64   `json:"value"`                     // Σ weight * part over the terms
 	Parts          []float64 `json:"parts"`                     // the terms' unweighted values, in the order of ResolvedTerms
-	Eigenvalues    []float64 `json:"eigenvalues"`               // signed, by falling magnitude: those used and the next; nil (null) where no term needs any
-	Gap            *float64  `json:"gap"`                       // |λ_k| - |λ_(k+1)|; nil (null) as above
+	Eigenvalues    []float64 `json:"eigenvalues"`               // signed, by falling magnitude: those used and the next, as many as were found above rounding level; nil (null) where no term needs any
+	Gap            *float64  `json:"gap"`                       // |λ_k| - |λ_(k+1)|, k at most the number of eigenvalues above rounding level; nil (null) as above
 	Residual       *float64  `json:"residual"`                  // largest |L v - λ v| over the pairs used, against the norm that Step documents
 	GradientError  *float64  `json:"gradient_error"`            // estimated relative error of the gradient
-	Products       int       `json:"products"`                  // matrix-vector products spent
+	Products       int       `json:"products"`                  // matrix-vector products that the iteration spent; 0 by a dense solver
 	Converged      bool      `json:"converged"`                 //
 	ZeroRows       int       `json:"zero_rows"`                 // all-zero rows of student and reference together, where a kernel cannot use them (cosine)
 	Route          string    `json:"route"`                     // "formed", "matrix-free", "covariance", with "dense" or the solver appended

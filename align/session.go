@@ -94,7 +94,8 @@ var sideName = [2]string{"student", "reference"}
 // (2/n) M Φ1 with M = U f'(Λ) Uᵀ, pushed through the kernel to the rows.
 //
 // Result.Residual is the largest |L v - λ v| over the eigenpairs used, in the units of λ. Result.Gap is
-// |λ_k| - |λ_(k+1)| for the largest k that a term uses. Result.GradientError estimates the relative error of the
+// |λ_k| - |λ_(k+1)| for the largest k that a term uses, or, where fewer eigenvalues are above rounding level, for the
+// last of those. Result.GradientError estimates the relative error of the
 // gradient from residuals, gaps and rounding errors; where the k-th and the next eigenvalue tie to working precision the
 // gradient is one of several subgradients, and the estimate is at least 1/√k.
 //
@@ -180,7 +181,7 @@ func (st *step) zero() *Result {
 		res.Warnings = append(res.Warnings, warnZeroRows(st.zeroRows))
 	}
 	if sh := st.shape(); sh.want > 0 {
-		res.Eigenvalues = make([]float64, min(sh.want+1, st.n))
+		res.Eigenvalues = make([]float64, 1)
 		res.Gap, res.Residual, res.GradientError = new(float64), new(float64), new(float64)
 	}
 	return res

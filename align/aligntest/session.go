@@ -53,6 +53,7 @@ func Session(t *testing.T, open func() align.Backend) {
 		{"BadShapes", (*sessions).badShapes},
 		{"Repeatable", (*sessions).repeatable},
 		{"State", (*sessions).state},
+		{"History", (*sessions).history},
 		{"BadState", (*sessions).badState},
 		{"Cancellation", (*sessions).cancellation},
 	} {
@@ -155,6 +156,9 @@ func (r run) plausible(res *align.Result) {
 			r.t.Errorf("%s: eigenvalues do not fall in magnitude: %v", r.label, res.Eigenvalues)
 			break
 		}
+	}
+	if strings.HasSuffix(res.Route, " dense") && res.Products != 0 {
+		r.t.Errorf("%s, %s: %d products of a solver that needs none", r.label, res.Route, res.Products)
 	}
 	if res.Route == "" || res.Warnings == nil || res.Seconds < 0 || res.Backend.Backend == "" {
 		r.t.Errorf("%s: incomplete result %+v", r.label, res)
