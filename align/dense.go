@@ -39,11 +39,11 @@ func (s *symmetric) load(m Matrix) {
 // solve replaces the matrix by its eigenvectors.
 func (s *symmetric) solve(n int) error {
 	s.values = resize(s.values, n)
-	if len(s.work) < 3*n {
-		query := make([]float64, 1)
-		lapackgo.Implementation{}.Dsyev(lapack.EVCompute, blas.Upper, n, s.a, n, s.values, query, -1)
-		s.work = make([]float64, int(query[0]))
-	}
+	// LAPACK chooses its blocks by the memory it is given: always as much as this order wants, so that results do not
+	// depend on what was solved before.
+	var optimal [1]float64
+	lapackgo.Implementation{}.Dsyev(lapack.EVCompute, blas.Upper, n, s.a, n, s.values, optimal[:], -1)
+	s.work = resize(s.work, int(optimal[0]))
 	if !(lapackgo.Implementation{}).Dsyev(lapack.EVCompute, blas.Upper, n, s.a, n, s.values, s.work, len(s.work)) {
 		return errors.New("align: the dense eigenproblem did not converge")
 	}

@@ -139,6 +139,34 @@ func (s *sessions) state() {
 	}
 }
 
+// history: what a session did before, in which memory of other sizes, does not show in the bits of a step.
+func (s *sessions) history() {
+	schatten := settings(align.KernelCosine, align.Term{Objective: align.ObjectiveSchatten, P: 1.5, Weight: 1})
+	all := carried()
+	for _, cfg := range []align.Config{schatten, all[0], all[6], all[len(all)-2]} { // cosine, gaussian, random features
+		for _, shape := range []shapeOf{{n: 200, d1: 150, d2: 130}, {n: 300, d1: 70, d2: 60}} {
+			if cfg.KernelOf(0).NeedsSigma() && shape.n > 200 {
+				continue // one route only
+			}
+			large, small := shape, shape
+			small.n = 30
+			large.n, large.d1 = shape.n+7, shape.d1+9
+			for _, before := range []shapeOf{small, large} {
+				label := fmt.Sprintf("after %d rows, %s", before.n, describe(cfg, shape.n, shape.d1, shape.d2))
+				a, b := s.start(label, cfg), s.start(label, cfg)
+				a.rawStep(batch(0, before))
+				if err := b.RestoreState(a.AppendState(nil)); err != nil {
+					s.t.Fatalf("%s: %v", label, err)
+				}
+				student, reference := batch(1, shape)
+				want, g1 := a.rawStep(student, reference)
+				got, g2 := b.rawStep(student, reference)
+				b.identical("the step after", want, got, g1, g2)
+			}
+		}
+	}
+}
+
 // badState: anything that AppendState did not write is refused by an *InputError, and changes nothing.
 func (s *sessions) badState() {
 	cfg := settings(align.KernelCosine, term(align.ObjectiveSpectralRadius, 0))
