@@ -84,11 +84,18 @@ func ParseSigma(s string) (Sigma, error) {
 	return Sigma{Value: v}, nil
 }
 
-// The bandwidths allowed: their squares and the inverses of these are float32 numbers.
+// The bandwidths allowed: their squares and the inverses of these are float32 numbers. The other limits keep what is
+// multiplied by these settings in the range of float32, too.
 const (
-	minSigma = 1e-15
-	maxSigma = 1e15
+	minSigma       = 1e-15
+	maxSigma       = 1e15
+	minTemperature = 1e-6
+	maxTemperature = 1e6
+	maxFactor      = 1e15 // of eta and of a term's weight
 )
+
+// MaxThreads is the largest number of threads of a backend that can be asked for.
+const MaxThreads = 256
 
 func checkSigma(v float64) error {
 	if v >= minSigma && v <= maxSigma {
@@ -216,10 +223,20 @@ func (c *Config) numFeatures() int {
 	return c.NumFeatures
 }
 
-// fingerprint hashes the settings that a saved state belongs to: all but where and how fast it runs.
-func (c Config) fingerprint() uint64 {
-	c.Device, c.Threads = "", 0
-	b, _ := json.Marshal(c) // of a valid Config never fails
+// fingerprint hashes the settings that a saved state belongs to: all but where and how fast it runs. They are resolved
+// first, so that it does not matter whether a default was written out.
+func (c *Config) fingerprint() uint64 {
+	r := Config{
+		StudentKernel: c.KernelOf(0), ReferenceKernel: c.KernelOf(1), Approximation: c.Approximation, NumFeatures: c.numFeatures(),
+		Seed: c.Seed, Terms: c.ResolvedTerms(), Solver: c.Solver, Tolerance: c.Tolerance, Center: c.Center, Eta: c.Eta,
+	}
+	for side, to := range []**Sigma{&r.StudentSigma, &r.ReferenceSigma} {
+		if c.KernelOf(side).NeedsSigma() {
+			sigma := c.SigmaOf(side)
+			*to = &sigma
+		}
+	}
+	b, _ := json.Marshal(r) // of a valid Config never fails
 	h := fnv.New64a()
 	h.Write(b)
 	return h.Sum64()
@@ -263,7 +280,6 @@ func (c *Config) Validate() error {
 	bad := func(format string, args ...any) error {
 		return fmt.Errorf("align: settings: "+format, args...)
 	}
-	finite := func(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
 	for _, k := range []struct {
 		name  string
 		v     Kernel
@@ -334,15 +350,15 @@ func (c *Config) Validate() error {
 				return bad("%sp is %v; give 1 to 2", name, t.P)
 			}
 		case ObjectiveRelationalKL:
-			if !(t.Temperature > 0) || !finite(t.Temperature) {
-				return bad("%stemperature is %v; give a positive number", name, t.Temperature)
+			if !(t.Temperature >= minTemperature && t.Temperature <= maxTemperature) {
+				return bad("%stemperature is %v; give a number between %g and %g", name, t.Temperature, minTemperature, maxTemperature)
 			}
 		case ObjectiveSpectralRadius, ObjectiveFrobenius:
 		default:
 			return bad("%sobjective is %q; give ky_fan, spectral_radius, schatten, frobenius or relational_kl", name, t.Objective)
 		}
-		if !finite(t.Weight) {
-			return bad("%sweight is %v; give a finite number", name, t.Weight)
+		if !(math.Abs(t.Weight) <= maxFactor) {
+			return bad("%sweight is %v; give a number between %g and %g", name, t.Weight, -maxFactor, maxFactor)
 		}
 	}
 	switch c.Solver {
@@ -359,11 +375,11 @@ func (c *Config) Validate() error {
 	if !(c.Tolerance > 0) || c.Tolerance >= 1 {
 		return bad("tolerance is %v; give a number between 0 and 1", c.Tolerance)
 	}
-	if !(c.Eta >= 0) || !finite(c.Eta) {
-		return bad("eta is %v; give 0 or more", c.Eta)
+	if !(c.Eta >= 0 && c.Eta <= maxFactor) {
+		return bad("eta is %v; give a number between 0 and %g", c.Eta, maxFactor)
 	}
-	if c.Threads < 0 || c.Threads > 1024 {
-		return bad("threads is %d; give 0 (chosen by shape) to 1024", c.Threads)
+	if c.Threads < 0 || c.Threads > MaxThreads {
+		return bad("threads is %d; give 0 (chosen by shape) to %d", c.Threads, MaxThreads)
 	}
 	if c.Device != "auto" && c.Device != "cpu" && c.Device != "cuda" {
 		n, err := strconv.Atoi(strings.TrimPrefix(c.Device, "cuda:"))

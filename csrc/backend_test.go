@@ -269,3 +269,15 @@ func TestC(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 }
+
+// TestThreadLimit: what the settings allow is what the backend takes.
+func TestThreadLimit(t *testing.T) {
+	b, err := Open(Options{Threads: align.MaxThreads})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Close()
+	if _, err := Open(Options{Threads: align.MaxThreads + 1}); err == nil {
+		t.Errorf("%d threads were taken", align.MaxThreads+1)
+	}
+}

@@ -44,8 +44,8 @@ func wantedThreads() (int, error) {
 		return 0, nil
 	}
 	n, err := strconv.Atoi(text)
-	if err != nil || n < 0 || n > 256 {
-		return 0, inputErrorf("SPECALIGN_THREADS is %q; give 0 (all CPUs of this process) to 256", text)
+	if err != nil || n < 0 || n > align.MaxThreads {
+		return 0, inputErrorf("SPECALIGN_THREADS is %q; give 0 (all CPUs of this process) to %d", text, align.MaxThreads)
 	}
 	return n, nil
 }
