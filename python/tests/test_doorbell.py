@@ -65,12 +65,16 @@ def test_it_answers_pings_and_keeps_the_windows(pair):
     far.sendall(GREETING + frame(6, 0, 0, b"12345678") + frame(6, 1, 0, b"87654321") + HEADERS)
     far.sendall(frame(0, 0, 1, message(b"x" * 10)) + TRAILERS)
     assert bell.call(MESSAGE, 10) == b"x" * 10
-    assert far.recv(1 << 16).endswith(frame(6, 1, 0, b"12345678"))
+    assert far.recv(1 << 16).endswith(frame(4, 1, 0) + frame(6, 1, 0, b"12345678"))
     far.sendall(frame(1, 4, 3, b"\x88") + frame(0, 1, 3, message(b"")))
     assert bell.call(MESSAGE, 10) == b""
     sent = far.recv(1 << 16)
-    assert sent.startswith(frame(4, 1, 0) + frame(8, 0, 0, struct.pack(">I", 15)))
     assert sent.endswith(frame(0, 1, 3, message(MESSAGE)))
+    for stream in range(5, 5 + 2 * 70, 2):
+        far.sendall(frame(1, 4, stream, b"\x88") + frame(0, 1, stream, message(bytes(16000))))
+        assert bell.call(MESSAGE, 10) == bytes(16000)
+        sent += far.recv(1 << 16)
+    assert sent.count(frame(8, 0, 0, struct.pack(">I", 66 * 16005 + 15 + 5))) == 1  # after a mebibyte
 
 
 def test_an_answer_without_a_message(pair):
@@ -84,7 +88,9 @@ def test_an_answer_without_a_message(pair):
     [
         frame(7, 0, 0, bytes(8)),  # GOAWAY
         frame(3, 0, 1, bytes(4)),  # RST_STREAM
-        HEADERS + frame(0, 8, 1, b"\x01" + message(b"") + b"\x00"),  # padded
+        frame(7, 0, 0, bytes(8)) + HEADERS + frame(0, 1, 1, message(b"late")),
+        HEADERS + frame(0, 9, 1, b"\x06" + message(b"")),  # all padding
+        HEADERS + frame(0, 9, 1),
         HEADERS + frame(0, 1, 1, b"\x01" + message(b"compressed")[1:]),
         HEADERS + frame(0, 1, 1, message(b"one") + message(b"two")),
         HEADERS + frame(0, 1, 1, b"\x00"),
@@ -128,6 +134,25 @@ def test_any_answer(answer):
     finally:
         bell.close()
         far.close()
+
+
+def test_a_padded_answer_behind_the_end_of_the_connection(pair):
+    bell, far = pair
+    far.sendall(GREETING + frame(7, 0, 0, struct.pack(">II", 1, 0)) + HEADERS)
+    far.sendall(
+        frame(0, 9, 1, b"\x02" + message(b"x") + b"\x00\x00") + frame(8, 0, 0, struct.pack(">I", (1 << 31) - 1))
+    )
+    assert bell.call(MESSAGE, 10) == b"x"
+    with pytest.raises(Broken, match="used up"):
+        bell.call(MESSAGE, 10)
+
+
+def test_a_small_window_for_calls(pair):
+    bell, far = pair
+    far.sendall(frame(4, 0, 0, struct.pack(">HIHI", 3, 100, 4, 6)) + HEADERS + frame(0, 1, 1, message(b"")))
+    assert bell.call(bytes(100), 10) == b""
+    with pytest.raises(Broken, match="used up"):
+        bell.call(MESSAGE, 10)
 
 
 def test_time_out(pair):
