@@ -11,6 +11,7 @@ import (
 
 	"github.com/specalign/specalign/align/compare"
 	"github.com/specalign/specalign/align/features"
+	"github.com/specalign/specalign/internal/progress"
 )
 
 // compareSettings are the settings of align.Config that a comparison has.
@@ -67,7 +68,10 @@ patterns; memory does not grow with the number of rows.`,
 			}
 			ctx, cancel := interruptible(cmd.Context())
 			defer cancel()
+			bar := progress.New(cmd.ErrOrStderr())
+			f.options.Progress = bar.Step
 			result, err := f.run(ctx)
+			bar.Close()
 			if err != nil {
 				if ctx.Err() != nil {
 					return errors.New("interrupted; nothing was written")

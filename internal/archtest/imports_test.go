@@ -68,7 +68,7 @@ var allowed = map[string][]string{
 	"capi":     {"align", "csrc", "cuda"},
 	"plugin":   {"align"},
 	"trainer":  {"align", "csrc", "cuda"},
-	"cmd":      {"align", "csrc", "cuda", "plugin", "trainer"},
+	"cmd":      {"align", "csrc", "cuda", "plugin", "trainer", "internal"},
 	"internal": {},
 }
 
