@@ -30,8 +30,17 @@ type Approximation string
 const (
 	ApproximationAuto  Approximation = "auto"
 	ApproximationExact Approximation = "exact"
-	ApproximationRFF   Approximation = "rff" // random Fourier features
+	ApproximationRFF   Approximation = "rff"  // random Fourier features
+	ApproximationORF   Approximation = "orf"  // the same with orthogonal frequencies, Gaussian only
+	ApproximationSORF  Approximation = "sorf" // the same with structured orthogonal frequencies, Gaussian only
+	// ApproximationNystrom is Nyström's method, for the comparison of data sets only: a Session has no gradient for it.
+	ApproximationNystrom Approximation = "nystrom"
 )
+
+// Fourier tells whether the features are random Fourier features, of whatever draw.
+func (a Approximation) Fourier() bool {
+	return a == ApproximationRFF || a == ApproximationORF || a == ApproximationSORF
+}
 
 // Objective names a function of the difference L = (K1 - η K2)/n.
 type Objective string
@@ -319,12 +328,16 @@ func (c *Config) Validate() error {
 	}
 	switch c.Approximation {
 	case ApproximationAuto, ApproximationExact:
-	case ApproximationRFF:
+	case ApproximationRFF, ApproximationORF, ApproximationSORF, ApproximationNystrom:
 		if !anySigma {
-			return bad("approximation is rff, but cosine and linear kernels are exact already; give gaussian or laplacian")
+			return bad("approximation is %s, but cosine and linear kernels are exact already; give gaussian or laplacian", c.Approximation)
+		}
+		gaussian := c.Approximation == ApproximationORF || c.Approximation == ApproximationSORF
+		if gaussian && (c.KernelOf(0) == KernelLaplacian || c.KernelOf(1) == KernelLaplacian) {
+			return bad("approximation is %s, whose frequencies are those of the gaussian kernel; give rff or nystrom for laplacian", c.Approximation)
 		}
 	default:
-		return bad("approximation is %q; give auto, exact or rff", c.Approximation)
+		return bad("approximation is %q; give auto, exact, rff, orf, sorf or nystrom", c.Approximation)
 	}
 	if c.NumFeatures < 0 || c.NumFeatures > 1<<20 {
 		return bad("num_features is %d; give 1 to %d", c.NumFeatures, 1<<20)

@@ -35,6 +35,9 @@ func NewSession(cfg Config, b Backend) (*Session, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, &InputError{err}
 	}
+	if cfg.Approximation == ApproximationNystrom {
+		return nil, inputErrorf("align: settings: approximation is nystrom, which has no gradient; give rff, orf or sorf")
+	}
 	if !b.Info().Host {
 		return nil, fmt.Errorf("align: backend %s keeps matrices out of the host's memory, where this package cannot iterate", b.Info().Backend)
 	}
@@ -60,7 +63,7 @@ func (s *Session) Settings() Config {
 		c.Approximation = s.last
 	}
 	c.NumFeatures = 0
-	if c.Approximation == ApproximationRFF {
+	if c.Approximation.Fourier() {
 		c.NumFeatures = s.cfg.numFeatures()
 	}
 	if len(c.Terms) == 0 {
@@ -329,7 +332,7 @@ func (st *step) features(side int) error {
 		if err := st.b.Normalize(e.raw, e.inv, e.x, e.sq); err != nil {
 			return err
 		}
-	case st.approx == ApproximationRFF:
+	case st.approx.Fourier():
 		if e.w, err = st.frequencies(side); err != nil {
 			return err
 		}

@@ -16,48 +16,58 @@ const (
 // bandwidths finds the bandwidths that are not numbers on the first batch and freezes them. No gradient flows through
 // them: a bandwidth that followed the student's own median would let the student collapse.
 func (st *step) bandwidths(ctx context.Context) error {
-	cfg := &st.s.cfg
+	sigma, err := Bandwidths(ctx, &st.s.cfg, [2]Matrix{st.side[0].x, st.side[1].x}, st.state.sigma)
+	if err == nil {
+		st.state.sigma = sigma
+	}
+	return err
+}
+
+// Bandwidths finds the bandwidths of both sides from the rows x (n, d1) and (n, d2), by the settings; those that are known
+// already (> 0) stay. A kernel without one has 0.
+func Bandwidths(ctx context.Context, cfg *Config, x [2]Matrix, known [2]float64) ([2]float64, error) {
+	sigma := known
 	for side := 1; side >= 0; side-- { // match needs the reference's first
-		if !cfg.KernelOf(side).NeedsSigma() || st.state.sigma[side] > 0 {
+		kernel := cfg.KernelOf(side)
+		if !kernel.NeedsSigma() || sigma[side] > 0 {
 			continue
 		}
 		rule := cfg.SigmaOf(side)
 		if rule.Rule == "" {
-			st.state.sigma[side] = rule.Value
+			sigma[side] = rule.Value
 			continue
 		}
-		dist, err := st.distances(ctx, side, medianRows)
+		dist, err := distances(ctx, kernel, x[side], medianRows)
 		if err != nil {
-			return err
+			return known, err
 		}
 		median := medianOf(dist)
 		if checkSigma(median) != nil {
-			return inputErrorf("align: the median distance between rows of the %s features is %v, so the rule %q gives no bandwidth; give sigma as a number", sideName[side], median, rule.Rule)
+			return known, inputErrorf("align: the median distance between rows of the %s features is %v, so the rule %q gives no bandwidth; give sigma as a number", sideName[side], median, rule.Rule)
 		}
-		if st.state.sigma[side] = median; rule.Rule == SigmaMatch && side == 0 {
-			if err := st.match(ctx); err != nil {
-				return err
+		if sigma[side] = median; rule.Rule == SigmaMatch && side == 0 {
+			if sigma[0], err = match(ctx, cfg, x, sigma); err != nil {
+				return known, err
 			}
 		}
 	}
-	return nil
+	return sigma, nil
 }
 
 // distances returns the pairwise distances of up to limit rows, evenly spaced, in the order (0,1), (0,2), ..., in
 // float64: L2, or L1 for the Laplacian.
-func (st *step) distances(ctx context.Context, side, limit int) ([]float64, error) {
-	x := st.side[side].x
-	m := min(limit, st.n)
-	l1 := st.s.cfg.KernelOf(side) == KernelLaplacian
+func distances(ctx context.Context, kernel Kernel, x Matrix, limit int) ([]float64, error) {
+	n := x.Rows
+	m := min(limit, n)
 	out := make([]float64, 0, m*(m-1)/2)
 	for i := range m {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		a := x.row(i * st.n / m)
+		a := x.row(i * n / m)
 		for j := i + 1; j < m; j++ {
-			b := x.row(j * st.n / m)
-			if l1 {
+			b := x.row(j * n / m)
+			if kernel == KernelLaplacian {
 				out = append(out, absoluteDistance(a, b))
 			} else {
 				out = append(out, math.Sqrt(squaredDistance(a, b)))
@@ -79,34 +89,34 @@ func medianOf(v []float64) float64 {
 	return v[len(v)/2]
 }
 
-// match bisects the student's bandwidth until the largest eigenvalues of K1/n and K2/n agree within matchGap, on the
-// uncentred exact kernels of a sample: there λmax grows with σ, from 1/n to 1.
-func (st *step) match(ctx context.Context) error {
-	dist, err := st.distances(ctx, 1, matchRows)
+// match bisects the student's bandwidth, beginning at the one given, until the largest eigenvalues of K1/n and K2/n agree
+// within matchGap, on the uncentred exact kernels of a sample: there λmax grows with σ, from 1/n to 1.
+func match(ctx context.Context, cfg *Config, x [2]Matrix, sigma [2]float64) (float64, error) {
+	dist, err := distances(ctx, cfg.KernelOf(1), x[1], matchRows)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	target := topEigenvalue(dist, st.state.sigma[1], st.s.cfg.KernelOf(1))
-	if dist, err = st.distances(ctx, 0, matchRows); err != nil {
-		return err
+	target := topEigenvalue(dist, sigma[1], cfg.KernelOf(1))
+	if dist, err = distances(ctx, cfg.KernelOf(0), x[0], matchRows); err != nil {
+		return 0, err
 	}
-	at := func(sigma float64) float64 { return topEigenvalue(dist, sigma, st.s.cfg.KernelOf(0)) }
-	lo, hi := st.state.sigma[0], st.state.sigma[0]
+	at := func(sigma float64) float64 { return topEigenvalue(dist, sigma, cfg.KernelOf(0)) }
+	lo, hi := sigma[0], sigma[0]
 	for i := 0; at(lo) > target && i < 60; i++ {
 		lo /= 2
 	}
 	for i := 0; at(hi) < target && i < 60; i++ {
 		hi *= 2
 	}
+	mid := sigma[0]
 	for range 60 {
 		if err := ctx.Err(); err != nil {
-			return err
+			return 0, err
 		}
-		mid := math.Sqrt(lo * hi)
-		st.state.sigma[0] = mid
+		mid = math.Sqrt(lo * hi)
 		v := at(mid)
 		if math.Abs(v-target) < matchGap/10 {
-			return nil
+			return mid, nil
 		}
 		if v < target {
 			lo = mid
@@ -114,10 +124,10 @@ func (st *step) match(ctx context.Context) error {
 			hi = mid
 		}
 	}
-	if math.Abs(at(st.state.sigma[0])-target) < matchGap {
-		return nil
+	if math.Abs(at(mid)-target) < matchGap {
+		return mid, nil
 	}
-	return inputErrorf("align: no bandwidth of the student's kernel makes the two largest eigenvalues agree within %v; give student_sigma as a number", matchGap)
+	return 0, inputErrorf("align: no bandwidth of the student's kernel makes the two largest eigenvalues agree within %v; give student_sigma as a number", matchGap)
 }
 
 // topEigenvalue returns the largest eigenvalue of K/n from the pairwise distances. K has positive entries, so that the

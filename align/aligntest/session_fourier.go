@@ -40,38 +40,45 @@ type listeningSpectrum struct {
 // randomFeatures: given the frequencies that were drawn, a step is as exact as any other; the frequencies have the
 // distribution whose Fourier transform is the kernel; and sides that agree in kernel, width and bandwidth share a draw.
 func (s *sessions) randomFeatures() {
-	for _, kernel := range allKernels[2:] {
-		for _, shape := range []shapeOf{{n: 40, d1: 5, d2: 5}, {n: 70, d1: 5, d2: 6}} {
-			for _, center := range []bool{false, true} {
-				cfg := withSigma(settings(kernel, term(align.ObjectiveSpectralRadius, 0)), shape.d1, shape.d2)
-				cfg.Approximation, cfg.NumFeatures, cfg.Seed, cfg.Center = align.ApproximationRFF, 12, 3, center
-				label := "random features, " + describe(cfg, shape.n, shape.d1, shape.d2)
-				for seed := range uint64(20) {
-					student, reference := embed(groups(seed, shape.n, shape.d1, 4), align.Float32), embed(groups(seed+50, shape.n, shape.d2, 3), align.Float32)
-					r, l := s.listen(label, cfg)
-					res, grad := r.step(student, reference)
-					if len(l.frequencies) != 2 || l.err != nil {
-						s.t.Fatalf("%s: %d calls of Fourier, %v", label, len(l.frequencies), l.err)
-					}
-					w := [2]ref.Matrix{l.frequencies[0], l.frequencies[1]}
-					if same := slices.EqualFunc(w[0], w[1], slices.Equal); same != (shape.d1 == shape.d2) {
-						s.t.Errorf("%s: both sides share their frequencies: %v", label, same)
-					}
-					p := penalty(cfg, res, w)
-					c := p.Compare(student.x, reference.x)
-					if values, _ := c.Spectrum(); relativeGap(values, 1) < minGap {
-						continue
-					}
-					r.accurate(res, grad, p.ValueOf(c), p.GradientOf(c, student.x), 0)
-					r.settled(res)
-					if res.Approximation != string(align.ApproximationRFF) {
-						s.t.Errorf("%s: approximation %q", label, res.Approximation)
-					}
-					break
+	for _, method := range []align.Approximation{align.ApproximationRFF, align.ApproximationORF, align.ApproximationSORF} {
+		s.randomFeaturesOf(align.KernelGaussian, method)
+	}
+	s.randomFeaturesOf(align.KernelLaplacian, align.ApproximationRFF)
+	s.distribution(align.KernelGaussian, align.ApproximationRFF)
+	s.distribution(align.KernelGaussian, align.ApproximationORF)
+	s.distribution(align.KernelLaplacian, align.ApproximationRFF)
+}
+
+func (s *sessions) randomFeaturesOf(kernel align.Kernel, method align.Approximation) {
+	for _, shape := range []shapeOf{{n: 40, d1: 5, d2: 5}, {n: 70, d1: 5, d2: 6}} {
+		for _, center := range []bool{false, true} {
+			cfg := withSigma(settings(kernel, term(align.ObjectiveSpectralRadius, 0)), shape.d1, shape.d2)
+			cfg.Approximation, cfg.NumFeatures, cfg.Seed, cfg.Center = method, 12, 3, center
+			label := string(method) + " features, " + describe(cfg, shape.n, shape.d1, shape.d2)
+			for seed := range uint64(20) {
+				student, reference := embed(groups(seed, shape.n, shape.d1, 4), align.Float32), embed(groups(seed+50, shape.n, shape.d2, 3), align.Float32)
+				r, l := s.listen(label, cfg)
+				res, grad := r.step(student, reference)
+				if len(l.frequencies) != 2 || l.err != nil {
+					s.t.Fatalf("%s: %d calls of Fourier, %v", label, len(l.frequencies), l.err)
 				}
+				w := [2]ref.Matrix{l.frequencies[0], l.frequencies[1]}
+				if same := slices.EqualFunc(w[0], w[1], slices.Equal); same != (shape.d1 == shape.d2) {
+					s.t.Errorf("%s: both sides share their frequencies: %v", label, same)
+				}
+				p := penalty(cfg, res, w)
+				c := p.Compare(student.x, reference.x)
+				if values, _ := c.Spectrum(); relativeGap(values, 1) < minGap {
+					continue
+				}
+				r.accurate(res, grad, p.ValueOf(c), p.GradientOf(c, student.x), 0)
+				r.settled(res)
+				if res.Approximation != string(method) {
+					s.t.Errorf("%s: approximation %q", label, res.Approximation)
+				}
+				break
 			}
 		}
-		s.distribution(kernel)
 	}
 }
 
@@ -87,12 +94,12 @@ func (s *sessions) listen(label string, cfg align.Config) (run, *listener) {
 
 // distribution compares the frequencies' σ-fold with their distribution function, by Kolmogorov and Smirnov: of count
 // independent numbers the largest deviation exceeds 1.95/√count once in a thousand draws. The draw is a fixed one.
-func (s *sessions) distribution(kernel align.Kernel) {
+func (s *sessions) distribution(kernel align.Kernel, method align.Approximation) {
 	s.t.Helper()
 	const r, d = 500, 8
 	cfg := withSigma(settings(kernel, term(align.ObjectiveFrobenius, 0)), d, d)
-	cfg.Approximation, cfg.NumFeatures = align.ApproximationRFF, r
-	session, l := s.listen(fmt.Sprintf("frequencies, %s", kernel), cfg)
+	cfg.Approximation, cfg.NumFeatures = method, r
+	session, l := s.listen(fmt.Sprintf("%s frequencies, %s", method, kernel), cfg)
 	session.step(embed(groups(1, 4, d, 2), align.Float32), embed(groups(2, 4, d, 2), align.Float32))
 	sigma := cfg.SigmaOf(0).Value
 	var all []float64

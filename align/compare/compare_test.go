@@ -2,6 +2,7 @@ package compare
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"testing"
@@ -95,6 +96,98 @@ func TestCovariance(t *testing.T) {
 				t.Errorf("zero rows: %v", got.ZeroRows)
 			}
 		})
+	}
+}
+
+// TestExact: exact Gaussian and Laplacian kernels, formed, and in blocks computed anew for every product.
+func TestExact(t *testing.T) {
+	defer func(f, tile int) { formedRows, tileRows = f, tile }(formedRows, tileRows)
+	tileRows = 64
+	const n = 170
+	x1 := clusters(1, n, 7, 4, 0.4, func(i int) int { return i % 4 })
+	x2 := clusters(2, n, 5, 6, 0.5, func(i int) int { return i / 7 % 6 })
+	for _, c := range []struct {
+		name   string
+		kernel [2]align.Kernel
+		spec   [2]ref.Kernel
+		center bool
+		eta    float64
+	}{
+		{"gaussian", [2]align.Kernel{align.KernelGaussian, align.KernelGaussian}, [2]ref.Kernel{ref.Gaussian{Sigma: 2.5}, ref.Gaussian{Sigma: 2}}, false, 1},
+		{"laplacian, centred", [2]align.Kernel{align.KernelLaplacian, align.KernelLaplacian}, [2]ref.Kernel{ref.Laplacian{Sigma: 2.5}, ref.Laplacian{Sigma: 2}}, true, 0.7},
+		{"cosine and gaussian", [2]align.Kernel{align.KernelCosine, align.KernelGaussian}, [2]ref.Kernel{ref.Cosine{}, ref.Gaussian{Sigma: 2}}, true, 1},
+	} {
+		for _, formedRows = range []int{1 << 14, 1} {
+			t.Run(fmt.Sprintf("%s, %d", c.name, formedRows), func(t *testing.T) {
+				o := options(6)
+				o.StudentKernel, o.ReferenceKernel, o.Center, o.Eta = c.kernel[0], c.kernel[1], c.center, c.eta
+				for side, k := range c.kernel {
+					if k.NeedsSigma() {
+						*[]**align.Sigma{&o.StudentSigma, &o.ReferenceSigma}[side] = &align.Sigma{Value: []float64{2.5, 2}[side]}
+					}
+				}
+				got, err := Run(context.Background(), Input{Student: memory(x1), Reference: memory(x2)}, o, align.NewGo(2))
+				if err != nil {
+					t.Fatal(err)
+				}
+				values, vectors := specification(&o, c.spec[0], c.spec[1], x1, x2)
+				checkSpectrum(t, got, values, vectors)
+			})
+		}
+	}
+}
+
+// TestApproximations: with all samples as landmarks Nyström's kernel is the exact one; random features are compared with
+// the kernel that their frequencies make; and the three routes agree.
+func TestApproximations(t *testing.T) {
+	defer func(a int) { alwaysCovariance = a }(alwaysCovariance)
+	const n = 150
+	x1 := clusters(1, n, 6, 4, 0.4, func(i int) int { return i % 4 })
+	x2 := clusters(2, n, 6, 6, 0.5, func(i int) int { return i / 7 % 6 })
+	sigma := 2.2
+	for _, method := range []align.Approximation{align.ApproximationRFF, align.ApproximationORF, align.ApproximationSORF, align.ApproximationNystrom} {
+		for _, center := range []bool{false, true} {
+			for _, alwaysCovariance = range []int{2048, 0} {
+				t.Run(fmt.Sprintf("%s, centred %v, covariance up to %d", method, center, alwaysCovariance), func(t *testing.T) {
+					o := options(5)
+					o.Kernel, o.Sigma, o.Approximation, o.NumFeatures, o.Center = align.KernelGaussian, &align.Sigma{Value: sigma}, method, 40, center
+					spec := ref.Kernel(ref.Gaussian{Sigma: sigma})
+					if method == align.ApproximationNystrom {
+						o.NumFeatures = n
+					} else {
+						w := align.Matrix{Rows: 40, Cols: 6, Stride: 6, Data: make([]float32, 240)}
+						align.Frequencies(w, align.KernelGaussian, method, sigma, 0)
+						f := ref.Fourier{W: ref.NewMatrix(40, 6)}
+						for i, v := range w.Data {
+							f.W[i/6][i%6] = float64(v)
+						}
+						spec = f
+					}
+					got, err := Run(context.Background(), Input{Student: memory(x1), Reference: memory(x2)}, o, align.NewGo(2))
+					if err != nil {
+						t.Fatal(err)
+					}
+					values, vectors := specification(&o, spec, spec, x1, x2)
+					checkSpectrum(t, got, values, vectors)
+				})
+			}
+		}
+	}
+}
+
+// TestEqualInputs: exactly 0, whatever the route.
+func TestEqualInputs(t *testing.T) {
+	x := clusters(1, 90, 7, 4, 0.4, func(i int) int { return i % 4 })
+	for _, kernel := range []align.Kernel{align.KernelCosine, align.KernelLinear, align.KernelGaussian, align.KernelLaplacian} {
+		o := options(3)
+		o.Kernel = kernel
+		got, err := Run(context.Background(), Input{Student: memory(x), Reference: memory(x)}, o, align.NewGo(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.SpecDiff != 0 || len(got.Positive) != 0 || len(got.Negative) != 0 || !got.Converged || got.Route != "identical inputs" {
+			t.Errorf("%s: %+v", kernel, got)
+		}
 	}
 }
 

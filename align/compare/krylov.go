@@ -24,6 +24,7 @@ type wanted struct {
 	floor              float64 // eigenvalues up to this are rounding errors
 	most               int     // vectors in the basis, 0: no limit but the dimension
 	start              *dense  // first block, nil: random
+	locked, images     dense   // orthonormal vectors that what is found is orthogonal to, and B times them
 	seed               uint64
 }
 
@@ -47,6 +48,15 @@ func (r *ritz) vectors(columns []int) dense {
 		}
 	}
 	return mul(s, r.basis)
+}
+
+// kernels is an operator that knows both kernels.
+type kernels interface {
+	operator
+	// with returns the operator of K1 - η K2.
+	with(eta float64) kernels
+	// shares returns xᵀ K1 x / n and xᵀ K2 x / n of the samples' vectors that the rows of x stand for, each of norm 1 in B.
+	shares(ctx context.Context, x dense) ([2][]float64, error)
 }
 
 // krylov is the block Lanczos iteration with full re-orthogonalisation and a Rayleigh-Ritz step (Golub and Underwood
@@ -80,6 +90,7 @@ func krylov(ctx context.Context, op operator, want wanted) (*ritz, error) {
 		r.products++
 		m := basis.Rows
 		before := rowNorms(x, bx)
+		orthogonalize(x, bx, want.locked, want.images, identity)
 		orthogonalize(x, bx, basis, images, identity)
 		if m > 0 && m >= nextTest {
 			done, err := r.test(h, mulT(x, bx), coupled, want)
@@ -100,7 +111,7 @@ func krylov(ctx context.Context, op operator, want wanted) (*ritz, error) {
 		}
 		x, bx = normalizeBlock(x, bx, before, want.floor, identity)
 		if x.Rows == 0 {
-			if probes++; probes > 2 || m >= dim {
+			if probes++; probes > 2 || m+want.locked.Rows >= dim {
 				r.complete = true
 				if _, err := r.test(h, newDense(0, 0), 0, want); err != nil {
 					return nil, err

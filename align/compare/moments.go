@@ -71,11 +71,20 @@ func (m *Moments) covariance(center bool) dense {
 // Moments computes the moments of the rows first .. end-1: each block of BlockRows rows is multiplied in float32 and added
 // in float64. Blocks begin at first; ranges that begin at multiples of BlockRows give the same sums in every division.
 func (w *Worker) Moments(ctx context.Context, first, end int) (*Moments, error) {
+	return w.moments(ctx, first, end, true)
+}
+
+// moments leaves out the Gram matrix where it is not wanted.
+func (w *Worker) moments(ctx context.Context, first, end int, wanted bool) (*Moments, error) {
 	d := w.plan.dims()
-	m := NewMoments(d[0], d[1])
-	gram, err := w.matrix("gram", m.Dim(), m.Dim())
-	if err != nil {
-		return nil, err
+	m := &Moments{Dims: d, Sum: make([]float64, d[0]+d[1])}
+	var gram align.Matrix
+	if wanted {
+		m = NewMoments(d[0], d[1])
+		var err error
+		if gram, err = w.matrix("gram", m.Dim(), m.Dim()); err != nil {
+			return nil, err
+		}
 	}
 	for at := first; at < end; at += BlockRows {
 		if err := ctx.Err(); err != nil {
@@ -86,10 +95,12 @@ func (w *Worker) Moments(ctx context.Context, first, end int) (*Moments, error) 
 		if err != nil {
 			return nil, err
 		}
-		if err := w.b.Gram(gram, phi[0], phi[1]); err != nil {
-			return nil, err
+		if wanted {
+			if err := w.b.Gram(gram, phi[0], phi[1]); err != nil {
+				return nil, err
+			}
+			addLower(m.Gram, gram, float64(count))
 		}
-		addLower(m.Gram, gram, float64(count))
 		if w.plan.Options.Center {
 			if err := w.addSums(m.Sum, phi); err != nil {
 				return nil, err
@@ -103,7 +114,34 @@ func (w *Worker) Moments(ctx context.Context, first, end int) (*Moments, error) 
 		}
 		w.step(count)
 	}
-	mirror(m.Gram, m.Dim())
+	if wanted {
+		mirror(m.Gram, m.Dim())
+	}
+	return m, nil
+}
+
+// inspect finds what the rows are like where kernels have no feature map: Moments without Gram matrix and sums.
+func (w *Worker) inspect(ctx context.Context) (*Moments, error) {
+	m := &Moments{}
+	same := w.plan.Maps[0].Kernel == w.plan.Maps[1].Kernel && w.plan.Maps[0].Sigma == w.plan.Maps[1].Sigma
+	for at := 0; at < w.plan.N; at += BlockRows {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		count := min(BlockRows, w.plan.N-at)
+		var x [2]align.Matrix
+		for side := range 2 {
+			var err error
+			if x[side], _, err = w.read(side, at, count); err != nil {
+				return nil, err
+			}
+			m.ZeroRows[side] += w.zeroRows[side]
+			m.Trace[side] += w.trace[side]
+		}
+		m.Differ = m.Differ || !same || !sameMatrix(x[0], x[1])
+		m.N += count
+		w.step(count)
+	}
 	return m, nil
 }
 

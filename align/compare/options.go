@@ -29,6 +29,7 @@ const (
 	DefaultPermutations = 20
 	DefaultKoda         = 1
 	DefaultCheckRows    = 2000
+	DefaultLandmarks    = 512 // of nystrom
 
 	maxTop     = 200
 	maxSamples = 1 << 20

@@ -3,6 +3,11 @@ package compare
 import (
 	"context"
 	"errors"
+	"maps"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"sync"
 
 	"github.com/specalign/specalign/align"
 )
@@ -27,8 +32,9 @@ type Map struct {
 	Method align.Approximation `json:"method,omitempty"` // of a Gaussian or Laplacian
 	// Basis is (r, d): the frequencies of random features, or the landmarks of Nyström's method.
 	Basis []float32 `json:"basis,omitempty"`
-	// Whiten is (m, m), K(Z, Z)^-½ of Nyström's method.
+	// Whiten is (m, Rank), a square root of the pseudo-inverse of K(Z, Z), of Nyström's method.
 	Whiten []float32 `json:"whiten,omitempty"`
+	Rank   int       `json:"rank,omitempty"`
 }
 
 // Features returns D, the number of features.
@@ -36,6 +42,8 @@ func (m *Map) Features() int {
 	switch {
 	case !m.Kernel.NeedsSigma():
 		return m.Dim
+	case m.Method == align.ApproximationNystrom:
+		return m.Rank
 	}
 	return 2 * (len(m.Basis) / m.Dim)
 }
@@ -54,15 +62,217 @@ var sideName = [2]string{"student", "reference"}
 func NewPlan(ctx context.Context, rows [2]Rows, o Options, b align.Backend) (*Plan, error) {
 	p := &Plan{Options: o, N: rows[0].Len()}
 	p.Options.Progress = nil
-	for side, r := range rows {
-		p.Maps[side] = Map{Kernel: o.KernelOf(side), Dim: r.Dim()}
+	if err := p.findSigma(ctx, rows); err != nil {
+		return nil, err
 	}
-	if o.Center {
+	kernels := o.KernelOf(0).NeedsSigma() || o.KernelOf(1).NeedsSigma()
+	if p.Options.Approximation == align.ApproximationAuto {
+		p.Options.Approximation = align.ApproximationExact
+		if kernels && p.N > autoExact {
+			p.Options.Approximation = align.ApproximationNystrom
+		}
+	}
+	p.Options.NumFeatures = p.numFeatures()
+	for side, r := range rows {
+		m := Map{Kernel: o.KernelOf(side), Dim: r.Dim()}
+		if m.Kernel.NeedsSigma() {
+			m.Sigma, m.Method = p.Options.SigmaOf(side).Value, p.Options.Approximation
+			if err := p.draw(ctx, &m, side, r); err != nil {
+				return nil, err
+			}
+		}
+		p.Maps[side] = m
+	}
+	if o.Center && p.featured() {
 		if err := p.findShift(rows, b); err != nil {
 			return nil, err
 		}
 	}
 	return p, nil
+}
+
+// autoExact is the number of samples up to which `auto` is exact: two kernel matrices of 8,192 rows take 512 MiB.
+const autoExact = 8192
+
+// numFeatures returns the number of frequencies or landmarks, 0 where the kernels are exact.
+func (p *Plan) numFeatures() int {
+	switch o := &p.Options; {
+	case o.Approximation == align.ApproximationExact:
+		return 0
+	case o.Approximation == align.ApproximationNystrom && o.NumFeatures == 0:
+		return min(DefaultLandmarks, p.N)
+	case o.Approximation == align.ApproximationNystrom:
+		return min(o.NumFeatures, p.N)
+	case o.NumFeatures == 0:
+		return align.DefaultNumFeatures
+	}
+	return p.Options.NumFeatures
+}
+
+// featured tells whether both kernels have a feature map.
+func (p *Plan) featured() bool {
+	return p.Options.Approximation != align.ApproximationExact || !p.Maps[0].Kernel.NeedsSigma() && !p.Maps[1].Kernel.NeedsSigma()
+}
+
+// sigmaRows bounds the sample on which bandwidths are found; align takes no more.
+const sigmaRows = 1000
+
+// findSigma turns the rules for bandwidths into numbers, on evenly spaced rows.
+func (p *Plan) findSigma(ctx context.Context, rows [2]Rows) error {
+	o := &p.Options
+	m := min(sigmaRows, p.N)
+	index := make([]int, m)
+	for i := range index {
+		index[i] = i * p.N / m
+	}
+	var x [2]align.Matrix
+	for side, r := range rows {
+		if rule := o.SigmaOf(side).Rule; rule == "" && o.SigmaOf(0).Rule != align.SigmaMatch {
+			continue
+		}
+		var err error
+		if x[side], err = readRows(r, side, index); err != nil {
+			return err
+		}
+	}
+	sigma, err := align.Bandwidths(ctx, &o.Config, x, [2]float64{})
+	if err != nil {
+		return err
+	}
+	o.Sigma, o.StudentSigma, o.ReferenceSigma = nil, nil, nil
+	for side, own := range []**align.Sigma{&o.StudentSigma, &o.ReferenceSigma} {
+		if sigma[side] > 0 {
+			*own = &align.Sigma{Value: sigma[side]}
+		}
+	}
+	return nil
+}
+
+// readRows reads rows of rising indices and checks them.
+func readRows(r Rows, side int, index []int) (align.Matrix, error) {
+	d := r.Dim()
+	x := align.Matrix{Rows: len(index), Cols: d, Stride: d, Data: make([]float32, len(index)*d)}
+	for i := 0; i < len(index); {
+		run := 1
+		for i+run < len(index) && index[i+run] == index[i]+run {
+			run++
+		}
+		if err := r.Read(x.Data[i*d:(i+run)*d], index[i]); err != nil {
+			return x, err
+		}
+		i += run
+	}
+	for i, v := range x.Data {
+		if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {
+			return x, inputErrorf("compare: %s of the %s is not finite (column %d is %v)", r.Where(index[i/d]), sideName[side], i%d, v)
+		}
+	}
+	return x, nil
+}
+
+// chosen returns count of n indices, drawn at random without repetition, rising.
+func chosen(n, count int, rng *rand.Rand) []int {
+	if count >= n {
+		index := make([]int, n)
+		for i := range index {
+			index[i] = i
+		}
+		return index
+	}
+	taken := map[int]bool{}
+	for i := n - count; i < n; i++ { // Floyd's algorithm
+		v := rng.IntN(i + 1)
+		if taken[v] {
+			v = i
+		}
+		taken[v] = true
+	}
+	return slices.Sorted(maps.Keys(taken))
+}
+
+// streams of random numbers that a plan needs, apart from the frequencies'.
+const (
+	streamLandmarks = 0x6c616e646d61726b + iota
+	streamCheck
+	streamNull
+)
+
+// draw gives a map its frequencies or landmarks. Both sides have the same landmarks, and frequencies that depend on
+// kernel, dimension and bandwidth only, so that equal inputs give equal features.
+func (p *Plan) draw(ctx context.Context, m *Map, side int, r Rows) error {
+	switch {
+	case m.Method == align.ApproximationNystrom:
+		index := chosen(p.N, p.Options.NumFeatures, rand.New(rand.NewPCG(p.Options.Seed, streamLandmarks)))
+		z, err := readRows(r, side, index)
+		if err != nil {
+			return err
+		}
+		m.Basis = z.Data
+		return m.whiten(ctx)
+	case m.Method.Fourier():
+		w := align.Matrix{Rows: p.Options.NumFeatures, Cols: m.Dim, Stride: m.Dim, Data: make([]float32, p.Options.NumFeatures*m.Dim)}
+		align.Frequencies(w, m.Kernel, m.Method, m.Sigma, p.Options.Seed)
+		m.Basis = w.Data
+	}
+	return nil
+}
+
+// smallestWhitened is the share of K(Z, Z)'s largest eigenvalue below which one is left out: float32 features would be
+// noise there.
+const smallestWhitened = 1e-8
+
+// whiten finds Q S^-½ of K(Z, Z) = Q S Qᵀ, in float64: φ(x) = k(x, Z) Q S^-½ has the inner products
+// k(x, Z) K(Z, Z)⁻¹ k(Z, y).
+func (m *Map) whiten(ctx context.Context) error {
+	n := len(m.Basis) / m.Dim
+	k := newDense(n, n)
+	var wg sync.WaitGroup
+	for part := range 2 {
+		wg.Go(func() {
+			for i := part; i < n && ctx.Err() == nil; i += 2 {
+				for j := range i + 1 {
+					v := m.value(m.Basis[i*m.Dim:(i+1)*m.Dim], m.Basis[j*m.Dim:(j+1)*m.Dim])
+					k.row(i)[j], k.row(j)[i] = v, v
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	values, err := symmetricEigen(k, true)
+	if err != nil {
+		return err
+	}
+	m.Rank = 0
+	for m.Rank < n && values[n-1-m.Rank] > smallestWhitened*values[n-1] {
+		m.Rank++
+	}
+	m.Whiten = make([]float32, n*m.Rank)
+	for c := range m.Rank {
+		s := 1 / math.Sqrt(values[n-1-c])
+		for i := range n {
+			m.Whiten[i*m.Rank+c] = float32(s * k.row(i)[n-1-c])
+		}
+	}
+	return nil
+}
+
+// value is k(x, y) of a Gaussian or Laplacian.
+func (m *Map) value(x, y []float32) float64 {
+	s := 0.0
+	if m.Kernel == align.KernelLaplacian {
+		for j, v := range x {
+			s += math.Abs(float64(v) - float64(y[j]))
+		}
+		return math.Exp(-s / m.Sigma)
+	}
+	for j, v := range x {
+		d := float64(v) - float64(y[j])
+		s += d * d
+	}
+	return math.Exp(-s / (2 * m.Sigma * m.Sigma))
 }
 
 // findShift takes the mean of the features of the first block for the shift.

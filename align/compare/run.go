@@ -68,41 +68,140 @@ func (r *run) compare(ctx context.Context) (err error) {
 			err = e
 		}
 	}()
-	return r.covariance(ctx)
+	switch {
+	case !r.plan.featured():
+		return r.exact(ctx)
+	case r.plan.formsCovariance():
+		return r.covariance(ctx)
+	}
+	return r.streamed(ctx)
 }
 
 // covariance is Algorithm 1 of the paper: one pass for the moments, the eigenproblem, one pass for the samples.
 func (r *run) covariance(ctx context.Context) (err error) {
 	n := r.res.N
-	if err := r.pass("moments", func() error { r.moments, err = r.w.allMoments(ctx, n); return err }); err != nil {
+	if err := r.pass("moments", n, func() error { r.moments, err = r.w.allMoments(ctx, n); return err }); err != nil {
 		return err
 	}
-	r.res.ZeroRows = r.moments.ZeroRows
-	for side, count := range r.res.ZeroRows {
-		if count > 0 {
-			r.warn("%d of %d rows of the %s are zero; cosine kernels see them as unlike everything", count, n, sideName[side])
-		}
-	}
-	if !r.moments.Differ && r.plan.Options.Eta == 1 {
-		r.res.Route, r.res.Converged, r.res.Spectrum = "identical inputs", true, Spectrum{[]float64{}, []float64{}, true}
+	if r.inspected("covariance") {
 		return nil
 	}
 	var d *Directions
-	if err := r.stage("spectrum", func() error { d, err = r.moments.Spectrum(ctx, &r.plan.Options); return err }); err != nil {
+	if err := r.stage("spectrum", func() error { d, err = r.moments.Spectrum(ctx, &r.plan.Options, 1e-9); return err }); err != nil {
 		return err
 	}
-	r.res.Route = "covariance lanczos"
+	r.res.Route += " lanczos"
 	if r.moments.Dim() <= denseOrder {
 		r.res.Route = "covariance dense"
 	}
-	r.res.Spectrum, r.res.Converged = d.Spectrum, d.Converged
+	return r.featured(ctx, d, &jc{r.moments.covariance(r.plan.Options.Center), r.moments.Dims[0], r.plan.Options.Eta})
+}
+
+// streamed is Algorithm 1 where the covariance is too large: every product with it is a pass.
+func (r *run) streamed(ctx context.Context) (err error) {
+	n := r.res.N
+	if err := r.pass("rows", n, func() error { r.moments, err = r.w.moments(ctx, 0, n, false); return err }); err != nil {
+		return err
+	}
+	if r.inspected("streamed lanczos") {
+		return nil
+	}
+	op := &streamed{r.w, r.plan.Options.Eta, r.moments.mean(r.plan.Options.Center)}
+	var d *Directions
+	if err := r.pass("spectrum", 0, func() error { d, err = op.spectrum(ctx, &r.plan.Options, r.norm(), 1e-5); return err }); err != nil {
+		return err
+	}
+	return r.featured(ctx, d, op)
+}
+
+// featured finds the samples of the directions and measures them.
+func (r *run) featured(ctx context.Context, d *Directions, op operator) (err error) {
+	n := r.res.N
 	var s *Scores
-	if err := r.pass("samples", func() error { s, err = r.w.allScores(ctx, d, n, n <= MaxScores); return err }); err != nil {
+	if err := r.pass("samples", n, func() error { s, err = r.w.allScores(ctx, d, n, n <= MaxScores); return err }); err != nil {
 		return err
 	}
 	d.orient(s)
-	r.groups(d, s)
+	m, err := d.measure(ctx, op, s, r.plan.dims()[0], r.plan.Options.Eta)
+	if err != nil {
+		return err
+	}
+	r.groups(d, s, m)
+	if r.plan.Options.Approximation == align.ApproximationExact {
+		return nil
+	}
+	return r.pass("certificate", n, func() error { r.res.Approximation, err = r.w.certify(ctx, d, m); return err })
+}
+
+// exact works in the space of samples.
+func (r *run) exact(ctx context.Context) (err error) {
+	n := r.res.N
+	if err := r.pass("rows", n, func() error { r.moments, err = r.w.inspect(ctx); return err }); err != nil {
+		return err
+	}
+	route, passes := "formed lanczos", 0
+	if n > formedRows {
+		route, passes = "matrix-free lanczos", n
+	}
+	if r.inspected(route) {
+		return nil
+	}
+	var op *samples
+	if err := r.stage("kernels", func() error { op, err = newSamples(ctx, r.w); return err }); err != nil {
+		return err
+	}
+	var d *Directions
+	if err := r.pass("spectrum", passes, func() error { d, err = op.spectrum(ctx, &r.plan.Options, r.norm(), 1e-6); return err }); err != nil {
+		return err
+	}
+	orientRows(d.rows(), r.plan.Options.Center)
+	var s *Scores
+	var m []measured
+	if err := r.pass("samples", passes, func() error { s, m, err = op.measure(ctx, d, &r.plan.Options); return err }); err != nil {
+		return err
+	}
+	r.groups(d, s, m)
 	return nil
+}
+
+// norm returns the sum of the kernels' traces divided by n, which bounds their norms.
+func (r *run) norm() float64 {
+	return (r.moments.Trace[0] + r.plan.Options.Eta*r.moments.Trace[1]) / float64(r.res.N)
+}
+
+// inspected notes what the first pass found of the rows, and tells whether there is nothing to compare.
+func (r *run) inspected(route string) bool {
+	r.res.Route, r.res.ZeroRows = route, r.moments.ZeroRows
+	for side, count := range r.res.ZeroRows {
+		if count > 0 {
+			r.warn("%d of %d rows of the %s are zero; cosine kernels see them as unlike everything", count, r.res.N, sideName[side])
+		}
+	}
+	if r.moments.Differ || r.plan.Options.Eta != 1 {
+		return false
+	}
+	r.res.Route, r.res.Converged, r.res.Spectrum = "identical inputs", true, Spectrum{[]float64{}, []float64{}, true}
+	if o := &r.plan.Options; o.Approximation != align.ApproximationExact {
+		r.res.Approximation = &Approximation{
+			Method: string(o.Approximation), NumFeatures: o.NumFeatures, APriori: r.plan.aPriori(), Confidence: confidence,
+			Residuals: []ExactResidual{},
+		}
+	}
+	return true
+}
+
+// formsCovariance chooses between one pass that forms C (D, D) and a dozen that multiply with it, by their operations.
+func (p *Plan) formsCovariance() bool {
+	dims := p.dims()
+	d, n := float64(dims[0]+dims[1]), float64(p.N)
+	mapping := 0.0
+	for _, m := range p.Maps {
+		mapping += 2 * float64(len(m.Basis)) // a row's features, without cosines
+	}
+	const passes, block, products = 14, 16, 400
+	form := n*(d*d+mapping) + 2*products*d*d
+	stream := passes * n * (4*block*d + mapping)
+	return d <= float64(alwaysCovariance) || d <= 4*float64(alwaysCovariance) && form <= stream
 }
 
 // chunkRows is how many rows Run gives to one call of Moments or Scores: partial results, merged in order.
@@ -174,14 +273,46 @@ func (s *Scores) flip(k int) {
 	}
 }
 
-// groups fills in the groups from directions and scores. What the solver believed is measured again in the space of
-// samples: C carries the rounding errors of float32, and squares the condition of Φ, so that an eigenvalue far below the
-// norms of the kernels comes out of it with an error of about noise²/λ. The Rayleigh quotient of v does not.
-func (r *run) groups(d *Directions, s *Scores) {
-	c := r.moments.covariance(r.plan.Options.Center)
-	op := &jc{c, r.moments.Dims[0], r.plan.Options.Eta}
+// measure finds the Rayleigh quotients and residuals of the directions from what the pass over the samples summed. C carries
+// the rounding errors of float32, and squares the condition of Φ, so that an eigenvalue far below the norms of the kernels
+// comes out of it with an error of about noise²/λ. The Rayleigh quotient of v does not.
+func (d *Directions) measure(ctx context.Context, op operator, s *Scores, split int, eta float64) ([]measured, error) {
+	u := d.rows()
+	t := newDense(u.Rows, op.dim()) // Φᵀ v / √n, centred, with v of unit norm
+	for k := range u.Rows {
+		scale := 1 / math.Sqrt(float64(d.N)*s.Norm[k])
+		for j := range t.row(k) {
+			t.row(k)[j] = (s.Image[k][j] - d.Mean[j]*s.Sum[k]) * scale
+		}
+	}
+	share := squares(t, split)
+	out := make([]measured, u.Rows)
+	rest := flip(t, split, eta) // J t - λ u: its image under Φ/√n is L v - λ v
+	for k := range out {
+		out[k].share = [2]float64{share[0][k], share[1][k]}
+		out[k].value = share[0][k] - eta*share[1][k]
+		for j, x := range u.row(k) {
+			rest.row(k)[j] -= out[k].value * x / math.Sqrt(s.Norm[k])
+		}
+	}
+	image, err := op.metric(ctx, rest)
+	if err != nil {
+		return nil, err
+	}
+	for k := range out {
+		out[k].residual = math.Sqrt(math.Max(dot(rest.row(k), image.row(k)), 0))
+	}
+	return out, nil
+}
+
+// groups fills in the groups from directions, scores and measurements.
+func (r *run) groups(d *Directions, s *Scores, m []measured) {
+	r.res.Spectrum, r.res.Converged = d.Spectrum, d.Converged
 	for k := range d.Values {
-		g := r.measure(op, d, s, k)
+		g := Group{
+			Eigenvalue: m[k].value, Residual: m[k].residual, StudentShare: m[k].share[0], ReferenceShare: m[k].share[1],
+			Samples: []Sample{},
+		}
 		if math.Abs(g.Eigenvalue) <= d.floor || g.Eigenvalue > 0 != (k < d.Positive) {
 			continue // rounding errors
 		}
@@ -196,27 +327,6 @@ func (r *run) groups(d *Directions, s *Scores) {
 	byStrength := func(a, b Group) int { return cmp.Compare(math.Abs(b.Eigenvalue), math.Abs(a.Eigenvalue)) }
 	slices.SortStableFunc(r.res.Positive, byStrength)
 	slices.SortStableFunc(r.res.Negative, byStrength)
-}
-
-// measure finds the Rayleigh quotient and the residual of one direction from what the second pass summed.
-func (r *run) measure(op *jc, d *Directions, s *Scores, k int) Group {
-	dim := op.dim()
-	scale := 1 / math.Sqrt(float64(d.N)*s.Norm[k])
-	t, u := newDense(1, dim), newDense(1, dim) // t = Φᵀ v / √n, centred, v of unit norm
-	for j := range dim {
-		t.Data[j] = (s.Image[k][j] - d.Mean[j]*s.Sum[k]) * scale
-		u.Data[j] = d.Vectors[k*dim+j] / math.Sqrt(s.Norm[k])
-	}
-	g := Group{Samples: []Sample{}}
-	g.StudentShare, g.ReferenceShare = dot(t.Data[:op.split], t.Data[:op.split]), dot(t.Data[op.split:], t.Data[op.split:])
-	g.Eigenvalue = g.StudentShare - op.eta*g.ReferenceShare
-	rest := flip(t, op.split, op.eta) // J t - λ u: its image under Φ / √n is L v - λ v
-	for j := range dim {
-		rest.Data[j] -= g.Eigenvalue * u.Data[j]
-	}
-	image := mul(rest, op.c)
-	g.Residual = math.Sqrt(math.Max(dot(rest.Data, image.Data), 0))
-	return g
 }
 
 // finish fills in what every route has: samples, gap.
@@ -287,12 +397,12 @@ func (r *run) stage(name string, f func() error) error {
 	return err
 }
 
-// pass is a stage over all rows, whose progress is told.
-func (r *run) pass(name string, f func() error) error {
+// pass is a stage over rows, whose progress is told; total 0: it is not known how many there will be.
+func (r *run) pass(name string, total int, f func() error) error {
 	done := 0
 	r.w.done = func(rows int) {
 		done += rows
-		r.o.progress(name, done, r.res.N)
+		r.o.progress(name, done, total)
 	}
 	defer func() { r.w.done = nil }()
 	return r.stage(name, f)

@@ -55,6 +55,11 @@ func best(entries []Entry, count int, sign float64) []Entry {
 
 // Scores computes v = (Φ - 1 meanᵀ) u / √n for the rows first .. end-1 and all directions.
 func (w *Worker) Scores(ctx context.Context, d *Directions, first, end int, keep bool) (*Scores, error) {
+	return w.scores(ctx, d, first, end, keep, w.plan.Options.Samples)
+}
+
+// scores lists that many samples.
+func (w *Worker) scores(ctx context.Context, d *Directions, first, end int, keep bool, samples int) (*Scores, error) {
 	k := len(d.Values)
 	s := newScores(k, w.plan.dims(), keep)
 	for at := first; at < end; at += BlockRows {
@@ -74,7 +79,7 @@ func (w *Worker) Scores(ctx context.Context, d *Directions, first, end int, keep
 			if err := w.addImage(s, phi, v); err != nil {
 				return nil, err
 			}
-			s.add(v, at, w.plan.Options.Samples)
+			s.add(v, at, samples)
 		}
 		s.N += count
 		w.step(count)
@@ -173,6 +178,9 @@ func (s *Scores) add(v align.Matrix, at, samples int) {
 
 // offer puts an entry where it belongs in a sorted list of at most count.
 func offer(list []Entry, e Entry, count int, sign float64) []Entry {
+	if count == 0 {
+		return list
+	}
 	if len(list) == count && sign*e.Score <= sign*list[count-1].Score {
 		return list
 	}

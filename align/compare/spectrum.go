@@ -20,6 +20,19 @@ type Directions struct {
 	floor     float64   // eigenvalues up to this are rounding errors
 }
 
+// rows returns the vectors as a matrix, which they share.
+func (d *Directions) rows() dense {
+	v := newDense(0, len(d.Vectors)/max(len(d.Values), 1))
+	v.Rows, v.Data = len(d.Values), d.Vectors
+	return v
+}
+
+// measured is what a pass over the rows found of one direction.
+type measured struct {
+	value, residual float64
+	share           [2]float64 // vᵀ K1 v / n and vᵀ K2 v / n
+}
+
 // jc is the operator J C of eq. 4 of the paper, J = diag(I, -η I), in the inner product of C.
 type jc struct {
 	c     dense
@@ -39,6 +52,28 @@ func (o *jc) metric(_ context.Context, x dense) (dense, error) {
 
 func (o *jc) advance(_ context.Context, _, bx dense) (dense, error) {
 	return flip(bx, o.split, o.eta), nil
+}
+
+func (o *jc) with(eta float64) kernels { return &jc{o.c, o.split, eta} }
+
+// shares: with t = C u, vᵀ K1 v / n is |t1|² and vᵀ K2 v / n is |t2|².
+func (o *jc) shares(ctx context.Context, x dense) ([2][]float64, error) {
+	t, err := o.metric(ctx, x)
+	if err != nil {
+		return [2][]float64{}, err
+	}
+	return squares(t, o.split), nil
+}
+
+// squares returns the squared norms of the two parts of each row.
+func squares(t dense, split int) [2][]float64 {
+	var out [2][]float64
+	for i := range t.Rows {
+		r := t.row(i)
+		out[0] = append(out[0], dot(r[:split], r[:split]))
+		out[1] = append(out[1], dot(r[split:], r[split:]))
+	}
+	return out
 }
 
 // flip returns the rows of x times J.
@@ -68,40 +103,38 @@ const denseOrder = 256
 const noise = 1e-6
 
 // Spectrum solves eq. 4 of the paper for the top eigenpairs of both signs: with C = ΦᵀΦ/n, J C u = λ u. For few features
-// it is Algorithm 1 of the paper as it stands, dense in float64; else the block Lanczos iteration on C.
-func (m *Moments) Spectrum(ctx context.Context, o *Options) (*Directions, error) {
-	c := m.covariance(o.Center)
-	d := &Directions{N: m.N, Mean: make([]float64, m.Dim())}
-	if o.Center {
-		for i, s := range m.Sum {
-			d.Mean[i] = s / float64(m.N)
-		}
-	}
-	norm := 0.0
-	for i := range c.Rows {
-		if i < m.Dims[0] {
-			norm += c.row(i)[i]
-		} else {
-			norm += o.Eta * c.row(i)[i]
-		}
-	}
-	op := &jc{c, m.Dims[0], o.Eta}
-	want := wanted{
-		positive: o.Top + 1, negative: o.Top + 1, block: 8, tolerance: 1e-9, floor: noise * norm, seed: o.Seed,
-	}
+// it is Algorithm 1 of the paper as it stands, dense in float64; else the block Lanczos iteration on C. tolerance is of the
+// residuals, as a share of the largest |λ|.
+func (m *Moments) Spectrum(ctx context.Context, o *Options, tolerance float64) (*Directions, error) {
+	op := &jc{m.covariance(o.Center), m.Dims[0], o.Eta}
+	floor := noise * (m.Trace[0] + o.Eta*m.Trace[1]) / float64(m.N)
 	var r *ritz
 	var err error
 	if op.dim() <= denseOrder {
 		r, err = op.dense()
 	} else {
-		want.most = min(op.dim(), max(1024, 6*o.Top+256))
-		r, err = krylov(ctx, op, want)
+		r, err = krylov(ctx, op, wanted{
+			positive: o.Top + 1, negative: o.Top + 1, block: 8, tolerance: tolerance, floor: floor, seed: o.Seed,
+			most: min(op.dim(), max(1024, 6*o.Top+256)),
+		})
 	}
 	if err != nil {
 		return nil, err
 	}
-	d.take(r, o.Top, want.floor)
+	d := &Directions{N: m.N, Mean: m.mean(o.Center)}
+	d.take(r, o.Top, floor)
 	return d, nil
+}
+
+// mean returns what centring takes from the features, zeros without.
+func (m *Moments) mean(center bool) []float64 {
+	mean := make([]float64, len(m.Sum))
+	if center {
+		for i, s := range m.Sum {
+			mean[i] = s / float64(m.N)
+		}
+	}
+	return mean
 }
 
 // take fills in the top pairs of each sign and the spectrum.

@@ -203,5 +203,32 @@ func (w *Worker) rawFeatures(side int, x, sq align.Matrix) (align.Matrix, error)
 		}
 		return phi, w.b.Normalize(phi, inv, x, sq)
 	}
-	return phi, fmt.Errorf("compare: no feature map of the %s kernel", m.Kernel)
+	basis, ok := w.b.Wrap(len(m.Basis)/m.Dim, m.Dim, m.Basis)
+	if !ok {
+		return phi, fmt.Errorf("compare: the basis of the %s cannot be used in place", sideName[side])
+	}
+	if m.Method.Fourier() {
+		return phi, w.b.Fourier(phi, x, basis)
+	}
+	whiten, ok := w.b.Wrap(basis.Rows, m.Rank, m.Whiten)
+	if !ok {
+		return phi, fmt.Errorf("compare: the landmarks of the %s cannot be used in place", sideName[side])
+	}
+	k, err := w.matrix("landmarks", x.Rows, basis.Rows)
+	if err != nil {
+		return phi, err
+	}
+	if err := w.b.CrossKernel(k, m.side(x, sq), m.side(basis, align.Matrix{})); err != nil {
+		return phi, err
+	}
+	return phi, w.b.MatMul(phi, k, whiten, 1)
+}
+
+// side describes rows to the backend's kernels.
+func (m *Map) side(x, sq align.Matrix) align.Side {
+	kernel := m.Kernel
+	if !kernel.NeedsSigma() {
+		kernel = align.KernelLinear
+	}
+	return align.Side{Kernel: kernel, X: x, Sq: sq, Sigma: float32(m.Sigma)}
 }

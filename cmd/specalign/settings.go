@@ -17,6 +17,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/specalign/specalign/align"
+	"github.com/specalign/specalign/align/compare"
 )
 
 // setting is one row of the table that ties the settings of align.Config to flags.
@@ -47,8 +48,8 @@ var settings = []setting{
 	{"sigma", valueText, "SIGMA", "bandwidth of gaussian and laplacian: median, match or a number (default median)"},
 	{"student_sigma", valueText, "SIGMA", "the student's own bandwidth"},
 	{"reference_sigma", valueText, "SIGMA", "the reference's own bandwidth"},
-	{"approximation", valueText, "NAME", "auto, exact or rff, of gaussian and laplacian (default auto)"},
-	{"num_features", valuePositiveCount, "R", fmt.Sprintf("random frequencies of rff (default %d)", align.DefaultNumFeatures)},
+	{"approximation", valueText, "NAME", "auto, exact, rff, orf, sorf or nystrom (compare only), of gaussian and laplacian (default auto)"},
+	{"num_features", valuePositiveCount, "R", fmt.Sprintf("random frequencies of rff, orf and sorf (default %d); landmarks of nystrom (default %d)", align.DefaultNumFeatures, compare.DefaultLandmarks)},
 	{"seed", valueCount, "SEED", "of random features and starting vectors (default 0)"},
 	{"objective", valueText, "NAME", "ky_fan, spectral_radius, schatten, frobenius or relational_kl (default ky_fan)"},
 	{"k", valuePositiveCount, "K", fmt.Sprintf("eigenvalues of ky_fan (default %d)", align.DefaultK)},

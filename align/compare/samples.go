@@ -1,0 +1,354 @@
+package compare
+
+import (
+	"context"
+	"math"
+
+	"github.com/specalign/specalign/align"
+)
+
+// samples is L in the space of samples: its products come from two kernel matrices (n, n), or, where these would be too
+// large, from blocks of them that are computed anew for every product.
+type samples struct {
+	w      *Worker
+	n      int
+	eta    float64
+	center bool
+	k      [2]align.Matrix // where they were formed
+}
+
+// Variables for the tests' sake.
+var (
+	formedRows       = 16384 // samples up to which kernel matrices are formed: two of 16,384 rows take 2 GiB
+	tileRows         = 2048  // order of the blocks that are computed anew
+	alwaysCovariance = 2048  // features up to which their covariance is formed
+)
+
+func newSamples(ctx context.Context, w *Worker) (*samples, error) {
+	s := &samples{w: w, n: w.plan.N, eta: w.plan.Options.Eta, center: w.plan.Options.Center}
+	if s.n > formedRows {
+		return s, nil
+	}
+	for side := range 2 {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		x, err := w.operand(side, "rows", 0, s.n)
+		if err != nil {
+			return nil, err
+		}
+		if s.k[side], err = w.matrix("kernel"+sideName[side], s.n, s.n); err != nil {
+			return nil, err
+		}
+		if err := w.b.CrossKernel(s.k[side], x, x); err != nil {
+			return nil, err
+		}
+		if w.plan.Maps[side].Kernel.NeedsSigma() {
+			for i := range s.n {
+				row(s.k[side], i)[i] = 1
+			}
+		}
+	}
+	return s, nil
+}
+
+// operand reads rows first .. first+count-1 of one side as an operand of CrossKernel, under a name of its own.
+func (w *Worker) operand(side int, name string, first, count int) (align.Side, error) {
+	m := &w.plan.Maps[side]
+	x, sq, err := w.read(side, first, count)
+	if err != nil {
+		return align.Side{}, err
+	}
+	if !m.Kernel.NeedsSigma() {
+		if x, err = w.rawFeatures(side, x, sq); err != nil {
+			return align.Side{}, err
+		}
+	}
+	own, err := w.matrix(name+sideName[side], x.Rows, x.Cols)
+	if err != nil {
+		return align.Side{}, err
+	}
+	for i := range x.Rows {
+		copy(row(own, i), row(x, i))
+	}
+	norms, err := w.matrix(name+"norms"+sideName[side], 1, count)
+	if err != nil {
+		return align.Side{}, err
+	}
+	copy(norms.Data[:count], sq.Data[:count])
+	return m.side(own, norms), nil
+}
+
+func (s *samples) dim() int { return s.n }
+
+func (s *samples) metric(_ context.Context, x dense) (dense, error) { return x, nil }
+
+func (s *samples) advance(ctx context.Context, x, _ dense) (dense, error) {
+	y, err := s.multiply(ctx, x, [2]bool{true, true})
+	if err != nil {
+		return dense{}, err
+	}
+	for i, v := range y[1].Data {
+		y[0].Data[i] -= s.eta * v
+	}
+	return y[0], nil
+}
+
+// multiply computes K1 x_b / n and K2 x_b / n, centred, for the rows of x (b, n), those of the sides that are wanted.
+func (s *samples) multiply(ctx context.Context, x dense, sides [2]bool) ([2]dense, error) {
+	var y [2]dense
+	v := newDense(x.Rows, x.Cols)
+	copy(v.Data, x.Data)
+	if s.center {
+		subtractMeans(v)
+	}
+	for side := range 2 {
+		if sides[side] {
+			y[side] = newDense(x.Rows, x.Cols)
+		}
+	}
+	if x.Rows == 0 {
+		return y, nil
+	}
+	err := s.products(ctx, y, v)
+	for side := range 2 {
+		for i := range y[side].Data {
+			y[side].Data[i] /= float64(s.n)
+		}
+		if s.center {
+			subtractMeans(y[side])
+		}
+	}
+	return y, err
+}
+
+func (s *samples) products(ctx context.Context, y [2]dense, v dense) error {
+	in, err := s.w.matrix("vectors", v.Rows, s.n)
+	if err != nil {
+		return err
+	}
+	for i := range v.Rows {
+		r := row(in, i)
+		for j, f := range v.row(i) {
+			r[j] = float32(f)
+		}
+	}
+	if s.n > formedRows {
+		return s.tiles(ctx, y, in)
+	}
+	out, err := s.w.matrix("products", v.Rows, s.n)
+	if err != nil {
+		return err
+	}
+	for side := range 2 {
+		if y[side].Rows == 0 {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := s.w.b.Product(out, s.k[side], in); err != nil {
+			return err
+		}
+		addRows(y[side], out, 0)
+	}
+	return nil
+}
+
+// tiles multiplies with the kernel matrices block by block, each block of the lower triangle once for both its places.
+func (s *samples) tiles(ctx context.Context, y [2]dense, v align.Matrix) error {
+	for first := 0; first < s.n; first += tileRows {
+		rows := min(tileRows, s.n-first)
+		for side := range 2 {
+			if y[side].Rows == 0 {
+				continue
+			}
+			a, err := s.w.operand(side, "left", first, rows)
+			if err != nil {
+				return err
+			}
+			for at := 0; at <= first; at += tileRows {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				if err := s.tile(side, y[side], v, a, first, at); err != nil {
+					return err
+				}
+			}
+		}
+		s.w.step(rows)
+	}
+	return nil
+}
+
+func (s *samples) tile(side int, y dense, v align.Matrix, a align.Side, first, at int) error {
+	w := s.w
+	b := a
+	if at != first {
+		var err error
+		if b, err = w.operand(side, "right", at, min(tileRows, s.n-at)); err != nil {
+			return err
+		}
+	}
+	k, err := w.matrix("tile", a.X.Rows, b.X.Rows)
+	if err != nil {
+		return err
+	}
+	if err := w.b.CrossKernel(k, a, b); err != nil {
+		return err
+	}
+	if at == first && w.plan.Maps[side].Kernel.NeedsSigma() {
+		for i := range k.Rows {
+			row(k, i)[i] = 1
+		}
+	}
+	// The rows of the block: their share of y is v's columns at .. times Kᵀ; v (b, n) is multiplied from the right.
+	left := v
+	left.Cols, left.Data = k.Rows, v.Data[first:]
+	out, err := w.matrix("down", v.Rows, k.Cols)
+	if err != nil {
+		return err
+	}
+	if err := w.b.MatMul(out, left, k, 1); err != nil {
+		return err
+	}
+	addRows(y, out, at)
+	if at == first {
+		return nil
+	}
+	right, err := w.matrix("columns", k.Cols, v.Rows)
+	if err != nil {
+		return err
+	}
+	for i := range v.Rows {
+		for j, x := range row(v, i)[at : at+k.Cols] {
+			right.Data[j*right.Stride+i] = x
+		}
+	}
+	across, err := w.matrix("across", k.Rows, v.Rows)
+	if err != nil {
+		return err
+	}
+	if err := w.b.MatMul(across, k, right, 1); err != nil {
+		return err
+	}
+	for i := range k.Rows {
+		for c, x := range row(across, i) {
+			y.row(c)[first+i] += float64(x)
+		}
+	}
+	return nil
+}
+
+// addRows adds the rows of out to those of y, from column at on.
+func addRows(y dense, out align.Matrix, at int) {
+	for i := range out.Rows {
+		to := y.row(i)[at:]
+		for j, x := range row(out, i) {
+			to[j] += float64(x)
+		}
+	}
+}
+
+func subtractMeans(x dense) {
+	for i := range x.Rows {
+		r, mean := x.row(i), 0.0
+		for _, v := range r {
+			mean += v
+		}
+		mean /= float64(len(r))
+		for j := range r {
+			r[j] -= mean
+		}
+	}
+}
+
+func (s *samples) with(eta float64) kernels {
+	other := *s
+	other.eta = eta
+	return &other
+}
+
+func (s *samples) shares(ctx context.Context, x dense) ([2][]float64, error) {
+	y, err := s.multiply(ctx, x, [2]bool{true, true})
+	if err != nil {
+		return [2][]float64{}, err
+	}
+	var out [2][]float64
+	for k := range x.Rows {
+		for side := range 2 {
+			out[side] = append(out[side], dot(x.row(k), y[side].row(k)))
+		}
+	}
+	return out, nil
+}
+
+// spectrum finds the top eigenpairs: directions whose vectors are the entries of v themselves.
+func (s *samples) spectrum(ctx context.Context, o *Options, norm, tolerance float64) (*Directions, error) {
+	want := wanted{positive: o.Top + 1, negative: o.Top + 1, block: 8, tolerance: tolerance, floor: noise * norm, seed: o.Seed}
+	if s.n > formedRows {
+		// A pass is what costs: more vectors for it, and none that only sharpen what is beyond the groups.
+		want.block, want.positive, want.negative = max(16, o.Top+2), o.Top, o.Top
+		want.most = 24 * want.block
+	}
+	r, err := krylov(ctx, s, want)
+	if err != nil {
+		return nil, err
+	}
+	d := &Directions{N: s.n}
+	d.take(r, o.Top, want.floor)
+	return d, nil
+}
+
+// measure finds the samples of the groups, and measures the eigenpairs.
+func (s *samples) measure(ctx context.Context, d *Directions, o *Options) (*Scores, []measured, error) {
+	v := d.rows()
+	y, err := s.multiply(ctx, v, [2]bool{true, true})
+	if err != nil {
+		return nil, nil, err
+	}
+	scores := newScores(v.Rows, [2]int{}, s.n <= MaxScores)
+	m := align.Matrix{Rows: v.Rows, Cols: s.n, Stride: s.n, Data: make([]float32, len(v.Data))}
+	for i, x := range v.Data {
+		m.Data[i] = float32(x)
+	}
+	scores.add(m, 0, o.Samples)
+	scores.N = s.n
+	out := make([]measured, v.Rows)
+	for k := range v.Rows {
+		for side := range 2 {
+			out[k].share[side] = dot(v.row(k), y[side].row(k))
+		}
+		out[k].value = out[k].share[0] - s.eta*out[k].share[1]
+		sum := 0.0
+		for i, x := range v.row(k) {
+			e := y[0].row(k)[i] - s.eta*y[1].row(k)[i] - out[k].value*x
+			sum += e * e
+		}
+		out[k].residual = math.Sqrt(sum)
+	}
+	return scores, out, nil
+}
+
+// orientRows fixes the signs of unit vectors: Σ v >= 0, or, where that sum is at rounding level as it is with centring, the
+// entry of largest magnitude positive.
+func orientRows(v dense, center bool) {
+	for k := range v.Rows {
+		r := v.row(k)
+		sum, largest := 0.0, 0.0
+		for _, x := range r {
+			sum += x
+			if math.Abs(x) > math.Abs(largest) {
+				largest = x
+			}
+		}
+		if center || math.Abs(sum) <= 1e-4*math.Sqrt(float64(len(r))) {
+			sum = largest
+		}
+		if sum < 0 {
+			for i := range r {
+				r[i] = -r[i]
+			}
+		}
+	}
+}
