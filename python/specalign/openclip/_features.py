@@ -18,7 +18,7 @@ from .._errors import Error, InputError
 from ._csv import column
 from ._ids import sample_ids
 from ._models import FORMS, Reference, load_model
-from ._store import Store, StoreError
+from ._store import Store, StoreError, check_place
 
 _PROGRAM = "python -m specalign.openclip features"
 
@@ -68,6 +68,7 @@ def _make(options: argparse.Namespace) -> None:
     started = time.monotonic()
     if os.path.lexists(options.output) and not options.force:
         raise StoreError(f"specalign: {options.output} is there; choose another place, or say --force to replace it")
+    check_place(options.output)
     paths = column(options.csv, options.csv_img_key, options.csv_separator)
     images = list(dict.fromkeys(paths))  # each once, in the CSV's order
     sizes = np.fromiter((_size(p) for p in images), dtype=np.int64)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +12,7 @@ import numpy as np
 
 from .._errors import InputError
 from .._version import __version__
+from . import _folder
 from ._csv import column
 from ._ids import sample_ids
 
@@ -179,31 +178,32 @@ class Store:
             StoreError: something that is no store is there, or it cannot be written.
         """
         path = os.path.abspath(path)
-        if os.path.lexists(path) and not os.path.isfile(os.path.join(path, _META)):
-            raise StoreError(f"specalign: {path} is there and is no store; choose another place")
-        draft = None
+        check_place(path)
         try:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            draft = tempfile.mkdtemp(prefix=f".{os.path.basename(path)}-", dir=os.path.dirname(path))
-            for name in ("ids", "features", "mean", "sizes"):
-                np.save(os.path.join(draft, f"{name}.npy"), getattr(self, name))
-            with open(os.path.join(draft, _META), "w", encoding="utf-8") as file:
-                json.dump(self.meta, file, indent=2)
-                file.write("\n")
-            os.chmod(draft, 0o755)  # noqa: S103 as a folder made by mkdir would be
-            if os.path.lexists(path):
-                old = tempfile.mkdtemp(prefix=f".{os.path.basename(path)}-", dir=os.path.dirname(path))
-                os.rename(path, os.path.join(old, "old"))
-                os.rename(draft, path)
-                shutil.rmtree(old, ignore_errors=True)
-            else:
-                os.rename(draft, path)
-            draft = None
+            _folder.replace(path, self._write)
         except OSError as e:
-            raise StoreError(f"specalign: the store {path} cannot be written: {e.strerror or e}") from None
-        finally:
-            if draft is not None:
-                shutil.rmtree(draft, ignore_errors=True)
+            raise _unwritable(path, e) from None
+
+    def _write(self, folder: str) -> None:
+        for name in ("ids", "features", "mean", "sizes"):
+            np.save(os.path.join(folder, f"{name}.npy"), getattr(self, name))
+        with open(os.path.join(folder, _META), "w", encoding="utf-8") as file:
+            json.dump(self.meta, file, indent=2)
+            file.write("\n")
+
+
+def check_place(path: str) -> None:
+    """Look whether `Store.save` can write to `path`. Raises `StoreError` where something that is no store is there."""
+    if os.path.lexists(path) and not os.path.isfile(os.path.join(path, _META)):
+        raise StoreError(f"specalign: {path} is there and is no store; choose another place")
+    try:
+        _folder.check_writable(path)
+    except OSError as e:
+        raise _unwritable(path, e) from None
+
+
+def _unwritable(path: str, e: OSError) -> StoreError:
+    return StoreError(f"specalign: the store {path} cannot be written: {e.strerror or e}")
 
 
 def _meta(path: str) -> dict[str, Any]:

@@ -50,6 +50,16 @@ def test_refuses_to_replace(data, tmp_path, capsys):
     assert run(data, tmp_path / "s", "--force") == 0
 
 
+@pytest.mark.parametrize("place", ["mine", "file/s", "/proc/s"])
+def test_the_place_is_looked_at_before_anything_is_computed(data, tmp_path, capsys, place):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "file").write_text("x")
+    assert run(data, tmp_path / place, "--force", model="python:this:is_never_loaded") == 2
+    error = capsys.readouterr().err
+    assert "is no store; choose another place" in error or "cannot be written" in error
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "mine"]
+
+
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1"])
 def test_images_that_are_not_rgb(tmp_path, mode):
     import timm

@@ -1,13 +1,15 @@
+import errno
 import json
 import os
 import shutil
+import threading
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from specalign import InputError
-from specalign.openclip import Store, StoreError, sample_id, sample_ids
+from specalign.openclip import Store, StoreError, _folder, sample_id, sample_ids
 
 PATHS = [f"images/{i}.png" for i in range(20)]
 META = {"model": "m", "model_fingerprint": "f", "preprocessing": "p", "data": {}}
@@ -88,6 +90,62 @@ def test_save_replaces_stores_only(tmp_path, features):
     with pytest.raises(StoreError, match="cannot be written"):
         store.save(tmp_path / "file/s")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "mine", "s"]
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_a_failed_replacement_leaves_the_store(tmp_path, features, monkeypatch, exchanges):
+    old, new = make(features), make(features + 1)
+    old.save(tmp_path / "s")
+    synced = []
+    monkeypatch.setattr(
+        os, "fsync", lambda fd, sync=os.fsync: synced.append(os.readlink(f"/proc/self/fd/{fd}")) or sync(fd)
+    )
+    if not exchanges:
+
+        def cannot(a, b):
+            raise OSError(errno.EINVAL, "no exchange")
+
+        monkeypatch.setattr(_folder, "_renameat2", cannot)
+    rename = os.rename
+
+    def fails(a, b):
+        # The store is never without its files before the new one stands ready on the disk.
+        assert any(p.endswith("features.npy") for p in synced)
+        if str(b) == str(tmp_path / "s") and not str(a).endswith("-old"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        rename(a, b)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", fails)
+        if exchanges:
+            patch.setattr(_folder, "_renameat2", fails)
+        with pytest.raises(StoreError, match="cannot be written: No space left"):
+            new.save(tmp_path / "s")
+    assert Store.open(tmp_path / "s").fingerprint == old.fingerprint
+    assert [p.name for p in tmp_path.iterdir()] == ["s"]
+    new.save(tmp_path / "s")
+    assert Store.open(tmp_path / "s").fingerprint == new.fingerprint
+    assert [p.name for p in tmp_path.iterdir()] == ["s"]
+
+
+def test_a_reader_always_finds_a_store(tmp_path, features):
+    stores = [make(features), make(features + 1)]
+    stores[0].save(tmp_path / "s")
+    done = threading.Event()
+    looks = []
+
+    def look():
+        while not done.is_set():
+            looks.append((tmp_path / "s/meta.json").exists())
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    for i in range(60):
+        stores[i % 2].save(tmp_path / "s")
+    done.set()
+    reader.join()
+    assert len(looks) > 100
+    assert all(looks)
 
 
 def test_files_that_changed(tmp_path):
