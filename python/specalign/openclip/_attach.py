@@ -18,7 +18,7 @@ from ._config import Config
 from ._loader import Loader, Window, WithIds
 from ._loss import Loss, Penalty, Step
 from ._metrics import Metrics
-from ._ranks import Group
+from ._ranks import Apart, Group, Ranks
 from ._source import Source
 
 FROZEN = (
@@ -109,9 +109,9 @@ class Attachment:
             raise InputError(FROZEN)
         self._ids = self._source.prepare(model, train, args)
         config = self._config
-        ranks = None
-        if args.distributed and config.scope == "global":
-            ranks = Group(torch.device(args.device))
+        ranks: Ranks | None = None
+        if args.distributed:
+            ranks = (Group if config.scope == "global" else Apart)(torch.device(args.device))
         self._penalty = Penalty(self._session, self._source, config.max_failures, ranks)
         self._scale = scale(config, args)
         if args.rank != 0:  # one of them tells

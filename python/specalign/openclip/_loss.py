@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._errors import Error, InputError, ProcessError
+from .._errors import Error, InputError
 from .._result import Result
 from .._session import Session
 from ..torch import with_gradient
@@ -53,7 +53,8 @@ class Penalty:
     """Computes each window's penalty once, and decides what a failure means.
 
     Over several ranks it is one penalty, of all their rows: the first rank asks its sidecar and hands out what comes
-    back. Whatever fails, and on whichever rank, counts as zero on all of them.
+    back. Whatever fails, and on whichever rank, counts as zero on all of them. Ranks with a penalty each (``scope:
+    local``) count a failure as zero where it happened, and towards `max_failures` on all.
     """
 
     def __init__(self, session: Session | None, source: Source, max_failures: int, ranks: Ranks | None = None) -> None:
@@ -96,10 +97,11 @@ class Penalty:
                 value, gradient = result.value, result.grad
             shared = self._ranks.share(failure, value, gradient, student)
             value, gradient, failure = shared.value, shared.gradient, shared.failure
-        if failure is None:
+        everybodys = self._ranks.settle(failure)  # ranks that compute each for itself stop together, too
+        if everybodys is None:
             self._failures = 0
         else:
-            self._failed(failure)
+            self._failed(everybodys, here=failure is not None)
         return Step(weight, value, gradient, result, failure, (time.perf_counter() - start) * 1e3)
 
     def _keys(self, student: Tensor, window: Window) -> tuple[Tensor | None, str | None]:
@@ -107,7 +109,7 @@ class Penalty:
             keys = self._source.keys(window, student)
             if len(keys) != len(student):
                 raise InputError(f"the loss got {len(student)} image features, and the loader gave {len(keys)} samples")
-        except Error as e:
+        except Exception as e:  # whatever it is, the other ranks must not wait for this one
             return None, _line(e)
         return keys, None
 
@@ -118,13 +120,11 @@ class Penalty:
             result = self._session.step(student, self._source.rows(keys), out, grad=grad)
             if not (math.isfinite(result.value) and math.isfinite(result.gradient_norm)):
                 raise Error(f"the penalty came back as {result.value}")
-        except ProcessError:
-            raise
-        except Error as e:
+        except Exception as e:  # as above
             return None, _line(e)
         return result, None
 
-    def _failed(self, why: str) -> None:
+    def _failed(self, why: str, *, here: bool) -> None:
         self._failures += 1
         if self._failures >= self._max_failures:
             raise RunStoppedError(
@@ -132,8 +132,8 @@ class Penalty:
                 f"(max_failures: {self._max_failures}); the last time: {why}"
             )
         _log.warning(
-            "specalign: no penalty for this step, its value and gradient count as zero (%d of %d in a row): %s",
-            self._failures, self._max_failures, why,
+            "specalign: no penalty for this step, its value and gradient count as zero%s (%d of %d in a row): %s",
+            "" if here else " there", self._failures, self._max_failures, why,
         )  # fmt: skip
 
 
@@ -191,5 +191,10 @@ class Loss(nn.Module):
         return with_gradient(student, step.weight * step.value, gradient)
 
 
-def _line(error: Error) -> str:
-    return str(error).splitlines()[0].removeprefix("specalign: ")
+def _line(error: Exception) -> str:
+    """Say what went wrong in a line; where it is nothing that this package raises on purpose, the log gets it all."""
+    line = (str(error).splitlines() or [""])[0].removeprefix("specalign: ")
+    if isinstance(error, Error):
+        return line
+    _log.error("specalign: a step failed unexpectedly", exc_info=error)
+    return f"{type(error).__name__}: {line}"

@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import math
 import os
 import statistics
-from typing import Any, TextIO
+from array import array
+from typing import Any, BinaryIO
 
 from .._result import Result
 
 FILE = "specalign.jsonl"
 _log = logging.getLogger("specalign.openclip")
+
+
+class _Epoch:
+    """What the sum of an epoch needs to know of its steps."""
+
+    def __init__(self) -> None:
+        self.milliseconds = array("d")  # of those that succeeded
+        self.spent = 0.0
+        self.failed = 0
+        self.first = self.last = math.nan
+
+    def add(self, milliseconds: float, penalty: float | None) -> None:
+        self.spent += milliseconds
+        if penalty is None:
+            self.failed += 1
+            return
+        self.milliseconds.append(milliseconds)
+        self.first = penalty if len(self.milliseconds) == 1 else self.first
+        self.last = penalty
 
 
 class Metrics:
@@ -20,8 +42,9 @@ class Metrics:
     def __init__(self, args: Any) -> None:
         """`args` are OpenCLIP's; the file is made with the first step."""
         self._args = args
-        self._file: TextIO | None = None
-        self._steps: list[dict[str, Any]] = []
+        self._file: BinaryIO | None = None
+        self._warned = False
+        self._epoch = _Epoch()
 
     def step(self, *, step: int, epoch: int, log: bool, writer: Any, weight: float, milliseconds: float,
              result: Result | None, failure: str | None) -> None:  # fmt: skip
@@ -66,23 +89,21 @@ class Metrics:
             }
         record["failure"] = failure
         self._write(record)
-        self._steps.append(record)
+        self._epoch.add(milliseconds, None if result is None else result.value)
         if log and result is not None:
             self._tell(record, result, writer)
 
     def epoch(self, epoch: int, seconds: float) -> None:
         """Sum up an epoch that took `seconds`."""
-        good = [s for s in self._steps if s["failure"] is None]
-        failed = len(self._steps) - len(good)
-        spent = sum(s["milliseconds"] for s in self._steps)
-        if good:
+        done, self._epoch = self._epoch, _Epoch()
+        if done.milliseconds:
+            steps = len(done.milliseconds) + done.failed
             _log.info(
                 "specalign: epoch %d: penalty %.5g -> %.5g over %d steps, median %.2f ms a step, %.1f %% of the time%s",
-                epoch, good[0]["penalty"], good[-1]["penalty"], len(self._steps),
-                statistics.median(s["milliseconds"] for s in good), spent / max(1e-9, seconds) / 10,
-                f"; {failed} failed and counted as zero" if failed else "",
+                epoch, done.first, done.last, steps,
+                statistics.median(done.milliseconds), done.spent / max(1e-9, seconds) / 10,
+                f"; {done.failed} failed and counted as zero" if done.failed else "",
             )  # fmt: skip
-        self._steps = []
 
     def close(self) -> None:
         """Close the file."""
@@ -93,10 +114,19 @@ class Metrics:
     def _write(self, record: dict[str, Any]) -> None:
         if not getattr(self._args, "log_path", None):  # this rank writes nothing
             return
-        if self._file is None:
-            path = os.path.join(os.path.dirname(self._args.log_path), FILE)
-            self._file = open(path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 for the whole run
-        self._file.write(json.dumps(record, allow_nan=False) + "\n")
+        line = (json.dumps(record, allow_nan=False) + "\n").encode()
+        path = os.path.join(os.path.dirname(self._args.log_path), FILE)
+        try:
+            if self._file is None:
+                self._file = open(path, "ab", buffering=0)  # noqa: SIM115 for the whole run
+            end = self._file.seek(0, os.SEEK_END)
+            if self._file.write(line) != len(line):  # half a line is on a disk that is full
+                self._file.truncate(end)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as e:  # a run of days does not end for this
+            if not self._warned:
+                _log.warning("specalign: %s misses steps: %s; the run goes on", path, e.strerror or e)
+            self._warned = True
 
     def _tell(self, record: dict[str, Any], result: Result, writer: Any) -> None:
         text = f"penalty {result.value:#.5g}, weight {record['weight']:#.4g}"

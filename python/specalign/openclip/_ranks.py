@@ -37,6 +37,13 @@ class Ranks(Protocol):
         """
         ...
 
+    def settle(self, failure: str | None) -> str | None:
+        """Return the failure that this step counts as, the same on every rank of the run, when all is done.
+
+        The ranks of one penalty have agreed on it; ranks with a penalty each have not yet.
+        """
+        ...
+
 
 class Shared:
     """What every rank has of a step.
@@ -72,6 +79,24 @@ class Alone:
         """See `Ranks.share`."""
         return Shared(failure, value, gradient)
 
+    def settle(self, failure: str | None) -> str | None:
+        """See `Ranks.settle`."""
+        return failure
+
+
+class Apart(Alone):
+    """Each rank for itself, except that a step counts as failed on all of them or on none: so they stop together."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Use the default process group, with tensors on `device`."""
+        self._device = device
+
+    def settle(self, failure: str | None) -> str | None:
+        """See `Ranks.settle`."""
+        said = torch.tensor([failure is not None], dtype=torch.int64, device=self._device)
+        dist.all_reduce(said, dist.ReduceOp.MAX)
+        return _first(failure) if said.item() else None
+
 
 class Group:
     """All ranks of ``torch.distributed``.
@@ -92,10 +117,7 @@ class Group:
         dist.all_reduce(said, dist.ReduceOp.MAX)
         failed, most, fewest = said.tolist()
         if failed:
-            reasons: list[Any] = [None] * self.size
-            dist.all_gather_object(reasons, failure)
-            rank, why = next((r, s) for r, s in enumerate(reasons) if s is not None)
-            return f"rank {rank}: {why}"
+            return _first(failure)
         if most != -fewest:
             return f"the ranks have different batches, of {-fewest} to {most} rows"
         return None
@@ -126,3 +148,15 @@ class Group:
             parts = [part.contiguous() for part in gradient.to(self._device).chunk(self.size)]
         dist.scatter(mine, parts, 0)
         return Shared(None, shared, mine)
+
+    def settle(self, failure: str | None) -> str | None:
+        """See `Ranks.settle`."""
+        return failure
+
+
+def _first(failure: str | None) -> str:
+    """Return the failure of the lowest rank that has one; one of them has."""
+    reasons: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(reasons, failure)
+    rank, why = next((r, s) for r, s in enumerate(reasons) if s is not None)
+    return f"rank {rank}: {why}"

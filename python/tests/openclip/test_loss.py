@@ -131,6 +131,25 @@ def test_failures_are_zero_then_stop(penalty, caplog):
         step(bad)
 
 
+@pytest.mark.parametrize("where", ["keys", "rows"])
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), OSError(5, "I/O error"), MemoryError()]
+)
+def test_failures_of_any_kind_are_zero_and_logged_whole(penalty, caplog, monkeypatch, where, error):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(penalty._source, where, fails)
+    window = Window(1, keep_images=False)
+    window.add(torch.arange(N), torch.empty(0))
+    steps = []
+    loss = Loss(task, penalty, window, lambda _: 1.0, lambda _, step: steps.append(step))
+    f = torch.randn(N, D, requires_grad=True)
+    assert loss(image_features=f, text_features=f, logit_scale=torch.ones(()), output_dict=True)[KEY].item() == 0
+    assert steps[0].failure.startswith(f"{type(error).__name__}: ")
+    assert "in fails" in caplog.text
+
+
 def test_wrong_number_of_rows(penalty):
     window = Window(1, keep_images=False)
     window.add(torch.arange(N - 1), torch.empty(0))

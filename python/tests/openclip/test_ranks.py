@@ -14,7 +14,7 @@ from specalign.openclip._attach import scale
 from specalign.openclip._config import parse
 from specalign.openclip._loader import Window
 from specalign.openclip._loss import KEY, Loss, Penalty, RunStoppedError
-from specalign.openclip._ranks import Group
+from specalign.openclip._ranks import Apart, Group
 
 N, D, FEATURES = 24, 6, 5
 
@@ -34,14 +34,19 @@ def worker(rank, size, accumulate, folder, what):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
     images, table = data()
-    if what == "bad" and rank == size - 1:
+    if what in ("bad", "apart") and rank == size - 1:
         images[-1] = float("nan")
+    source = Rows(table)
+    if what == "broken" and rank == size - 1:
+        source.keys = None  # calling it is a TypeError
+    apart = what == "apart"
     model = torch.nn.parallel.DistributedDataParallel(tower())
-    with specalign.Sidecar(device="cpu", threads=1) if rank == 0 else open(os.devnull) as sidecar:
-        session = sidecar.session(objective="frobenius") if rank == 0 else None
-        group = Group(torch.device("cpu"))
+    computes = rank == 0 or apart
+    with specalign.Sidecar(device="cpu", threads=1) if computes else open(os.devnull) as sidecar:
+        session = sidecar.session(objective="frobenius") if computes else None
+        group = (Apart if apart else Group)(torch.device("cpu"))
         window = Window(accumulate, keep_images=False)
-        penalty = Penalty(session, Rows(table), 2, group)
+        penalty = Penalty(session, source, 2, group)
         steps = []
         loss = Loss(task, penalty, window, lambda _: 1.5, lambda _, step: steps.append(step), float(size))
         mine = torch.arange(N).chunk(size)[rank]  # in the order that the ranks' batches have when gathered
@@ -64,7 +69,7 @@ def worker(rank, size, accumulate, folder, what):
                     if what == "good":
                         sum(losses.values()).backward()
                     else:
-                        assert losses[KEY].item() == 0
+                        assert (losses[KEY].item() == 0) == (not apart or rank == size - 1)
             except RunStoppedError as e:
                 stopped = str(e)
         # DDP adds up under accumulation, and takes the mean over ranks.
@@ -102,12 +107,25 @@ def test_gradient_is_that_of_the_global_batch(tmp_path, size, accumulate):
 
 @pytest.mark.parametrize(
     ("what", "message"),
-    [("bad", f"row {N - 1} of the student features is not finite"), ("uneven", "different batches, of 11 to 12 rows")],
+    [
+        ("bad", f"row {N - 1} of the student features is not finite"),
+        ("uneven", "different batches, of 11 to 12 rows"),
+        ("broken", "rank 1: TypeError: "),
+    ],
 )
 def test_a_failure_is_everybodys(tmp_path, what, message):
     for rank in run(2, 1, tmp_path, what):
         assert message in rank["failure"]
         assert "failed 2 times in a row" in rank["stopped"]
+
+
+def test_ranks_apart_stop_together(tmp_path):
+    good, bad = run(2, 1, tmp_path, "apart")
+    assert good["failure"] is None
+    assert "row 11 of the student features is not finite" in bad["failure"]
+    for rank in (good, bad):
+        assert "failed 2 times in a row" in rank["stopped"]
+        assert "rank 1: align: row 11" in rank["stopped"]
 
 
 @pytest.mark.parametrize(
