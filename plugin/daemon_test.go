@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"github.com/specalign/specalign/align"
 )
 
@@ -275,6 +277,9 @@ func TestPrometheus(t *testing.T) {
 	defer func() { _ = c.Close() }()
 	s := open(t, c, align.DefaultConfig())
 	step(t, s, 8, 1)
+	if _, err := s.Step(t.Context(), nan(8, 6), features(8, 9, 1), nil); !isInput(err) {
+		t.Fatal(err)
+	}
 	url := regexp.MustCompile(`http://[^" \n]*`).FindString(log)
 	resp, err := http.Get(url)
 	if err != nil {
@@ -287,11 +292,16 @@ func TestPrometheus(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		`specalign_info{device="cpu",isa="go",version="test"} 1`, "specalign_sessions 1", "specalign_steps_total 1", "specalign_failed_steps_total 0", "specalign_step_seconds_total ",
+		`specalign_info{device="cpu",isa="go",version="test"} 1`, "specalign_sessions 1\n", "specalign_steps_under_way 0\n",
+		"specalign_step_duration_seconds_count 1\n", "specalign_step_duration_seconds_sum ", "specalign_engine_seconds_total ",
+		`specalign_failed_steps_total{code="InvalidArgument"} 1`, "process_resident_memory_bytes ", "process_open_fds ", "go_goroutines ",
 	} {
 		if !strings.Contains(string(b), want) {
 			t.Errorf("no %q in the metrics", want)
 		}
+	}
+	if strings.Contains(log, "WARN") {
+		t.Error("a warning though only this machine is served")
 	}
 	cmd := self("daemon", "SPECALIGN_TEST_ATTACH="+filepath.Join(dir, "other"), "SPECALIGN_TEST_PROMETHEUS=nowhere:x", "XDG_RUNTIME_DIR="+dir)
 	if text, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(text), `metrics at "nowhere:x"`) {
@@ -299,5 +309,56 @@ func TestPrometheus(t *testing.T) {
 	}
 	if exists(filepath.Join(dir, "other")) {
 		t.Error("an attach file is left")
+	}
+}
+
+// TestPrometheusLint: promtool's rules for names, units and help texts.
+func TestPrometheusLint(t *testing.T) {
+	s, socket := serve(t, goDevices())
+	step(t, open(t, dial(t, socket), align.DefaultConfig()), 8, 1)
+	s.metrics.count(time.Second, nil, os.ErrInvalid)
+	s.metrics.registry.MustRegister(s)
+	problems, err := testutil.GatherAndLint(s.metrics.registry)
+	if err != nil || len(problems) > 0 {
+		t.Errorf("%+v, %v", problems, err)
+	}
+	if n, err := testutil.GatherAndCount(s.metrics.registry); err != nil || n < 10 {
+		t.Errorf("%d metrics, %v", n, err)
+	}
+}
+
+// TestPrometheusOpen: whoever lets the network read the metrics is told so.
+func TestPrometheusOpen(t *testing.T) {
+	if _, log := daemon(t, filepath.Join(shortDir(t), "attach"), "SPECALIGN_TEST_PROMETHEUS=:0"); !strings.Contains(log, "over the network") {
+		t.Error(log)
+	}
+}
+
+// TestStatus: what a daemon says of its work.
+func TestStatus(t *testing.T) {
+	f, d := newFaulty()
+	s, socket := serve(t, d)
+	c := dial(t, socket)
+	session := open(t, c, align.DefaultConfig())
+	for i := range 1100 {
+		step(t, session, 4, uint64(i))
+	}
+	f.set(func() { panic("boom") })
+	if _, err := session.Step(t.Context(), features(8, 6, 1), features(8, 9, 1), nil); err == nil {
+		t.Fatal("no panic")
+	}
+	f.set(nil)
+	st, err := c.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st.GetSteps() != 1100 || st.GetFailedSteps() != 1 || st.GetStepsUnderWay() != 0 || st.GetSessions() != 1 || len(s.tally.took) != recent {
+		t.Errorf("%v", st)
+	}
+	if m, p := st.GetLatencyMedian(), st.GetLatencyP99(); m <= 0 || p < m || p > 10 || st.GetStepSeconds() <= 0 {
+		t.Errorf("latency %v and %v", m, p)
+	}
+	if a, r, d := st.GetArenaBytes(), st.GetResidentBytes(), st.GetOpenDescriptors(); a < 4*(6+9+6)*4 || r < 1<<20 || d < 5 || d > 1000 {
+		t.Errorf("arenas %d, resident %d bytes, %d descriptors", a, r, d)
 	}
 }

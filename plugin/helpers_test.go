@@ -244,6 +244,13 @@ func features(n, d int, seed uint64) align.Features {
 	return align.Features{Rows: n, Cols: d, Type: align.Float32, Data: b}
 }
 
+// nan are features (n, d) of which the first is none.
+func nan(n, d int) align.Features {
+	x := features(n, d, 1)
+	binary.LittleEndian.PutUint32(x.Data, math.Float32bits(float32(math.NaN())))
+	return x
+}
+
 // outcome is a step's result, comparable bit for bit.
 type outcome struct {
 	reply string

@@ -6,54 +6,63 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"google.golang.org/grpc/status"
 
 	pb "github.com/specalign/specalign/plugin/proto"
 )
 
-// metrics count what a sidecar has done.
+// metrics are what Prometheus is told. Status counts for itself, in tally.
 type metrics struct {
-	mu      sync.Mutex
-	steps   uint64
-	failed  uint64
-	seconds float64 // of the engine, summed
+	registry *prometheus.Registry
+	latency  prometheus.Histogram
+	engine   prometheus.Counter
+	failed   *prometheus.CounterVec
 }
 
-// count takes in one Step.
-func (m *metrics) count(r *pb.StepReply, err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if err != nil {
-		m.failed++
-		return
-	}
-	m.steps++
-	m.seconds += r.GetSeconds()
-}
-
-func (m *metrics) read() (steps, failed uint64, seconds float64) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.steps, m.failed, m.seconds
-}
-
-// The metrics as Prometheus names them.
+// Gauges that are read when they are asked for.
 var (
 	infoDesc     = prometheus.NewDesc("specalign_info", "What runs here; always 1.", []string{"version", "device", "isa"}, nil)
 	sessionsDesc = prometheus.NewDesc("specalign_sessions", "Sessions that are open.", nil, nil)
-	stepsDesc    = prometheus.NewDesc("specalign_steps_total", "Steps computed.", nil, nil)
-	failedDesc   = prometheus.NewDesc("specalign_failed_steps_total", "Steps that ended in an error, the caller's included.", nil, nil)
-	secondsDesc  = prometheus.NewDesc("specalign_step_seconds_total", "Time that the engine spent in steps.", nil, nil)
+	underWayDesc = prometheus.NewDesc("specalign_steps_under_way", "Steps that run or wait for their turn.", nil, nil)
+	arenaDesc    = prometheus.NewDesc("specalign_arena_bytes", "Memory of the sessions' arenas, shared with their processes.", nil, nil)
 )
+
+func newMetrics() *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "specalign_step_duration_seconds", Help: "Time of steps done, from request to reply, the wait for a turn included.",
+			Buckets: prometheus.ExponentialBuckets(1e-4, 2, 18), // 0.1 ms to 13 s
+		}),
+		engine: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "specalign_engine_seconds_total", Help: "Time that the engine spent in steps done.",
+		}),
+		failed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "specalign_failed_steps_total", Help: "Steps that ended in an error, by the status code that the caller got.",
+		}, []string{"code"}),
+	}
+	m.registry.MustRegister(m.latency, m.engine, m.failed, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// count takes in one Step that took so long.
+func (m *metrics) count(took time.Duration, r *pb.StepReply, err error) {
+	if err != nil {
+		m.failed.WithLabelValues(status.Code(err).String()).Inc()
+		return
+	}
+	m.latency.Observe(took.Seconds())
+	m.engine.Add(r.GetSeconds())
+}
 
 // Describe implements prometheus.Collector.
 func (s *server) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{infoDesc, sessionsDesc, stepsDesc, failedDesc, secondsDesc} {
+	for _, d := range []*prometheus.Desc{infoDesc, sessionsDesc, underWayDesc, arenaDesc} {
 		out <- d
 	}
 }
@@ -65,11 +74,13 @@ func (s *server) Collect(out chan<- prometheus.Metric) {
 		return
 	}
 	h := st.GetHello()
-	out <- prometheus.MustNewConstMetric(infoDesc, prometheus.GaugeValue, 1, h.GetVersion(), h.GetDevice(), h.GetIsa())
-	out <- prometheus.MustNewConstMetric(sessionsDesc, prometheus.GaugeValue, float64(st.GetSessions()))
-	out <- prometheus.MustNewConstMetric(stepsDesc, prometheus.CounterValue, float64(st.GetSteps()))
-	out <- prometheus.MustNewConstMetric(failedDesc, prometheus.CounterValue, float64(st.GetFailedSteps()))
-	out <- prometheus.MustNewConstMetric(secondsDesc, prometheus.CounterValue, st.GetStepSeconds())
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	gauge(infoDesc, 1, h.GetVersion(), h.GetDevice(), h.GetIsa())
+	gauge(sessionsDesc, float64(st.GetSessions()))
+	gauge(underWayDesc, float64(st.GetStepsUnderWay()))
+	gauge(arenaDesc, float64(st.GetArenaBytes()))
 }
 
 // serveMetrics serves /metrics over HTTP at address, until done is called. An empty address is served nowhere.
@@ -81,10 +92,9 @@ func (s *server) serveMetrics(address string) (done func(), err error) {
 	if err != nil {
 		return nil, inputErrorf("plugin: metrics at %q: %v", address, err)
 	}
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(s, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	s.metrics.registry.MustRegister(s)
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{}))
 	h := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	go func() {
 		if err := h.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
@@ -92,5 +102,8 @@ func (s *server) serveMetrics(address string) (done func(), err error) {
 		}
 	}()
 	s.opts.Log.Info("metrics", "url", fmt.Sprintf("http://%s/metrics", listener.Addr()))
+	if a, ok := listener.Addr().(*net.TCPAddr); ok && !a.IP.IsLoopback() {
+		s.opts.Log.Warn("whoever reaches this machine over the network can read the metrics; give 127.0.0.1 to keep them here")
+	}
 	return func() { _ = h.Close() }, nil
 }

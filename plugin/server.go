@@ -3,7 +3,6 @@ package plugin
 import (
 	"context"
 	"errors"
-	"os"
 	"sync"
 	"time"
 
@@ -20,9 +19,6 @@ const (
 	maxSessionsOfProcess = 64
 )
 
-// helloWait is how long Hello waits for a device that is being initialised, so that most clients hear its name.
-const helloWait = time.Second
-
 // server is the service, in either mode.
 type server struct {
 	pb.UnimplementedSidecarServer
@@ -31,6 +27,7 @@ type server struct {
 	launcher int    // pid of the launching process, 0 in a daemon
 	engines  *engines
 	peers    *peers
+	tally    tally
 	metrics  *metrics
 	begin    time.Time
 
@@ -50,7 +47,7 @@ type server struct {
 
 func newServer(o Options, mode string, launcher int) *server {
 	s := &server{
-		opts: o, mode: mode, launcher: launcher, engines: newEngines(o.Devices), metrics: &metrics{}, begin: time.Now(),
+		opts: o, mode: mode, launcher: launcher, engines: newEngines(o.Devices), metrics: newMetrics(), begin: time.Now(),
 		ready: make(chan struct{}), stopping: make(chan struct{}), sessions: map[string]*session{},
 	}
 	s.peers = newPeers(s.processGone)
@@ -134,49 +131,6 @@ func (s *server) endLocked(se *session) {
 			s.opts.Log.Warn("freeing a session", "session", se.id[:8], "error", err)
 		}
 	})
-}
-
-// Hello implements pb.SidecarServer.
-func (s *server) Hello(ctx context.Context, req *pb.HelloRequest) (*pb.HelloReply, error) {
-	wait := time.NewTimer(helloWait)
-	defer wait.Stop()
-	select {
-	case <-s.ready:
-	case <-wait.C:
-	case <-ctx.Done():
-	}
-	pid, _ := s.caller(ctx)
-	s.opts.Log.Debug("hello", "client", printable(req.GetClient()), "protocol", req.GetProtocolMajor(), "pid", pid)
-	return s.hello(), nil
-}
-
-func (s *server) hello() *pb.HelloReply {
-	h := &pb.HelloReply{
-		ProtocolMajor: ProtocolMajor, ProtocolMinor: ProtocolMinor, Version: s.opts.Version, Pid: int64(os.Getpid()),
-	}
-	select {
-	case <-s.ready:
-		h.DeviceNote = s.note
-		if s.engine != nil {
-			info := s.engine.Info()
-			h.Ready, h.Device, h.Isa, h.Threads = true, info.Device, info.ISA, uint32(info.Threads)
-		}
-	default:
-		h.DeviceNote = "the device is being initialised"
-	}
-	return h
-}
-
-// Status implements pb.SidecarServer.
-func (s *server) Status(context.Context, *pb.StatusRequest) (*pb.StatusReply, error) {
-	s.mu.Lock()
-	n := len(s.sessions)
-	s.mu.Unlock()
-	steps, failed, seconds := s.metrics.read()
-	return &pb.StatusReply{
-		Hello: s.hello(), UptimeSeconds: time.Since(s.begin).Seconds(), Sessions: uint32(n),
-		Steps: steps, FailedSteps: failed, StepSeconds: seconds, Mode: s.mode,
-	}, nil
 }
 
 // OpenSession implements pb.SidecarServer.
@@ -290,17 +244,12 @@ func (s *server) find(ctx context.Context, id string) (*session, error) {
 
 // Step implements pb.SidecarServer.
 func (s *server) Step(ctx context.Context, req *pb.StepRequest) (*pb.StepReply, error) {
-	se, err := s.find(ctx, req.GetSession())
-	if err != nil {
-		return nil, err
-	}
-	r, err := se.step(ctx, req)
-	s.metrics.count(r, err)
+	r, err := s.countedStep(ctx, req)
 	if err != nil {
 		return nil, err
 	}
 	if s.opts.Log.IsTrace() {
-		s.opts.Log.Trace("step", "session", se.id[:8], "seq", r.Seq, "value", r.Value, "route", r.Route, "products", r.Products, "seconds", r.Seconds)
+		s.opts.Log.Trace("step", "session", req.GetSession()[:8], "seq", r.Seq, "value", r.Value, "route", r.Route, "products", r.Products, "seconds", r.Seconds)
 	}
 	return r, nil
 }

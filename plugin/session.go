@@ -22,16 +22,17 @@ var errEnded = errors.New("plugin: the session ended during the step")
 
 // session is one client's stream of steps.
 type session struct {
-	id       string
-	owner    int // pid of the process that opened it
-	engines  *engines
-	engine   *engine
-	align    *align.Session
-	arena    *arena
-	slots    slots
-	settings uint64    // fingerprint
-	square   bool      // whether steps form matrices of n x n
-	sum      []float64 // one scalar of the backend
+	id         string
+	owner      int // pid of the process that opened it
+	engines    *engines
+	engine     *engine
+	align      *align.Session
+	arena      *arena
+	arenaBytes uint64 // its size, for those who do not hold lock
+	slots      slots
+	settings   uint64    // fingerprint
+	square     bool      // whether steps form matrices of n x n
+	sum        []float64 // one scalar of the backend
 
 	ctx   context.Context // ends with the session
 	end   context.CancelCauseFunc
@@ -49,7 +50,7 @@ func newSession(owner int, es *engines, e *engine, a *arena, sl slots, cfg align
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // never fails
 	se := &session{
-		id: hex.EncodeToString(id[:]), owner: owner, engines: es, engine: e, arena: a, slots: sl,
+		id: hex.EncodeToString(id[:]), owner: owner, engines: es, engine: e, arena: a, arenaBytes: uint64(len(a.data)), slots: sl,
 		square: square(&cfg), lock: make(chan struct{}, 1), freed: make(chan struct{}),
 	}
 	var err error

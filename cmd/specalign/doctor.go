@@ -36,6 +36,7 @@ type examination struct {
 	Version       string  `json:"version"`
 	OK            bool    `json:"ok"` // nothing failed
 	Checks        []check `json:"checks"`
+	Daemon        *health `json:"daemon,omitempty"` // with --attach
 }
 
 // section adds checks under one heading.
@@ -70,7 +71,8 @@ func newDoctor() *cobra.Command {
 		Short: "what works here, what does not, and why",
 		Long: `doctor tries what the sidecar needs: the CPU's kernels against the plain engine, a sidecar launched and asked for one
 step, the limits of memory and descriptors, Python with what the package uses, OpenCLIP's training loop, a GPU.
-With --attach it also asks a running daemon.
+With --attach it asks a running daemon instead: version, uptime, sessions, steps, failures, latency and memory, within
+milliseconds, for a monitor to call.
 
 Exit code 1 where something failed; a warning is no failure.`,
 		Example: `  specalign doctor
@@ -99,7 +101,7 @@ Exit code 1 where something failed; a warning is no failure.`,
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
-	cmd.Flags().StringVar(&attach, "attach", "", "ask the daemon that wrote `FILE`")
+	cmd.Flags().StringVar(&attach, "attach", "", "ask the daemon that wrote `FILE`, and nothing else")
 	cmd.Flags().StringVar(&python, "python", "", "`PATH` of the Python to look at (default: that of the active environment, else python3)")
 	return cmd
 }
@@ -112,18 +114,19 @@ func examine(ctx context.Context, attach, python string, progress io.Writer) (*e
 			fmt.Fprintf(progress, "\r\x1b[K%s", what)
 		}
 	}
-	tell("trying the engine ...")
-	e.engine(ctx)
-	e.gpu(ctx)
-	tell("launching a sidecar ...")
-	e.sidecar(ctx)
 	if attach != "" {
 		e.daemon(ctx, attach)
+	} else {
+		tell("trying the engine ...")
+		e.engine(ctx)
+		e.gpu(ctx)
+		tell("launching a sidecar ...")
+		e.sidecar(ctx)
+		e.machine()
+		tell("looking at Python ...")
+		e.python(ctx, python)
+		tell("")
 	}
-	e.machine()
-	tell("looking at Python ...")
-	e.python(ctx, python)
-	tell("")
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("interrupted")
 	}
@@ -163,6 +166,10 @@ func (e *examination) text(colour bool) string {
 	}
 	warned, failed := e.number(statusWarn), e.number(statusFail)
 	switch {
+	case e.Daemon != nil && failed == 0:
+		fmt.Fprintf(&b, "\nThe daemon works; %s.\n", count(warned, "warning"))
+	case failed > 0 && last == "Daemon":
+		b.WriteString("\nThe daemon does not work.\n")
 	case failed > 0:
 		fmt.Fprintf(&b, "\n%s, %s: what failed keeps the sidecar from working.\n", count(failed, "failure"), count(warned, "warning"))
 	case warned > 0:

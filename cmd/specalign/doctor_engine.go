@@ -178,32 +178,6 @@ func trySidecar(ctx context.Context) (took time.Duration, device string, err err
 	return took, fmt.Sprintf("%s (%s)", h.GetDevice(), h.GetIsa()), nil
 }
 
-// daemon asks a running one.
-func (e *examination) daemon(ctx context.Context, attach string) {
-	s := section{e, "Sidecar"}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	c, err := plugin.Dial(ctx, attach)
-	if err != nil {
-		s.verdict(err, "start one: specalign serve --daemon --attach "+attach, "daemon", "")
-		return
-	}
-	st, err := c.Status(ctx)
-	err = errors.Join(err, c.Close())
-	if err != nil {
-		s.verdict(err, "end it and start another", "daemon", "")
-		return
-	}
-	h := st.GetHello()
-	s.ok("daemon", "process %d, specalign %s, up for %v, on %s (%s, %s)", h.GetPid(), h.GetVersion(),
-		time.Duration(st.GetUptimeSeconds()*float64(time.Second)).Round(time.Second), h.GetDevice(), h.GetIsa(), count(int(h.GetThreads()), "thread"))
-	mean := ""
-	if n := st.GetSteps(); n > 0 {
-		mean = fmt.Sprintf(", %v a step", elapsed(st.GetStepSeconds()/float64(n)))
-	}
-	s.ok("its work", "%s open, %d steps done%s, %d refused or failed", count(int(st.GetSessions()), "session"), st.GetSteps(), mean, st.GetFailedSteps())
-}
-
 // machine checks what the system grants: memory that two processes share, descriptors, sockets.
 func (e *examination) machine() {
 	s := section{e, "Machine"}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -10,6 +11,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/specalign/specalign/align"
+	"github.com/specalign/specalign/plugin"
 )
 
 // find returns the check of that name.
@@ -123,6 +127,33 @@ func TestDaemon(t *testing.T) {
 	e, o := doctor(t, nil, "--attach", attach)
 	if c := e.find(t, "daemon"); c.Status != statusOK || !strings.Contains(c.Detail, "specalign "+version) || o.code != 0 {
 		t.Errorf("%+v %+v", c, o)
+	}
+	h := e.Daemon
+	if h.Pid != int64(cmd.Process.Pid) || h.Version != version || !h.Ready || h.Steps != 0 || h.UptimeSeconds <= 0 || h.ResidentBytes < 1<<20 || h.AnswerSeconds > 5 {
+		t.Errorf("%+v", h)
+	}
+	c, err := plugin.Dial(t.Context(), attach)
+	if err != nil {
+		t.Fatal(err)
+	}
+	session, err := c.Session(t.Context(), align.DefaultConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := session.Step(t.Context(), trial(1), trial(2), nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := session.Step(t.Context(), align.Features{Rows: 1, Cols: 1, Type: align.Float32, Data: []byte{0, 0, 0xc0, 0x7f}}, align.Features{Rows: 1, Cols: 1, Type: align.Float32, Data: make([]byte, 4)}, nil); err == nil {
+		t.Error("NaN is taken")
+	}
+	if e, o = doctor(t, nil, "--attach", attach); e.find(t, "steps").Status != statusWarn || o.code != 0 || e.Daemon.Steps != 1 || e.Daemon.FailedSteps != 1 || e.Daemon.Sessions != 1 || e.Daemon.LatencyMedian <= 0 {
+		t.Errorf("%+v", o)
+	}
+	if o := specalign(t, nil, "doctor", "--attach", attach); o.code != 0 || !strings.Contains(o.stdout, "1 done, 0 under way, 1 refused or failed") || !strings.Contains(o.stdout, "\nThe daemon works; 1 warning.\n") || strings.Contains(o.stdout, "Engine") {
+		t.Errorf("%+v", o)
+	}
+	if err := errors.Join(session.Close(t.Context()), c.Close()); err != nil {
+		t.Error(err)
 	}
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)

@@ -876,8 +876,15 @@ type StatusReply struct {
 	FailedSteps   uint64                 `protobuf:"varint,5,opt,name=failed_steps,json=failedSteps,proto3" json:"failed_steps,omitempty"`
 	StepSeconds   float64                `protobuf:"fixed64,6,opt,name=step_seconds,json=stepSeconds,proto3" json:"step_seconds,omitempty"` // summed
 	Mode          string                 `protobuf:"bytes,7,opt,name=mode,proto3" json:"mode,omitempty"`                                    // "launched" or "daemon"
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Since minor version 1:
+	LatencyMedian   float64 `protobuf:"fixed64,8,opt,name=latency_median,json=latencyMedian,proto3" json:"latency_median,omitempty"`   // seconds from request to reply, the wait for a turn included, of the last 1024 steps done
+	LatencyP99      float64 `protobuf:"fixed64,9,opt,name=latency_p99,json=latencyP99,proto3" json:"latency_p99,omitempty"`            // their 99th percentile
+	StepsUnderWay   uint32  `protobuf:"varint,10,opt,name=steps_under_way,json=stepsUnderWay,proto3" json:"steps_under_way,omitempty"` // those that wait for their turn included
+	ArenaBytes      uint64  `protobuf:"varint,11,opt,name=arena_bytes,json=arenaBytes,proto3" json:"arena_bytes,omitempty"`            // mapped, all sessions together
+	ResidentBytes   uint64  `protobuf:"varint,12,opt,name=resident_bytes,json=residentBytes,proto3" json:"resident_bytes,omitempty"`   // of the process, arenas included
+	OpenDescriptors uint32  `protobuf:"varint,13,opt,name=open_descriptors,json=openDescriptors,proto3" json:"open_descriptors,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *StatusReply) Reset() {
@@ -959,6 +966,48 @@ func (x *StatusReply) GetMode() string {
 	return ""
 }
 
+func (x *StatusReply) GetLatencyMedian() float64 {
+	if x != nil {
+		return x.LatencyMedian
+	}
+	return 0
+}
+
+func (x *StatusReply) GetLatencyP99() float64 {
+	if x != nil {
+		return x.LatencyP99
+	}
+	return 0
+}
+
+func (x *StatusReply) GetStepsUnderWay() uint32 {
+	if x != nil {
+		return x.StepsUnderWay
+	}
+	return 0
+}
+
+func (x *StatusReply) GetArenaBytes() uint64 {
+	if x != nil {
+		return x.ArenaBytes
+	}
+	return 0
+}
+
+func (x *StatusReply) GetResidentBytes() uint64 {
+	if x != nil {
+		return x.ResidentBytes
+	}
+	return 0
+}
+
+func (x *StatusReply) GetOpenDescriptors() uint32 {
+	if x != nil {
+		return x.OpenDescriptors
+	}
+	return 0
+}
+
 var File_specalign_proto protoreflect.FileDescriptor
 
 const file_specalign_proto_rawDesc = "" +
@@ -1030,7 +1079,7 @@ const file_specalign_proto_rawDesc = "" +
 	"\x13CloseSessionRequest\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\"\x13\n" +
 	"\x11CloseSessionReply\"\x0f\n" +
-	"\rStatusRequest\"\xf0\x01\n" +
+	"\rStatusRequest\"\xd3\x03\n" +
 	"\vStatusReply\x12.\n" +
 	"\x05hello\x18\x01 \x01(\v2\x18.specalign.v1.HelloReplyR\x05hello\x12%\n" +
 	"\x0euptime_seconds\x18\x02 \x01(\x01R\ruptimeSeconds\x12\x1a\n" +
@@ -1038,7 +1087,16 @@ const file_specalign_proto_rawDesc = "" +
 	"\x05steps\x18\x04 \x01(\x04R\x05steps\x12!\n" +
 	"\ffailed_steps\x18\x05 \x01(\x04R\vfailedSteps\x12!\n" +
 	"\fstep_seconds\x18\x06 \x01(\x01R\vstepSeconds\x12\x12\n" +
-	"\x04mode\x18\a \x01(\tR\x04mode*k\n" +
+	"\x04mode\x18\a \x01(\tR\x04mode\x12%\n" +
+	"\x0elatency_median\x18\b \x01(\x01R\rlatencyMedian\x12\x1f\n" +
+	"\vlatency_p99\x18\t \x01(\x01R\n" +
+	"latencyP99\x12&\n" +
+	"\x0fsteps_under_way\x18\n" +
+	" \x01(\rR\rstepsUnderWay\x12\x1f\n" +
+	"\varena_bytes\x18\v \x01(\x04R\n" +
+	"arenaBytes\x12%\n" +
+	"\x0eresident_bytes\x18\f \x01(\x04R\rresidentBytes\x12)\n" +
+	"\x10open_descriptors\x18\r \x01(\rR\x0fopenDescriptors*k\n" +
 	"\x05DType\x12\x15\n" +
 	"\x11DTYPE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rDTYPE_FLOAT32\x10\x01\x12\x11\n" +

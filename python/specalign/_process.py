@@ -204,6 +204,10 @@ class Process:
             self._lines.flush()
         return SidecarError(f"{what} ({how})", self._lines.tail())
 
+    def kill(self) -> None:
+        """End a process that does not listen any more; `stop` is for what it leaves."""
+        self._child.kill()
+
     def stop(self) -> None:
         """End the process (Shutdown, then SIGTERM, then SIGKILL), reap it and remove its directory."""
         child, connection = self._child, self.connection

@@ -20,7 +20,7 @@ from . import _fork
 from ._arena import Arena, Layout, Shape, up
 from ._arrays import Rows, check_out, gradient
 from ._connection import PROTOCOL_MAJOR, Connection, Lost
-from ._errors import ClosedError, Error, InputError, SidecarError
+from ._errors import ClosedError, Error, InputError, SidecarError, StepTimeoutError
 from ._messages import OpenSessionRequest, Region, StepRequest
 from ._result import Result
 
@@ -313,11 +313,17 @@ class Session:
             reply, restarts = self._retry(step, job.timeout, f"step {seq}")
         except (InputError, SidecarError):
             raise
-        except BaseException:
+        except BaseException as e:
             # A time-out or Ctrl-C: the sidecar may still be writing there. It keeps the old memory, we take new one.
-            self._connection = None
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                self._host.orphans.append((connection, self._id))
             with contextlib.suppress(Error):
                 self._replace_arena(self._arena.size, self._arena.slot_size)
+            if isinstance(e, StepTimeoutError) and self._host.end_if_hung():
+                raise StepTimeoutError(
+                    f"{e}, and the sidecar answers nothing else, either: the next step takes another"
+                ) from None
             raise
         self._seq = seq
         grad = gradient(self._arena, layout.gradient, job.student, job.out) if job.want_gradient else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
@@ -12,14 +11,16 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 from . import _binary, _fork
-from ._connection import PROTOCOL_MAJOR, Connection, Lost
-from ._errors import ClosedError, Error, ProtocolError, SidecarError
+from ._attach import find_daemon
+from ._connection import Connection, Lost
+from ._errors import ClosedError, Error, SidecarError, StepTimeoutError
 from ._messages import HelloReply, StatusReply
 from ._process import Process
 from ._session import Session
 from ._version import __version__
 
 _log = logging.getLogger("specalign")
+_ALIVE_TIMEOUT = 5.0  # seconds in which a sidecar whose step took too long must give a sign of life
 _CLIENT = f"python {__version__}"
 
 
@@ -59,6 +60,22 @@ class _Host:
             error = process.died(f"specalign: the sidecar (pid {process.pid}) is gone: {what}")
             process.stop()
             return error
+
+    def end_if_hung(self) -> bool:
+        """Forget a sidecar that does not even say its status, which takes no turn; a launched one is killed."""
+        connection, process = self.connection, self.process
+        if connection is None:
+            return False
+        try:
+            connection.status(_ALIVE_TIMEOUT)
+        except StepTimeoutError:
+            if process is not None:
+                process.kill()
+            self.drop(connection, "it hangs")
+            return True
+        except (Lost, Error):
+            pass  # the next call will see
+        return False
 
     def close(self) -> None:
         """End it all; only in the process that made it."""
@@ -152,7 +169,7 @@ class Sidecar:
         path = os.path.abspath(file)
 
         def join() -> tuple[Connection, Process | None]:
-            connection = Connection(_read_attach_file(path), _CLIENT)
+            connection = Connection(find_daemon(path, connect_timeout), _CLIENT)
             try:
                 connection.greet(connect_timeout)
             except Lost as e:
@@ -280,21 +297,3 @@ def _sink(log: str | os.PathLike[str] | TextIO | None) -> Callable[[str], None] 
         stream.flush()
 
     return write
-
-
-def _read_attach_file(path: str) -> str:
-    """Return the socket's path out of a daemon's attach file."""
-    try:
-        with open(path, encoding="utf-8") as f:
-            content = json.load(f)
-        socket, major = content["socket"], content["protocol_major"]
-    except OSError as e:
-        raise SidecarError(f"specalign: the attach file {path} cannot be read: {e.strerror}") from None
-    except (ValueError, KeyError, TypeError) as e:
-        raise SidecarError(f"specalign: {path} is no attach file of a sidecar: {e!r}") from None
-    if major != PROTOCOL_MAJOR:
-        raise ProtocolError(
-            f"specalign: the daemon of {path} speaks protocol version {major}, this package version {PROTOCOL_MAJOR}; "
-            "install the same release of both"
-        )
-    return str(socket)

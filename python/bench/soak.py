@@ -1,0 +1,187 @@
+"""Very many steps over eight sessions: memory, descriptors and latency must stay as they were.
+
+    python python/bench/soak.py --record build/soak.csv --plot build/soak.png
+
+A round takes small steps (16 rows of 16 and 24) one behind the other, the sessions in turns, and then large ones (512
+rows of 512 and 768) with all sessions at once. A row of the record stands for a thousandth of the small steps, or a
+hundredth of the large ones, of a round. Before the first round and after every one a new session takes the same step:
+its value, eigenvalues and gradient must be the same to the bit. `--attach FILE` takes a running daemon in place of a
+sidecar of its own; records of several runs against the same daemon are one. Exit code 1: something did not stay.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+import specalign
+
+SESSIONS = 8
+COLUMNS = ["round", "kind", "steps", "ms_median", "ms_p99", "engine_ms"]
+COLUMNS += ["sidecar_rss_mib", "sidecar_fds", "trainer_rss_mib", "trainer_fds", "cold"]
+
+
+def process(pid: int) -> tuple[float, int]:
+    """Return the resident memory in MiB and the open descriptors of a process."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20, len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def batches(n: int, d1: int, d2: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return a few batches (n, d1) and (n, d2) that share groups."""
+    rng = np.random.default_rng(n)
+    out = []
+    for _ in range(4):
+        groups = rng.integers(0, 8, n)
+        pair = [rng.standard_normal((8, d))[groups] + rng.standard_normal((n, d)) for d in (d1, d2)]
+        out.append((pair[0].astype(np.float32), pair[1].astype(np.float32)))
+    return out
+
+
+class Soak:
+    """A run against one sidecar."""
+
+    def __init__(self, sidecar: specalign.Sidecar, record: Path) -> None:
+        self.sidecar, self.path = sidecar, record
+        self.small, self.large = batches(16, 16, 24), batches(512, 512, 768)
+        self.rows: list[dict[str, str]] = []
+        if record.exists():
+            with open(record, newline="") as f:
+                self.rows = list(csv.DictReader(f))
+        else:
+            record.parent.mkdir(parents=True, exist_ok=True)
+            self.append([0, "cold", 0, 0, 0, 0], self.cold())
+
+    def append(self, figures: list[object], cold: str = "") -> None:
+        """Write a row."""
+        ours, theirs = process(os.getpid()), process(self.sidecar.pid)
+        values = [*figures, f"{theirs[0]:.2f}", theirs[1], f"{ours[0]:.2f}", ours[1], cold]
+        self.rows.append({k: str(v) for k, v in zip(COLUMNS, values, strict=True)})
+        new = not self.path.exists()
+        with open(self.path, "a", newline="") as f:
+            w = csv.DictWriter(f, COLUMNS)
+            if new:
+                w.writeheader()
+            w.writerow(self.rows[-1])
+
+    def cold(self) -> str:
+        """Return a digest of everything that a new session answers to the same two steps."""
+        digest = hashlib.sha256()
+        for batch in (self.small[0], self.large[0]):
+            with self.sidecar.session(k=8, threads=2) as session:
+                r = session.step(*batch)
+                digest.update(np.float64(r.value).tobytes() + r.eigenvalues.tobytes() + r.grad.tobytes())
+        return digest.hexdigest()[:16]
+
+    def round(self, small: int, large: int) -> None:
+        """Take that many steps."""
+        number = 1 + max(int(r["round"]) for r in self.rows)
+        sessions = [self.sidecar.session(k=8, threads=2) for _ in range(SESSIONS)]
+        for batch in (self.small[0], self.large[0]):  # all memory and connections that they will need
+            for future in [session.submit(*batch) for session in sessions * 4]:
+                future.result()
+        window = max(SESSIONS, small // 1000)
+        for begin in range(0, small, window):
+            times, engine = [], []
+            for i in range(begin, min(begin + window, small)):
+                start = time.perf_counter()
+                r = sessions[i % SESSIONS].step(*self.small[i % 4])
+                times.append(time.perf_counter() - start)
+                engine.append(r.seconds)
+            self.window(number, "small", times, engine)
+        window = max(SESSIONS, large // 100)
+        for begin in range(0, large, window):
+            count = min(window, large - begin)
+            start = time.perf_counter()
+            futures = [sessions[i % SESSIONS].submit(*self.large[i % 4]) for i in range(count)]
+            engine = [f.result().seconds for f in futures]
+            self.window(number, "large", [(time.perf_counter() - start) / count], engine)
+        for session in sessions:
+            session.close()
+        self.append([number, "cold", 0, 0, 0, 0], self.cold())
+
+    def window(self, number: int, kind: str, times: list[float], engine: list[float]) -> None:
+        """Write what a window of steps took; large steps, which overlap, have a mean only."""
+        ms = [f"{1e3 * v:.4f}" for v in (*np.percentile(times, [50, 99]), np.median(engine))]
+        self.append([number, kind, len(engine), *ms])
+
+    def verdict(self) -> bool:
+        """Print the first quarter's figures beside the last one's. Tells whether all that must stay stayed."""
+        good = True
+        digests = {r["cold"] for r in self.rows if r["cold"]}
+        print(
+            f"cold steps: {sum(1 for r in self.rows if r['cold'])} times, {len(digests)} digest(s): {sorted(digests)}"
+        )
+        for kind in ("small", "large"):
+            rows = [r for r in self.rows if r["kind"] == kind]
+            if not rows:
+                continue
+            quarter = max(1, len(rows) // 4)
+            first, last = rows[:quarter], rows[-quarter:]
+            print(f"{kind}: {sum(int(r['steps']) for r in rows)} steps")
+            for column in COLUMNS[3:10]:
+                a, b = (np.median([float(r[column]) for r in part]) for part in (first, last))
+                print(f"  {column:16} first quarter {a:9.3f}   last quarter {b:9.3f}")
+                grew = {"rss_mib": b > 1.05 * a + 4, "_fds": b > a + 2}
+                good &= not any(v for k, v in grew.items() if column.endswith(k))
+        return good and len(digests) == 1
+
+    def plot(self, path: Path) -> None:
+        """Draw the record."""
+        import matplotlib
+
+        matplotlib.use("Agg")
+        import matplotlib.pyplot as plt
+
+        figure, axes = plt.subplots(3, 2, figsize=(11, 8), sharex="col")
+        for column, kind, unit in ((0, "small", 1e3), (1, "large", 1)):
+            rows = [r for r in self.rows if r["kind"] == kind]
+            x = np.cumsum([int(r["steps"]) for r in rows]) / unit
+            top, middle, bottom = axes[:, column]
+            label = {"small": "n = 16, one behind the other", "large": "n = 512, eight sessions at once"}[kind]
+            top.set_title(f"{sum(int(r['steps']) for r in rows):,} steps, {label}", fontsize=10)
+            top.plot(x, [float(r["ms_median"]) for r in rows], lw=0.7, label="a step, as the trainer sees it")
+            top.plot(x, [float(r["engine_ms"]) for r in rows], lw=0.7, label="the engine's part")
+            for who in ("sidecar", "trainer"):
+                middle.plot(x, [float(r[who + "_rss_mib"]) for r in rows], lw=0.9, label=who)
+                bottom.plot(x, [int(r[who + "_fds"]) for r in rows], lw=0.9, label=who)
+            names = ("milliseconds", "resident memory, MiB", "open descriptors")
+            for ax, name in zip((top, middle, bottom), names, strict=True):
+                ax.set_ylim(bottom=0)
+                ax.set_ylabel(name)
+                ax.legend(fontsize=8)
+            bottom.set_xlabel("thousand steps" if unit > 1 else "steps")
+        figure.tight_layout()
+        figure.savefig(path, dpi=110)
+
+
+def main() -> int:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--attach", help="the attach file of a daemon to use")
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--small", type=int, default=250_000, help="small steps a round")
+    parser.add_argument("--large", type=int, default=2_500, help="large steps a round")
+    parser.add_argument("--record", type=Path, default=Path("build/soak.csv"))
+    parser.add_argument("--plot", type=Path)
+    args = parser.parse_args()
+    with specalign.Sidecar.attach(args.attach) if args.attach else specalign.Sidecar(device="cpu") as sidecar:
+        soak = Soak(sidecar, args.record)
+        for _ in range(args.rounds):
+            soak.round(args.small, args.large)
+    good = soak.verdict()
+    if args.plot:
+        soak.plot(args.plot)
+    print("soak: all stayed as it was" if good else "soak: something did not stay")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
