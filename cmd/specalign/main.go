@@ -87,7 +87,7 @@ the reference.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w; %s -h lists the flags", err, cmd.CommandPath())
 	})
-	root.AddCommand(newPenalty(), newCompare(), newServe(), newDoctor())
+	root.AddCommand(newPenalty(), newCompare(), newMetrics(), newServe(), newDoctor())
 	return root
 }
 

@@ -15,6 +15,7 @@ import (
 type Bar struct {
 	w     io.Writer
 	stage string
+	total int
 	bar   *progressbar.ProgressBar
 }
 
@@ -33,21 +34,20 @@ func (b *Bar) Step(stage string, done, total int) {
 	if b == nil {
 		return
 	}
-	if b.bar == nil || b.stage != stage {
+	if b.bar == nil || b.stage != stage || b.total != total {
 		b.Close()
-		size := total
-		if size == 0 {
-			size = -1 // a spinner
-		}
-		b.stage = stage
-		b.bar = progressbar.NewOptions(size,
+		b.stage, b.total = stage, total
+		options := []progressbar.Option{
 			progressbar.OptionSetWriter(b.w), progressbar.OptionSetDescription(stage), progressbar.OptionFullWidth(),
-			progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetItsString("rows"),
-			progressbar.OptionSetPredictTime(true), progressbar.OptionThrottle(100*time.Millisecond),
-			progressbar.OptionUseANSICodes(true), progressbar.OptionClearOnFinish())
-	}
-	if total > 0 && b.bar.GetMax() != total {
-		b.bar.ChangeMax(total)
+			progressbar.OptionThrottle(100 * time.Millisecond), progressbar.OptionUseANSICodes(true), progressbar.OptionClearOnFinish(),
+		}
+		if total == 0 {
+			total = -1 // a spinner
+		} else {
+			options = append(options, progressbar.OptionShowCount(), progressbar.OptionShowIts(),
+				progressbar.OptionSetItsString("rows"), progressbar.OptionSetPredictTime(true))
+		}
+		b.bar = progressbar.NewOptions(total, options...)
 	}
 	// What cannot be written to a terminal is not worth ending a computation for.
 	_ = b.bar.Set(done)
