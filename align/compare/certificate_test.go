@@ -104,8 +104,8 @@ func TestAPriori(t *testing.T) {
 	x2 := clusters(2, n, 8, 6, 0.5, func(i int) int { return i / 7 % 6 })
 	exact, _ := specification(&Options{Config: align.Config{Eta: 1}}, ref.Gaussian{Sigma: sigma}, ref.Gaussian{Sigma: sigma}, x1, x2)
 	o := options(1)
-	o.Kernel, o.Sigma, o.Approximation, o.NumFeatures = align.KernelGaussian, &align.Sigma{Value: sigma}, align.ApproximationRFF, 256
-	for o.Seed = range 5 {
+	o.Kernel, o.Sigma, o.Approximation, o.NumFeatures = align.KernelGaussian, &align.Sigma{Value: sigma}, align.ApproximationRFF, 64
+	for o.Seed = range 3 {
 		got, err := Run(context.Background(), Input{Student: memory(x1), Reference: memory(x2)}, o, align.NewGo(2))
 		if err != nil {
 			t.Fatal(err)

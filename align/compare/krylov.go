@@ -169,16 +169,26 @@ func (r *ritz) test(h, left dense, coupled int, want wanted) (bool, error) {
 	if m == 0 {
 		return true, nil
 	}
-	limit := math.Max(want.tolerance*math.Max(math.Abs(values[0]), math.Abs(values[m-1])), want.floor)
+	scale := math.Max(math.Abs(values[0]), math.Abs(values[m-1]))
+	limit := math.Max(want.tolerance*scale, want.floor)
+	accurate := func(i int, value float64) bool {
+		if value <= want.floor { // as far as is known there are no more on this side: so nothing large may be left
+			return r.residuals[i] <= math.Max(limit, absent*scale)
+		}
+		return r.residuals[i] <= limit
+	}
 	ok := m > want.positive+want.negative
 	for i := range min(want.negative, m) {
-		ok = ok && (values[i] > -want.floor || r.residuals[i] <= limit)
+		ok = ok && accurate(i, -values[i])
 	}
 	for i := range min(want.positive, m) {
-		ok = ok && (values[m-1-i] < want.floor || r.residuals[m-1-i] <= limit)
+		ok = ok && accurate(m-1-i, values[m-1-i])
 	}
 	return ok, nil
 }
+
+// absent is how large, as a share of the largest eigenvalue, one may be that is taken for absent.
+const absent = 1e-3
 
 func randomBlock(rng *rand.Rand, rows, dim int) dense {
 	x := newDense(rows, dim)

@@ -94,7 +94,38 @@ func (r *run) covariance(ctx context.Context) (err error) {
 	if r.moments.Dim() <= denseOrder {
 		r.res.Route = "covariance dense"
 	}
-	return r.featured(ctx, d, &jc{r.moments.covariance(r.plan.Options.Center), r.moments.Dims[0], r.plan.Options.Eta})
+	op := &jc{r.moments.covariance(r.plan.Options.Center), r.moments.Dims[0], r.plan.Options.Eta}
+	var directions []KodaDirection
+	if r.plan.Options.Koda > 0 {
+		if err := r.stage("koda", func() error { directions, err = r.koda(ctx, op, d); return err }); err != nil {
+			return err
+		}
+	}
+	return r.featured(ctx, d, op, directions)
+}
+
+// koda finds the directions of KODA's constrained mode, and puts them behind those of SPEC.
+func (r *run) koda(ctx context.Context, op *jc, d *Directions) ([]KodaDirection, error) {
+	o := &r.plan.Options
+	if n := r.moments.Dims[1]; n > kodaOrder {
+		r.warn("no KODA: its bound comes from all eigenvalues of the reference's %d features, more than %d", n, kodaOrder)
+		return nil, nil
+	}
+	c2 := newDense(r.moments.Dims[1], r.moments.Dims[1])
+	for i := range c2.Rows {
+		copy(c2.row(i), op.c.row(op.split + i)[op.split:])
+	}
+	eps, err := medianEigenvalue(c2)
+	if err != nil {
+		return nil, err
+	}
+	x, directions, err := koda(ctx, op, eps, o.Koda, o.Seed)
+	if err != nil {
+		return nil, err
+	}
+	r.res.Koda = &Koda{Eps: eps, Directions: directions}
+	d.extra = x
+	return directions, nil
 }
 
 // streamed is Algorithm 1 where the covariance is too large: every product with it is a pass.
@@ -111,26 +142,87 @@ func (r *run) streamed(ctx context.Context) (err error) {
 	if err := r.pass("spectrum", 0, func() error { d, err = op.spectrum(ctx, &r.plan.Options, r.norm(), 1e-5); return err }); err != nil {
 		return err
 	}
-	return r.featured(ctx, d, op)
+	r.skipped()
+	return r.featured(ctx, d, op, nil)
+}
+
+// skipped says what a route does without.
+func (r *run) skipped() {
+	if o := &r.plan.Options; o.Certify || o.Permutations > 0 || o.Koda > 0 {
+		r.warn("Theorem 1, the permutation null and KODA are left out: they need more products with L than this route can afford")
+	}
 }
 
 // featured finds the samples of the directions and measures them.
-func (r *run) featured(ctx context.Context, d *Directions, op operator) (err error) {
-	n := r.res.N
+func (r *run) featured(ctx context.Context, d *Directions, op operator, directions []KodaDirection) (err error) {
+	n, o := r.res.N, &r.plan.Options
+	all := d.withExtra(directions)
 	var s *Scores
-	if err := r.pass("samples", n, func() error { s, err = r.w.allScores(ctx, d, n, n <= MaxScores); return err }); err != nil {
+	if err := r.pass("samples", n, func() error { s, err = r.w.allScores(ctx, all, n, n <= MaxScores); return err }); err != nil {
 		return err
 	}
-	d.orient(s)
-	m, err := d.measure(ctx, op, s, r.plan.dims()[0], r.plan.Options.Eta)
+	all.orient(s)
+	for i := range directions {
+		directions[i].Samples = r.samplesOf(s.High[len(d.Values)+i])
+	}
+	m, err := d.measure(ctx, op, s, r.plan.dims()[0], o.Eta)
 	if err != nil {
 		return err
 	}
-	r.groups(d, s, m)
+	var sets []members
+	var f []figures
+	jc, formed := op.(*jc)
+	if o.Certify {
+		if err := r.stage("certainty", func() error { sets, f, err = r.certainty(ctx, d, s, jc); return err }); err != nil {
+			return err
+		}
+	}
+	var p []float64
+	if o.Permutations > 0 && formed {
+		if err := r.pass("permutations", o.Permutations, func() error { r.res.Null, p, err = r.w.null(ctx, d, r.w.step); return err }); err != nil {
+			return err
+		}
+	}
+	r.groups(d, s, m, sets, f, p)
 	if r.plan.Options.Approximation == align.ApproximationExact {
 		return nil
 	}
 	return r.pass("certificate", n, func() error { r.res.Approximation, err = r.w.certify(ctx, d, m); return err })
+}
+
+// certainty finds the members of the groups and the figures of Theorem 1, as many groups a pass as their moments have room.
+func (r *run) certainty(ctx context.Context, d *Directions, s *Scores, op *jc) ([]members, []figures, error) {
+	o, k := &r.plan.Options, len(d.Values)
+	if op == nil {
+		sets, err := r.w.members(ctx, d, s, r.in.Labels, 0, k, false)
+		return sets, nil, err
+	}
+	const room = 1 << 30
+	dim := op.dim()
+	most := max(1, room/(8*dim*dim+4*gatherRows*dim))
+	var sets []members
+	f := make([]figures, k)
+	for first := 0; first < k; first += most {
+		end := min(first+most, k)
+		part, err := r.w.members(ctx, d, s, r.in.Labels, first, end, true)
+		if err != nil {
+			return nil, nil, err
+		}
+		for i := range part {
+			if f[first+i], err = op.theorem(ctx, part[i].moments, d.N, first+i >= d.Positive, o.Seed); err != nil {
+				return nil, nil, err
+			}
+			part[i].moments = nil
+		}
+		sets = append(sets, part...)
+	}
+	for side, b := range [][2]int{{0, op.split}, {op.split, dim}} {
+		var err error
+		if r.res.KernelTops[side], err = top(ctx, plain{op.c.rows(b[0], b[1]).cols(b[0], b[1])}, false, o.Seed); err != nil {
+			return nil, nil, err
+		}
+	}
+	return sets, f, nil
 }
 
 // exact works in the space of samples.
@@ -160,7 +252,80 @@ func (r *run) exact(ctx context.Context) (err error) {
 	if err := r.pass("samples", passes, func() error { s, m, err = op.measure(ctx, d, &r.plan.Options); return err }); err != nil {
 		return err
 	}
-	r.groups(d, s, m)
+	sets := membersOf(d.rows(), s, r.in.Labels)
+	if n > formedRows {
+		r.skipped()
+		r.groups(d, s, m, sets, nil, nil)
+		return nil
+	}
+	return r.formed(ctx, op, d, s, m, sets)
+}
+
+// formed adds what kernel matrices afford.
+func (r *run) formed(ctx context.Context, op *samples, d *Directions, s *Scores, m []measured, sets []members) (err error) {
+	o := &r.plan.Options
+	var f []figures
+	if o.Certify {
+		if err := r.stage("certainty", func() error { f, err = r.formedCertainty(ctx, op, d, sets); return err }); err != nil {
+			return err
+		}
+	}
+	var p []float64
+	if o.Permutations > 0 {
+		if err := r.pass("permutations", o.Permutations, func() error { r.res.Null, p, err = op.null(ctx, d, o, r.norm(), r.w.step); return err }); err != nil {
+			return err
+		}
+	}
+	if o.Koda > 0 {
+		if err := r.stage("koda", func() error { return r.formedKoda(ctx, op) }); err != nil {
+			return err
+		}
+	}
+	r.groups(d, s, m, sets, f, p)
+	return nil
+}
+
+func (r *run) formedCertainty(ctx context.Context, op *samples, d *Directions, sets []members) ([]figures, error) {
+	f := make([]figures, len(d.Values))
+	for k := range f {
+		var err error
+		if f[k], err = op.theorem(ctx, d.rows().row(k), sets[k].level, k >= d.Positive, r.plan.Options.Seed); err != nil {
+			return nil, err
+		}
+	}
+	for side := range 2 {
+		var err error
+		if r.res.KernelTops[side], err = top(ctx, oneSide{op, side}, false, r.plan.Options.Seed); err != nil {
+			return nil, err
+		}
+	}
+	return f, nil
+}
+
+func (r *run) formedKoda(ctx context.Context, op *samples) error {
+	o := &r.plan.Options
+	if op.n > kodaOrder {
+		r.warn("no KODA: its bound comes from all eigenvalues of the reference's kernel matrix of %d rows, more than %d", op.n, kodaOrder)
+		return nil
+	}
+	k, err := op.matrix(ctx, 1)
+	if err != nil {
+		return err
+	}
+	eps, err := medianEigenvalue(k)
+	if err != nil {
+		return err
+	}
+	x, directions, err := koda(ctx, op, eps, o.Koda, o.Seed)
+	if err != nil {
+		return err
+	}
+	orientRows(x, o.Center)
+	scores := op.list(x, o.Samples)
+	for i := range directions {
+		directions[i].Samples = r.samplesOf(scores.High[i])
+	}
+	r.res.Koda = &Koda{Eps: eps, Directions: directions}
 	return nil
 }
 
@@ -305,8 +470,8 @@ func (d *Directions) measure(ctx context.Context, op operator, s *Scores, split 
 	return out, nil
 }
 
-// groups fills in the groups from directions, scores and measurements.
-func (r *run) groups(d *Directions, s *Scores, m []measured) {
+// groups fills in the groups from directions, scores and measurements, and what is known of their certainty.
+func (r *run) groups(d *Directions, s *Scores, m []measured, sets []members, f []figures, p []float64) {
 	r.res.Spectrum, r.res.Converged = d.Spectrum, d.Converged
 	for k := range d.Values {
 		g := Group{
@@ -317,6 +482,24 @@ func (r *run) groups(d *Directions, s *Scores, m []measured) {
 			continue // rounding errors
 		}
 		r.finish(&g, d, k, s)
+		if g.Certainty.Angle = 1; g.Gap > g.Residual {
+			g.Certainty.Angle = g.Residual / g.Gap
+		}
+		if sets != nil {
+			g.Size = sets[k].count
+			if r.in.Labels != nil {
+				g.Composition = sets[k].composition()
+			}
+			g.Certainty.Outside = sets[k].outside(s.Norm[k])
+		}
+		if f != nil {
+			r.plan.certainty(&g, f[k], g.Certainty.Outside)
+		} else {
+			g.Certainty.Statement = "Theorem 1 was not evaluated"
+		}
+		if p != nil {
+			g.Certainty.PValue = p[k]
+		}
 		if k < d.Positive {
 			r.res.Positive = append(r.res.Positive, g)
 		} else {
@@ -327,13 +510,19 @@ func (r *run) groups(d *Directions, s *Scores, m []measured) {
 	byStrength := func(a, b Group) int { return cmp.Compare(math.Abs(b.Eigenvalue), math.Abs(a.Eigenvalue)) }
 	slices.SortStableFunc(r.res.Positive, byStrength)
 	slices.SortStableFunc(r.res.Negative, byStrength)
+	if r.res.Null != nil {
+		r.res.Null.count(r.res.Positive, r.res.Negative)
+	}
+	if r.res.Koda != nil && len(r.res.Positive) > 0 {
+		q := Quotient{Student: r.res.Positive[0].StudentShare, Reference: r.res.Positive[0].ReferenceShare}
+		q.Ratio = ratio(q)
+		r.res.Koda.Spec = q
+	}
 }
 
 // finish fills in what every route has: samples, gap.
 func (r *run) finish(g *Group, d *Directions, k int, s *Scores) {
-	for _, e := range s.High[k] {
-		g.Samples = append(g.Samples, Sample{e.Index, r.id(e.Index), e.Score})
-	}
+	g.Samples = r.samplesOf(s.High[k])
 	if s.All != nil {
 		g.Scores = s.All[k]
 	}
@@ -342,25 +531,22 @@ func (r *run) finish(g *Group, d *Directions, k int, s *Scores) {
 		for _, e := range s.High[k] {
 			counts[r.in.Labels[e.Index]]++
 		}
-		g.Composition = shares(counts)
+		g.Composition = (&members{count: len(s.High[k]), classes: counts}).composition()
 	}
 	g.Gap = gapOf(d.Values[k], &d.Spectrum)
 }
 
-// shares turns counts into shares, the largest first.
-func shares(counts map[string]int) []Share {
-	total := 0
-	out := make([]Share, 0, len(counts))
-	for _, c := range counts {
-		total += c
+func (r *run) samplesOf(list []Entry) []Sample {
+	out := []Sample{}
+	for _, e := range list {
+		out = append(out, Sample{e.Index, r.id(e.Index), e.Score})
 	}
-	for label, c := range counts {
-		out = append(out, Share{label, float64(c) / float64(total)})
-	}
-	slices.SortFunc(out, func(a, b Share) int {
-		return cmp.Or(cmp.Compare(b.Share, a.Share), cmp.Compare(a.Label, b.Label))
-	})
 	return out
+}
+
+// compareShares puts the largest share first.
+func compareShares(a, b Share) int {
+	return cmp.Or(cmp.Compare(b.Share, a.Share), cmp.Compare(a.Label, b.Label))
 }
 
 // gapOf returns the distance of an eigenvalue to the nearest other one that is known, or to 0, where L has most of its

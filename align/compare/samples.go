@@ -307,13 +307,7 @@ func (s *samples) measure(ctx context.Context, d *Directions, o *Options) (*Scor
 	if err != nil {
 		return nil, nil, err
 	}
-	scores := newScores(v.Rows, [2]int{}, s.n <= MaxScores)
-	m := align.Matrix{Rows: v.Rows, Cols: s.n, Stride: s.n, Data: make([]float32, len(v.Data))}
-	for i, x := range v.Data {
-		m.Data[i] = float32(x)
-	}
-	scores.add(m, 0, o.Samples)
-	scores.N = s.n
+	scores := s.list(v, o.Samples)
 	out := make([]measured, v.Rows)
 	for k := range v.Rows {
 		for side := range 2 {
@@ -328,6 +322,30 @@ func (s *samples) measure(ctx context.Context, d *Directions, o *Options) (*Scor
 		out[k].residual = math.Sqrt(sum)
 	}
 	return scores, out, nil
+}
+
+// list finds the samples of vectors.
+func (s *samples) list(v dense, count int) *Scores {
+	scores := newScores(v.Rows, [2]int{}, s.n <= MaxScores)
+	m := align.Matrix{Rows: v.Rows, Cols: s.n, Stride: s.n, Data: make([]float32, v.Rows*s.n)}
+	for i := range m.Data {
+		m.Data[i] = float32(v.Data[i])
+	}
+	scores.add(m, 0, count)
+	scores.N = s.n
+	return scores
+}
+
+// matrix returns a kernel matrix divided by n, centred, in float64.
+func (s *samples) matrix(ctx context.Context, side int) (dense, error) {
+	ones := newDense(s.n, s.n)
+	for i := range s.n {
+		ones.row(i)[i] = 1
+	}
+	sides := [2]bool{}
+	sides[side] = true
+	y, err := s.multiply(ctx, ones, sides)
+	return y[side], err
 }
 
 // orientRows fixes the signs of unit vectors: Σ v >= 0, or, where that sum is at rounding level as it is with centring, the

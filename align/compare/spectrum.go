@@ -3,6 +3,7 @@ package compare
 import (
 	"context"
 	"math"
+	"slices"
 
 	"gonum.org/v1/gonum/blas"
 	"gonum.org/v1/gonum/blas/blas64"
@@ -18,6 +19,7 @@ type Directions struct {
 	Spectrum  Spectrum  `json:"spectrum"`
 	Converged bool      `json:"converged"`
 	floor     float64   // eigenvalues up to this are rounding errors
+	extra     dense     // other directions whose samples are wanted
 }
 
 // rows returns the vectors as a matrix, which they share.
@@ -25,6 +27,21 @@ func (d *Directions) rows() dense {
 	v := newDense(0, len(d.Vectors)/max(len(d.Values), 1))
 	v.Rows, v.Data = len(d.Values), d.Vectors
 	return v
+}
+
+// withExtra returns the directions and the others behind them, for one pass over the samples. The vectors are d's.
+func (d *Directions) withExtra(others []KodaDirection) *Directions {
+	if len(others) == 0 {
+		return d
+	}
+	all := *d
+	all.Values = slices.Clone(d.Values)
+	for _, o := range others {
+		all.Values = append(all.Values, o.Multiplier)
+	}
+	all.Vectors = append(slices.Clone(d.Vectors), d.extra.Data[:len(others)*len(d.Mean)]...)
+	d.Vectors = all.Vectors[:len(d.Vectors)]
+	return &all
 }
 
 // measured is what a pass over the rows found of one direction.

@@ -1,0 +1,170 @@
+package compare
+
+import (
+	"context"
+	"math"
+	"slices"
+
+	"github.com/specalign/specalign/align"
+)
+
+// members are the samples of one group, the set I: those with at least half the median score of the samples listed.
+type members struct {
+	level   float64
+	count   int
+	inside  float64 // Σ v_i² over I
+	classes map[string]int
+	moments []float64 // Σ φ φᵀ over I, centred, (D, D) lower triangle; nil where it was not asked for
+}
+
+// levelOf returns the score from which on a sample belongs to the group.
+func levelOf(list []Entry) float64 {
+	if len(list) == 0 {
+		return math.Inf(1)
+	}
+	return list[len(list)/2].Score / 2
+}
+
+// gatherRows is how many rows of a group are multiplied at a time.
+const gatherRows = 1024
+
+// gathered are the rows of a group that wait to be multiplied.
+type gathered struct {
+	phi  [2]align.Matrix
+	used int
+}
+
+// members finds the members of the directions first .. end-1, in one pass; with their moments where these are wanted.
+func (w *Worker) members(ctx context.Context, d *Directions, s *Scores, labels []string, first, end int, wanted bool) ([]members, error) {
+	out := make([]members, end-first)
+	waiting := make([]gathered, end-first)
+	dims := w.plan.dims()
+	dim := dims[0] + dims[1]
+	for k := range out {
+		out[k].level = levelOf(s.High[first+k])
+		out[k].classes = map[string]int{}
+		if !wanted {
+			continue
+		}
+		out[k].moments = make([]float64, dim*dim)
+		for side, c := range dims {
+			m, err := w.b.Alloc(gatherRows, c)
+			if err != nil {
+				return nil, err
+			}
+			defer w.b.Free(m)
+			waiting[k].phi[side] = m
+		}
+	}
+	for at := 0; at < w.plan.N; at += BlockRows {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		count := min(BlockRows, w.plan.N-at)
+		phi, err := w.load(at, count)
+		if err != nil {
+			return nil, err
+		}
+		v, err := w.project(d, phi)
+		if err != nil {
+			return nil, err
+		}
+		for k := range out {
+			for i, x := range row(v, first+k) {
+				if float64(x) < out[k].level {
+					continue
+				}
+				out[k].add(float64(x), labels, at+i)
+				if !wanted {
+					continue
+				}
+				if err := w.gather(&waiting[k], &out[k], phi, i, d.Mean); err != nil {
+					return nil, err
+				}
+			}
+		}
+		w.step(count)
+	}
+	for k := range out {
+		if wanted {
+			if err := w.multiplyGathered(&waiting[k], &out[k]); err != nil {
+				return nil, err
+			}
+			mirror(out[k].moments, dim)
+		}
+	}
+	return out, nil
+}
+
+func (m *members) add(score float64, labels []string, index int) {
+	m.count++
+	m.inside += score * score
+	if labels != nil {
+		m.classes[labels[index]]++
+	}
+}
+
+// gather copies one row's features, centred.
+func (w *Worker) gather(g *gathered, m *members, phi [2]align.Matrix, i int, mean []float64) error {
+	at := 0
+	for side, p := range phi {
+		to := row(g.phi[side], g.used)
+		for j, x := range row(p, i) {
+			to[j] = x - float32(mean[at+j])
+		}
+		at += p.Cols
+	}
+	if g.used++; g.used < gatherRows {
+		return nil
+	}
+	return w.multiplyGathered(g, m)
+}
+
+func (w *Worker) multiplyGathered(g *gathered, m *members) error {
+	if g.used == 0 {
+		return nil
+	}
+	dim := g.phi[0].Cols + g.phi[1].Cols
+	gram, err := w.matrix("gram", dim, dim)
+	if err != nil {
+		return err
+	}
+	if err := w.b.Gram(gram, firstRows(g.phi[0], g.used), firstRows(g.phi[1], g.used)); err != nil {
+		return err
+	}
+	addLower(m.moments, gram, float64(g.used))
+	g.used = 0
+	return nil
+}
+
+// membersOf finds the members of groups whose scores are known.
+func membersOf(v dense, s *Scores, labels []string) []members {
+	out := make([]members, v.Rows)
+	for k := range out {
+		out[k] = members{level: levelOf(s.High[k]), classes: map[string]int{}}
+		for i, x := range v.row(k) {
+			if x >= out[k].level {
+				out[k].add(x, labels, i)
+			}
+		}
+	}
+	return out
+}
+
+// outside is |v outside I| / |v inside I|.
+func (m *members) outside(norm float64) float64 {
+	if m.inside <= 0 {
+		return 0
+	}
+	return math.Sqrt(math.Max(norm-m.inside, 0) / m.inside)
+}
+
+// composition turns counts of classes into shares, the largest first.
+func (m *members) composition() []Share {
+	out := []Share{}
+	for label, c := range m.classes {
+		out = append(out, Share{label, float64(c) / float64(m.count)})
+	}
+	slices.SortFunc(out, compareShares)
+	return out
+}

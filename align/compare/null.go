@@ -1,0 +1,339 @@
+package compare
+
+import (
+	"context"
+	"math"
+	"math/rand/v2"
+	"slices"
+
+	"github.com/specalign/specalign/align"
+)
+
+// nullRows bounds the samples on which the permutation null is computed: their features are kept in memory.
+const nullRows = 8192
+
+// nullTolerance is that of the shuffles' eigenvalues.
+const nullTolerance = 1e-3
+
+// null shuffles the reference's rows of a random part of the samples and solves for the spectrum anew each time. For the
+// directions of d it also finds how much of v the embedding that does not see the group sees, before and after: p has the
+// share of the shuffles in which it is as much.
+func (w *Worker) null(ctx context.Context, d *Directions, progress func(done int)) (*Null, []float64, error) {
+	o := w.plan.Options
+	rng := rand.New(rand.NewPCG(o.Seed, streamNull))
+	index := chosen(w.plan.N, nullRows, rng)
+	phi, err := w.keep(index)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer w.b.Free(phi[0])
+	defer w.b.Free(phi[1])
+	v, err := w.project(d, phi)
+	if err != nil {
+		return nil, nil, err
+	}
+	shuffled, err := w.b.Alloc(phi[1].Rows, phi[1].Cols)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer w.b.Free(shuffled)
+	dims := w.plan.dims()
+	gram, err := w.matrix("gram", dims[0]+dims[1], dims[0]+dims[1])
+	if err != nil {
+		return nil, nil, err
+	}
+	m := NewMoments(dims[0], dims[1])
+	m.N = len(index)
+	for side := range 2 {
+		m.Trace[side] = w.sumSquares(phi[side])
+	}
+	if o.Center {
+		if err := w.addSums(m.Sum, phi); err != nil {
+			return nil, nil, err
+		}
+	}
+	out := &Null{Rows: len(index)}
+	seen, err := newSeen(w, d, phi, v)
+	if err != nil {
+		return nil, nil, err
+	}
+	for range o.Permutations {
+		if err := ctx.Err(); err != nil {
+			return nil, nil, err
+		}
+		perm := rng.Perm(len(index))
+		for i, from := range perm {
+			copy(row(shuffled, i), row(phi[1], from))
+		}
+		if err := w.b.Gram(gram, phi[0], shuffled); err != nil {
+			return nil, nil, err
+		}
+		clear(m.Gram)
+		addLower(m.Gram, gram, float64(m.N))
+		mirror(m.Gram, m.Dim())
+		s, err := m.Spectrum(ctx, &o, nullTolerance)
+		if err != nil {
+			return nil, nil, err
+		}
+		out.add(s.Values[:s.Positive], s.Values[s.Positive:])
+		if err := seen.shuffle(perm); err != nil {
+			return nil, nil, err
+		}
+		progress(1)
+	}
+	return out, seen.p(o.Permutations), nil
+}
+
+// keep loads single rows' features into matrices of their own.
+func (w *Worker) keep(index []int) (phi [2]align.Matrix, err error) {
+	for side := range 2 {
+		x, err := readRows(w.rows[side], side, index)
+		if err != nil {
+			return phi, err
+		}
+		if phi[side], err = w.b.Alloc(len(index), w.plan.Maps[side].Features()); err != nil {
+			return phi, err
+		}
+		for at := 0; at < len(index); at += BlockRows {
+			part := x
+			part.Rows, part.Data = min(BlockRows, len(index)-at), x.Data[at*x.Stride:]
+			sq, err := w.matrix("sq"+sideName[side], 1, part.Rows)
+			if err != nil {
+				return phi, err
+			}
+			out, err := w.b.Alloc64(2)
+			if err != nil {
+				return phi, err
+			}
+			err = w.b.Scan(part, sq, out)
+			w.b.Free64(out)
+			if err != nil {
+				return phi, err
+			}
+			f, err := w.features(side, part, sq)
+			if err != nil {
+				return phi, err
+			}
+			for i := range part.Rows {
+				copy(row(phi[side], at+i), row(f, i))
+			}
+		}
+	}
+	return phi, nil
+}
+
+func (w *Worker) sumSquares(m align.Matrix) float64 {
+	sum := 0.0
+	for i := range m.Rows {
+		for _, v := range row(m, i) {
+			sum += float64(v) * float64(v)
+		}
+	}
+	return sum
+}
+
+// add takes the eigenvalues of one shuffle.
+func (n *Null) add(positive, negative []float64) {
+	n.Permutations++
+	n.Positive, n.Negative = append(n.Positive, slices.Clone(positive)), append(n.Negative, slices.Clone(negative))
+	diff := 0.0
+	if len(positive) > 0 {
+		diff = positive[0]
+	}
+	if len(negative) > 0 {
+		diff = math.Max(diff, -negative[0])
+	}
+	n.SpecDiff = append(n.SpecDiff, diff)
+	n.Chance += (diff - n.Chance) / float64(n.Permutations)
+}
+
+// count says how many eigenvalues of each side are beyond the 95 % quantile of the shuffles' largest.
+func (n *Null) count(positive, negative []Group) {
+	beyond := func(groups []Group, null [][]float64) int {
+		largest := []float64{}
+		for _, values := range null {
+			v := 0.0
+			if len(values) > 0 {
+				v = math.Abs(values[0])
+			}
+			largest = append(largest, v)
+		}
+		slices.Sort(largest)
+		limit := largest[min(len(largest)-1, int(math.Ceil(confidence*float64(len(largest)))))]
+		count := 0
+		for _, g := range groups {
+			if math.Abs(g.Eigenvalue) > limit {
+				count++
+			}
+		}
+		return count
+	}
+	n.BeyondPositive, n.BeyondNegative = beyond(positive, n.Positive), beyond(negative, n.Negative)
+}
+
+// seen counts, for each direction, the shuffles in which the other embedding sees as much of v as it does in truth:
+// |Φᵀ v|², where Φ are the features of the reference for a positive direction, of the student for a negative one, and v is
+// less its mean, because what all samples share is no group.
+type seen struct {
+	w     *Worker
+	d     *Directions
+	phi   [2]align.Matrix
+	v     align.Matrix
+	truth []float64
+	least []int
+}
+
+func newSeen(w *Worker, d *Directions, phi [2]align.Matrix, v align.Matrix) (*seen, error) {
+	s := &seen{w: w, d: d, phi: phi, v: v, least: make([]int, v.Rows)}
+	for k := range v.Rows {
+		r := row(v, k)
+		mean := 0.0
+		for _, x := range r {
+			mean += float64(x) / float64(len(r))
+		}
+		for i := range r {
+			r[i] = float32(float64(r[i]) - mean)
+		}
+	}
+	var err error
+	s.truth, err = s.shares(nil)
+	return s, err
+}
+
+// shares returns |Φᵀ v|² of every direction, with the entries of v shuffled.
+func (s *seen) shares(perm []int) ([]float64, error) {
+	if s.v.Rows == 0 {
+		return nil, nil
+	}
+	v := s.v
+	if perm != nil {
+		var err error
+		if v, err = s.w.matrix("shuffled", s.v.Rows, s.v.Cols); err != nil {
+			return nil, err
+		}
+		for k := range v.Rows {
+			to, from := row(v, k), row(s.v, k)
+			for i, j := range perm {
+				to[i] = from[j]
+			}
+		}
+	}
+	out := make([]float64, v.Rows)
+	for side, p := range s.phi {
+		t, err := s.w.matrix("seen", v.Rows, p.Cols)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.w.b.MatMul(t, v, p, 1); err != nil {
+			return nil, err
+		}
+		for k := range v.Rows {
+			if (side == 1) != (k < s.d.Positive) {
+				continue
+			}
+			for _, x := range row(t, k) {
+				out[k] += float64(x) * float64(x)
+			}
+		}
+	}
+	return out, nil
+}
+
+func (s *seen) shuffle(perm []int) error {
+	shares, err := s.shares(perm)
+	for k, x := range shares {
+		if x >= s.truth[k] {
+			s.least[k]++
+		}
+	}
+	return err
+}
+
+// p returns (1 + count) / (1 + shuffles).
+func (s *seen) p(shuffles int) []float64 {
+	out := make([]float64, len(s.least))
+	for k, c := range s.least {
+		out[k] = float64(1+c) / float64(1+shuffles)
+	}
+	return out
+}
+
+// permuted is L with the reference's samples in another order.
+type permuted struct {
+	s    *samples
+	perm []int
+}
+
+func (p permuted) dim() int                                         { return p.s.n }
+func (p permuted) metric(_ context.Context, x dense) (dense, error) { return x, nil }
+
+func (p permuted) advance(ctx context.Context, x, _ dense) (dense, error) {
+	y, err := p.s.multiply(ctx, x, [2]bool{true, false})
+	if err != nil {
+		return dense{}, err
+	}
+	in := newDense(x.Rows, x.Cols)
+	for k := range x.Rows {
+		for i, j := range p.perm {
+			in.row(k)[j] = x.row(k)[i]
+		}
+	}
+	z, err := p.s.multiply(ctx, in, [2]bool{false, true})
+	if err != nil {
+		return dense{}, err
+	}
+	for k := range x.Rows {
+		for i, j := range p.perm {
+			y[0].row(k)[i] -= p.s.eta * z[1].row(k)[j]
+		}
+	}
+	return y[0], nil
+}
+
+// null is Worker.null with kernel matrices, on all samples.
+func (s *samples) null(ctx context.Context, d *Directions, o *Options, norm float64, progress func(done int)) (*Null, []float64, error) {
+	rng := rand.New(rand.NewPCG(o.Seed, streamNull))
+	v := newDense(len(d.Values), s.n)
+	copy(v.Data, d.Vectors)
+	subtractMeans(v)
+	truth, err := s.shares(ctx, v)
+	if err != nil {
+		return nil, nil, err
+	}
+	least := make([]float64, v.Rows)
+	out := &Null{Rows: s.n}
+	for range o.Permutations {
+		perm := rng.Perm(s.n)
+		r, err := krylov(ctx, permuted{s, perm}, wanted{positive: o.Top, negative: o.Top, block: 8, tolerance: nullTolerance, floor: noise * norm, seed: o.Seed})
+		if err != nil {
+			return nil, nil, err
+		}
+		spectrum := &Directions{}
+		spectrum.take(r, o.Top, noise*norm)
+		out.add(spectrum.Values[:spectrum.Positive], spectrum.Values[spectrum.Positive:])
+		shuffled := newDense(v.Rows, s.n)
+		for k := range v.Rows {
+			for i, j := range perm {
+				shuffled.row(k)[i] = v.row(k)[j]
+			}
+		}
+		now, err := s.shares(ctx, shuffled)
+		if err != nil {
+			return nil, nil, err
+		}
+		for k := range least {
+			other := 0
+			if k < d.Positive {
+				other = 1
+			}
+			if now[other][k] >= truth[other][k] {
+				least[k]++
+			}
+		}
+		progress(1)
+	}
+	for k := range least {
+		least[k] = (1 + least[k]) / float64(1+o.Permutations)
+	}
+	return out, least, nil
+}
