@@ -55,7 +55,8 @@ type Group struct {
 	Certainty      Certainty `json:"certainty"`
 	Samples        []Sample  `json:"samples"` // by falling score
 
-	// Composition says which classes the listed samples belong to, the largest share first; without labels it is empty.
+	// Composition says which classes the members belong to (where they were not found, the samples listed), the largest
+	// share first; without labels it is empty.
 	Composition []Share `json:"composition,omitempty"`
 
 	// Scores are the entries of v for all samples, where n is at most MaxScores; else nil.

@@ -4,13 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
 
 	"github.com/specalign/specalign/align/compare"
-	"github.com/specalign/specalign/align/features"
 	"github.com/specalign/specalign/internal/progress"
 )
 
@@ -22,10 +20,10 @@ var compareSettings = []string{
 
 // compareFlags are the flags of the verb beside the settings.
 type compareFlags struct {
-	student, reference []string
-	csv, ids, labels   string
-	json               bool
-	options            compare.Options
+	rows             *rowFlags
+	csv, ids, labels string
+	json             bool
+	options          compare.Options
 }
 
 func newCompare() *cobra.Command {
@@ -45,27 +43,12 @@ patterns; memory does not grow with the number of rows.`,
   specalign compare clip.npy dino.npy --top 5 --samples 50 --ids names.txt --csv groups.csv
   specalign compare a.npy b.npy --kernel gaussian --approximation nystrom --num-features 512
   specalign compare --student 'clip-*.npy' --reference 'dino-*.npy' --json`,
-		Args: func(_ *cobra.Command, args []string) error {
-			shards := len(f.student) > 0 || len(f.reference) > 0
-			switch {
-			case shards && len(args) > 0:
-				return errors.New("files are given both by name and with --student or --reference; give all of them one way")
-			case shards && (len(f.student) == 0 || len(f.reference) == 0):
-				return errors.New("--student and --reference belong together; give both")
-			case !shards && len(args) != 2:
-				return fmt.Errorf("compare takes two files, STUDENT and REFERENCE, but %d are given; specalign compare -h has examples", len(args))
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := settings.config()
 			if err != nil {
 				return err
 			}
 			f.options.Config = cfg
-			if len(args) == 2 {
-				f.student, f.reference = args[:1], args[1:]
-			}
 			ctx, cancel := interruptible(cmd.Context())
 			defer cancel()
 			bar := progress.New(cmd.ErrOrStderr())
@@ -85,13 +68,9 @@ patterns; memory does not grow with the number of rows.`,
 			e.SetIndent("", "  ")
 			return e.Encode(result)
 		},
-		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-			return []string{"npy", "npz", "safetensors", "parquet"}, cobra.ShellCompDirectiveFilterFileExt
-		},
 	}
+	f.rows = addRowFlags(cmd)
 	fl := cmd.Flags()
-	fl.StringArrayVar(&f.student, "student", nil, "`FILE` or quoted pattern of the student's rows; repeatable")
-	fl.StringArrayVar(&f.reference, "reference", nil, "`FILE` or quoted pattern of the reference's rows; repeatable")
 	fl.IntVar(&f.options.Top, "top", f.options.Top, "groups on each side, `M`")
 	fl.IntVar(&f.options.Samples, "samples", f.options.Samples, "samples listed of each group, `N`")
 	fl.StringVar(&f.ids, "ids", "", "`LIST` of the samples' names, one a line")
@@ -109,16 +88,11 @@ patterns; memory does not grow with the number of rows.`,
 
 // run compares, and writes the files that were asked for.
 func (f *compareFlags) run(ctx context.Context) (result *compare.Result, err error) {
-	student, err := features.Open(f.student...)
+	student, reference, closeRows, err := f.rows.open()
+	defer func() { err = errors.Join(err, closeRows()) }()
 	if err != nil {
-		return nil, fmt.Errorf("student: %w", bare(err))
+		return nil, err
 	}
-	defer func() { err = errors.Join(err, student.Close()) }()
-	reference, err := features.Open(f.reference...)
-	if err != nil {
-		return nil, fmt.Errorf("reference: %w", bare(err))
-	}
-	defer func() { err = errors.Join(err, reference.Close()) }()
 	in := compare.Input{Student: student, Reference: reference}
 	if in.IDs, err = readLines("--ids", f.ids, student.Len()); err != nil {
 		return nil, err

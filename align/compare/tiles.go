@@ -1,0 +1,129 @@
+package compare
+
+import (
+	"context"
+
+	"github.com/specalign/specalign/align"
+)
+
+// operand reads rows first .. first+count-1 of one side as an operand of CrossKernel, under a name of its own.
+func (w *Worker) operand(side int, name string, first, count int) (align.Side, error) {
+	m := &w.plan.Maps[side]
+	x, sq, err := w.read(side, first, count)
+	if err != nil {
+		return align.Side{}, err
+	}
+	if !m.Kernel.NeedsSigma() {
+		if x, err = w.rawFeatures(side, x, sq); err != nil {
+			return align.Side{}, err
+		}
+	}
+	own, err := w.matrix(name+sideName[side], x.Rows, x.Cols)
+	if err != nil {
+		return align.Side{}, err
+	}
+	for i := range x.Rows {
+		copy(row(own, i), row(x, i))
+	}
+	norms, err := w.matrix(name+"norms"+sideName[side], 1, count)
+	if err != nil {
+		return align.Side{}, err
+	}
+	copy(norms.Data[:count], sq.Data[:count])
+	return m.side(own, norms), nil
+}
+
+// tiles multiplies with the kernel matrices block by block, each block of the lower triangle once for both its places.
+func (s *samples) tiles(ctx context.Context, y [2]dense, v align.Matrix) error {
+	for first := 0; first < s.n; first += tileRows {
+		rows := min(tileRows, s.n-first)
+		for side := range 2 {
+			if y[side].Rows == 0 {
+				continue
+			}
+			a, err := s.w.operand(side, "left", first, rows)
+			if err != nil {
+				return err
+			}
+			for at := 0; at <= first; at += tileRows {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				if err := s.tile(side, y[side], v, a, first, at); err != nil {
+					return err
+				}
+			}
+		}
+		s.w.step(rows)
+	}
+	return nil
+}
+
+func (s *samples) tile(side int, y dense, v align.Matrix, a align.Side, first, at int) error {
+	w := s.w
+	b := a
+	if at != first {
+		var err error
+		if b, err = w.operand(side, "right", at, min(tileRows, s.n-at)); err != nil {
+			return err
+		}
+	}
+	k, err := w.matrix("tile", a.X.Rows, b.X.Rows)
+	if err != nil {
+		return err
+	}
+	if err := w.b.CrossKernel(k, a, b); err != nil {
+		return err
+	}
+	if at == first && w.plan.Maps[side].Kernel.NeedsSigma() {
+		for i := range k.Rows {
+			row(k, i)[i] = 1
+		}
+	}
+	// The rows of the block: their share of y is v's columns at .. times Kᵀ; v (b, n) is multiplied from the right.
+	left := v
+	left.Cols, left.Data = k.Rows, v.Data[first:]
+	out, err := w.matrix("down", v.Rows, k.Cols)
+	if err != nil {
+		return err
+	}
+	if err := w.b.MatMul(out, left, k, 1); err != nil {
+		return err
+	}
+	addRows(y, out, at)
+	if at == first {
+		return nil
+	}
+	right, err := w.matrix("columns", k.Cols, v.Rows)
+	if err != nil {
+		return err
+	}
+	for i := range v.Rows {
+		for j, x := range row(v, i)[at : at+k.Cols] {
+			right.Data[j*right.Stride+i] = x
+		}
+	}
+	across, err := w.matrix("across", k.Rows, v.Rows)
+	if err != nil {
+		return err
+	}
+	if err := w.b.MatMul(across, k, right, 1); err != nil {
+		return err
+	}
+	for i := range k.Rows {
+		for c, x := range row(across, i) {
+			y.row(c)[first+i] += float64(x)
+		}
+	}
+	return nil
+}
+
+// addRows adds the rows of out to those of y, from column at on.
+func addRows(y dense, out align.Matrix, at int) {
+	for i := range out.Rows {
+		to := y.row(i)[at:]
+		for j, x := range row(out, i) {
+			to[j] += float64(x)
+		}
+	}
+}
