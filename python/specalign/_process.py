@@ -39,34 +39,15 @@ _LEVEL = re.compile(r"\[(TRACE|DEBUG|INFO|WARN|ERROR)\]")
 
 
 class Lines:
-    """Takes the bytes that a sidecar writes, keeps its last lines and passes every line on."""
+    """The lines that a sidecar writes, of all its streams: keeps the last ones and passes every line on."""
 
     def __init__(self, sink: Callable[[str], None] | None) -> None:
         """Pass the lines to `sink`, or to the logger `specalign.sidecar` at the level that they name."""
         self._sink = sink or _to_logger
-        self._rest = b""
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
-        self._lock = threading.Lock()
 
-    def feed(self, data: bytes) -> None:
-        """Take what was read; lines may arrive in pieces."""
-        with self._lock:
-            *lines, rest = (self._rest + data).split(b"\n")
-            if len(rest) > _LINE_BYTES:  # a line without an end must not fill the memory
-                lines.append(rest)
-                rest = b""
-            self._rest = rest
-        for line in lines:
-            self._take(line)
-
-    def flush(self) -> None:
-        """Take the last line, which may lack its end."""
-        with self._lock:
-            rest, self._rest = self._rest, b""
-        if rest:
-            self._take(rest)
-
-    def _take(self, line: bytes) -> None:
+    def take(self, line: bytes) -> None:
+        """Take a line."""
         text = line[:_LINE_BYTES].decode(errors="replace").rstrip()
         if not text:
             return
@@ -79,6 +60,31 @@ class Lines:
     def tail(self) -> tuple[str, ...]:
         """Return the last lines, oldest first."""
         return tuple(self._tail)
+
+
+class Stream:
+    """Makes lines of the bytes of one stream. One thread at a time feeds it."""
+
+    def __init__(self, lines: Lines) -> None:
+        """Pass the lines to `lines`."""
+        self._lines = lines
+        self._rest = b""
+
+    def feed(self, data: bytes) -> None:
+        """Take what was read; lines may arrive in pieces."""
+        *lines, rest = (self._rest + data).split(b"\n")
+        if len(rest) > _LINE_BYTES:  # a line without an end must not fill the memory
+            lines.append(rest)
+            rest = b""
+        self._rest = rest
+        for line in lines:
+            self._lines.take(line)
+
+    def flush(self) -> None:
+        """Take the last line, which may lack its end."""
+        rest, self._rest = self._rest, b""
+        if rest:
+            self._lines.take(rest)
 
 
 def _to_logger(text: str) -> None:
@@ -101,6 +107,7 @@ class Process:
         """Launch `binary` and connect to it. Raises `SidecarError` or `ProtocolError`; then nothing is left behind."""
         self.connection: Connection | None = None
         self._lines = Lines(sink)
+        self._out, self._err, self._stdio = (Stream(self._lines) for _ in range(3))
         self._drain: threading.Thread | None = None
         self._dir = SocketDir()
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PLUGIN_")}
@@ -136,7 +143,7 @@ class Process:
         connection = self.connection = Connection(_parse_handshake(line), client)
         try:
             connection.check_health(max(0.1, deadline - time.monotonic()))
-            connection.drain_stdio(self._lines.feed)
+            connection.drain_stdio(self._stdio.feed)
             connection.greet(max(0.1, deadline - time.monotonic()))
         except Lost as e:
             raise self.died(f"specalign: the sidecar does not answer after its start: {e}") from None
@@ -161,7 +168,7 @@ class Process:
             for fd, _ in poll.poll(left * 1000):
                 piece = os.read(fd, 1 << 16)
                 if fd == err:
-                    self._lines.feed(piece)
+                    self._err.feed(piece)
                     if not piece:
                         poll.unregister(err)
                 elif not piece:
@@ -177,18 +184,18 @@ class Process:
         child = self._child
         assert child.stdout is not None
         assert child.stderr is not None
-        self._lines.feed(rest)
+        self._out.feed(rest)
         with selectors.DefaultSelector() as selector:
-            selector.register(child.stdout, selectors.EVENT_READ)
-            selector.register(child.stderr, selectors.EVENT_READ)
+            selector.register(child.stdout, selectors.EVENT_READ, self._out)
+            selector.register(child.stderr, selectors.EVENT_READ, self._err)
             while selector.get_map():
                 for key, _ in selector.select():
                     piece = os.read(key.fd, 1 << 16)
                     if piece:
-                        self._lines.feed(piece)
+                        key.data.feed(piece)
                     else:
+                        key.data.flush()
                         selector.unregister(key.fileobj)
-        self._lines.flush()
 
     def died(self, what: str) -> SidecarError:
         """Return the error for a sidecar that ended, or is ended here: how it ended, and its last words."""
@@ -200,8 +207,8 @@ class Process:
         if self._drain is not None:
             self._drain.join(0.5)
         elif self._child.stderr is not None and self._child.poll() is not None:
-            self._lines.feed(self._child.stderr.read() or b"")
-            self._lines.flush()
+            self._err.feed(self._child.stderr.read() or b"")
+            self._err.flush()
         return SidecarError(f"{what} ({how})", self._lines.tail())
 
     def kill(self) -> None:

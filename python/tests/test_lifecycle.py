@@ -18,7 +18,7 @@ from batches import clustered
 
 import specalign
 from specalign import _binary
-from specalign._process import Lines
+from specalign._process import Lines, Stream
 
 BINARY = os.environ["SPECALIGN_BINARY"]
 
@@ -173,20 +173,24 @@ class TestStart:
 class TestLog:
     def test_lines_arrive_whole_with_their_level(self, caplog):
         lines = Lines(None)
+        out, err = Stream(lines), Stream(lines)
         with caplog.at_level(logging.DEBUG, "specalign.sidecar"):
-            lines.feed(b'2026-01-01T00:00:00Z [WARN]  specalign: slow\n{"@level":"err')
-            lines.feed(b'or","@message":"bad"}\nplain\nrest')
-            lines.flush()
-        assert [r.levelno for r in caplog.records] == [30, 40, 20, 20]
-        assert lines.tail()[-2:] == ("plain", "rest")
+            err.feed(b'2026-01-01T00:00:00Z [WARN]  specalign: slow\n{"@level":"err')
+            out.feed(b"from else")
+            err.feed(b'or","@message":"bad"}\nplain\nrest')
+            err.flush()
+            out.feed(b"where\n")
+        assert [r.levelno for r in caplog.records] == [30, 40, 20, 20, 20]
+        assert lines.tail()[-3:] == ("plain", "rest", "from elsewhere")
 
     def test_neither_a_bad_sink_nor_an_endless_line_stops_it(self, caplog):
         def sink(line):
             raise RuntimeError
 
         lines = Lines(sink)
+        stream = Stream(lines)
         for _ in range(1000):
-            lines.feed(b"x" * 1000)
+            stream.feed(b"x" * 1000)
         assert all(len(line) <= 2000 for line in lines.tail())
         assert len(lines.tail()) == 20
 
