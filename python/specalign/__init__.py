@@ -19,6 +19,7 @@ import importlib
 import os
 import platform
 import sys
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
@@ -32,7 +33,14 @@ if sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"):
 # Read when grpc is loaded. Its own fork handlers wait, with Python's lock held, for calls that need that lock: a fork
 # during a step would never return. Without them a fork leaves the parent's connection alone, and _fork.py sees to it
 # that no child touches it.
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+if "grpc" in sys.modules and os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "0").lower() in ("1", "yes", "true"):
+    warnings.warn(
+        "specalign: grpc was loaded with GRPC_ENABLE_FORK_SUPPORT on: a fork during a step, as of a DataLoader's "
+        "workers, may hang; import specalign first, or leave that variable out",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 from ._errors import (
     ClosedError,

@@ -34,7 +34,12 @@ def run(text, head=HEAD):
     return done.stdout
 
 
-@pytest.mark.parametrize("head", [HEAD, "import grpc\n" + HEAD], ids=["grpc after us", "grpc before us"])
+ON = "import os; os.environ['GRPC_ENABLE_FORK_SUPPORT'] = '1'\n"
+
+
+@pytest.mark.parametrize(
+    "head", [HEAD, "import grpc\n" + HEAD, ON + HEAD], ids=["grpc after us", "grpc before us", "fork support asked for"]
+)
 def test_four_dataloader_workers_over_two_epochs(head):
     """Workers fork while steps are under way; none hangs, and no step is lost."""
     out = run(
@@ -197,3 +202,9 @@ def test_the_import_elsewhere_says_why():
     )
     assert "Linux on x86-64 and arm64" in out
     assert "riscv64" in out
+
+
+def test_grpc_with_fork_support_is_warned_of():
+    text = ON + "import grpc, warnings\nwith warnings.catch_warnings(record=True) as said:\n"
+    text += "    warnings.simplefilter('always')\n    import specalign\nprint(said[0].message)\n"
+    assert "import specalign first" in run(text, "")
