@@ -37,7 +37,17 @@ func (s *server) newGRPC(extra []grpc.ServerOption) *grpc.Server {
 
 func (s *server) register(g *grpc.Server) { pb.RegisterSidecarServer(g, s) }
 
-func (s *server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
+func (s *server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	resp, err := s.guarded(ctx, req, info, handler)
+	if step, ok := req.(*pb.StepRequest); ok && err != nil && step.GetStatusInReply() {
+		st := status.Convert(err)
+		return &pb.StepReply{Seq: step.GetSeq(), Code: uint32(st.Code()), Message: st.Message()}, nil
+	}
+	return resp, err
+}
+
+// guarded calls a handler and gives its error, or its panic, a status.
+func (s *server) guarded(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
 	defer s.recovered(info.FullMethod, &err)
 	if err := s.allowed(ctx, info.FullMethod); err != nil {
 		return nil, err

@@ -472,8 +472,11 @@ type StepRequest struct {
 	Reference      *Region `protobuf:"bytes,5,opt,name=reference,proto3" json:"reference,omitempty"`
 	GradientOffset uint64  `protobuf:"varint,6,opt,name=gradient_offset,json=gradientOffset,proto3" json:"gradient_offset,omitempty"` // (rows, student.cols) float32, written
 	NoGradient     bool    `protobuf:"varint,7,opt,name=no_gradient,json=noGradient,proto3" json:"no_gradient,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// A failure is answered by a reply with code and message instead of by gRPC's status: for clients that read no
+	// trailers. A sidecar that does not know this field answers by the status.
+	StatusInReply bool `protobuf:"varint,8,opt,name=status_in_reply,json=statusInReply,proto3" json:"status_in_reply,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StepRequest) Reset() {
@@ -555,6 +558,13 @@ func (x *StepRequest) GetNoGradient() bool {
 	return false
 }
 
+func (x *StepRequest) GetStatusInReply() bool {
+	if x != nil {
+		return x.StatusInReply
+	}
+	return false
+}
+
 type StepReply struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Seq            uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
@@ -577,6 +587,8 @@ type StepReply struct {
 	StudentSigma   float64                `protobuf:"fixed64,18,opt,name=student_sigma,json=studentSigma,proto3" json:"student_sigma,omitempty"`
 	ReferenceSigma float64                `protobuf:"fixed64,19,opt,name=reference_sigma,json=referenceSigma,proto3" json:"reference_sigma,omitempty"`
 	GradientNorm   float64                `protobuf:"fixed64,20,opt,name=gradient_norm,json=gradientNorm,proto3" json:"gradient_norm,omitempty"` // Frobenius norm of the gradient
+	Code           uint32                 `protobuf:"varint,21,opt,name=code,proto3" json:"code,omitempty"`                                      // gRPC's status code of a step that failed, where status_in_reply asked for it; the rest but seq is empty
+	Message        string                 `protobuf:"bytes,22,opt,name=message,proto3" json:"message,omitempty"`                                 // of that status
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -749,6 +761,20 @@ func (x *StepReply) GetGradientNorm() float64 {
 		return x.GradientNorm
 	}
 	return 0
+}
+
+func (x *StepReply) GetCode() uint32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *StepReply) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
 }
 
 type CloseSessionRequest struct {
@@ -1044,7 +1070,7 @@ const file_specalign_proto_rawDesc = "" +
 	"\x06Region\x12\x16\n" +
 	"\x06offset\x18\x01 \x01(\x04R\x06offset\x12\x12\n" +
 	"\x04cols\x18\x02 \x01(\rR\x04cols\x12)\n" +
-	"\x05dtype\x18\x03 \x01(\x0e2\x13.specalign.v1.DTypeR\x05dtype\"\xfb\x01\n" +
+	"\x05dtype\x18\x03 \x01(\x0e2\x13.specalign.v1.DTypeR\x05dtype\"\xa3\x02\n" +
 	"\vStepRequest\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x12\n" +
@@ -1053,7 +1079,8 @@ const file_specalign_proto_rawDesc = "" +
 	"\treference\x18\x05 \x01(\v2\x14.specalign.v1.RegionR\treference\x12'\n" +
 	"\x0fgradient_offset\x18\x06 \x01(\x04R\x0egradientOffset\x12\x1f\n" +
 	"\vno_gradient\x18\a \x01(\bR\n" +
-	"noGradient\"\xc2\x04\n" +
+	"noGradient\x12&\n" +
+	"\x0fstatus_in_reply\x18\b \x01(\bR\rstatusInReply\"\xf0\x04\n" +
 	"\tStepReply\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value\x12\x14\n" +
@@ -1075,7 +1102,9 @@ const file_specalign_proto_rawDesc = "" +
 	"\rapproximation\x18\x11 \x01(\tR\rapproximation\x12#\n" +
 	"\rstudent_sigma\x18\x12 \x01(\x01R\fstudentSigma\x12'\n" +
 	"\x0freference_sigma\x18\x13 \x01(\x01R\x0ereferenceSigma\x12#\n" +
-	"\rgradient_norm\x18\x14 \x01(\x01R\fgradientNorm\"/\n" +
+	"\rgradient_norm\x18\x14 \x01(\x01R\fgradientNorm\x12\x12\n" +
+	"\x04code\x18\x15 \x01(\rR\x04code\x12\x18\n" +
+	"\amessage\x18\x16 \x01(\tR\amessage\"/\n" +
 	"\x13CloseSessionRequest\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\"\x13\n" +
 	"\x11CloseSessionReply\"\x0f\n" +

@@ -22,6 +22,7 @@ from ._errors import Error
 from ._messages import DType
 
 _ALIGN = 64
+_NONE = np.empty(0, dtype=np.uint8)
 
 
 def up(size: int, to: int = _ALIGN) -> int:
@@ -68,6 +69,7 @@ class Arena:
         self.size = up(max(size, 1), mmap.PAGESIZE)
         self.slot_size = slot_size
         self.fd = -1
+        self.memory = _NONE
         try:
             self.fd = os.memfd_create("specalign-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             # Pages now, or ENOSPC now: a write to a hole that cannot be filled later is a SIGBUS.
@@ -96,7 +98,8 @@ class Arena:
             self.memory[start : start + other.slot_size] = other.memory[source : source + other.slot_size]
 
     def close(self) -> None:
-        """Close the descriptor. The mapping goes with the last array that views it."""
+        """Close the descriptor and let go of the mapping, which ends with the last array that views it."""
+        self.memory = _NONE
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -26,20 +27,25 @@ _OPTIONS = [
     ("grpc.enable_retries", 0),  # repeating a step is this package's business: it knows the sequence numbers
 ]
 
-# What a call says when the other end is gone or has forgotten us (a daemon started anew at the same address).
-_LOST = {
-    grpc.StatusCode.UNAVAILABLE,
-    grpc.StatusCode.CANCELLED,
-    grpc.StatusCode.NOT_FOUND,
-}
+# How near its time-out a call counts as having reached it, as a part of the time-out and in seconds: the sidecar's
+# clock may be ahead, and what it says then is that the call was cancelled.
+_NEAR, _NEAR_SECONDS = 0.05, 0.05
 
 _STEP = "/specalign.v1.Sidecar/Step"
+_CLOSE_SESSION = "/specalign.v1.Sidecar/CloseSession"
+
+_STATUS_IN_REPLY = pb.StepRequest(status_in_reply=True).encode()  # behind a request it sets the field
+_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 M = TypeVar("M", bound=Message)
 
 
 class Lost(Exception):  # noqa: N818 (it is caught, never shown)
-    """The sidecar went away during a call, or no longer knows the session."""
+    """The sidecar went away during a call."""
+
+
+class Forgotten(Lost):
+    """The sidecar answers and does not know the session: it was closed, or a daemon was started anew."""
 
 
 class Connection:
@@ -54,7 +60,9 @@ class Connection:
         self._stdio: Any = None
         self._idle: list[Doorbell] = []  # appending and popping are safe among threads
         self._ringing: set[Doorbell] = set()  # so are adding and discarding
-        self._direct = True  # whether steps go by doorbells
+        self._direct = os.environ.get("SPECALIGN_DOORBELL", "").lower() not in ("0", "off")  # steps go by doorbells
+        self._closed = False
+        self._forgetting: set[Any] = set()  # calls that nobody waits for; without a reference they would be cancelled
         self.hello = pb.HelloReply()
 
     def call(self, method: str, request: Message, reply: type[M], timeout: float | None) -> M:
@@ -66,13 +74,25 @@ class Connection:
         if stub is None:
             # Without serialisers a message that cannot be read is our error, not gRPC's.
             stub = self._calls[method] = self._channel.unary_unary(method)
+        begin = time.monotonic()
         try:
             data: bytes = stub(request, timeout=timeout)
         except grpc.RpcError as e:
-            raise _meaning(e, method, timeout) from None
+            raise self._failure(e.code(), e.details() or "", method, timeout, begin) from None
         except ValueError as e:  # "Cannot invoke RPC on closed channel!"
             raise Lost(str(e)) from None
         return data
+
+    def _failure(
+        self, code: grpc.StatusCode, details: str, method: str, timeout: float | None, begin: float
+    ) -> Exception:
+        """Return the error that a status stands for, of a call that began at `begin`."""
+        if code == grpc.StatusCode.CANCELLED:
+            if self._closed:
+                return Lost(f"{method}: the connection was closed here")
+            if timeout is not None and time.monotonic() - begin > timeout - max(_NEAR_SECONDS, _NEAR * timeout):
+                code = grpc.StatusCode.DEADLINE_EXCEEDED
+        return _meaning(code, details, method, timeout)
 
     def greet(self, timeout: float) -> None:
         """Check that a specalign sidecar of our protocol version answers; its reply is `hello` from then on."""
@@ -115,10 +135,10 @@ class Connection:
 
     def step(self, request: bytes, seq: int, timeout: float) -> pb.StepReply:
         """Compute step number `seq`. A reply to another step than the one asked for raises `ProtocolError`."""
-        deadline = time.monotonic() + timeout
+        begin = time.monotonic()
         data = self._ring(request, timeout) if self._direct else None
         if data is None:
-            left = deadline - time.monotonic()
+            left = begin + timeout - time.monotonic()
             if left <= 0:
                 raise _too_long(_STEP, timeout)
             try:
@@ -126,6 +146,9 @@ class Connection:
             except StepTimeoutError:
                 raise _too_long(_STEP, timeout) from None
         reply = pb.StepReply.decode(data)
+        if reply.code:
+            code = _CODES.get(reply.code, grpc.StatusCode.UNKNOWN)
+            raise self._failure(code, reply.message, _STEP, timeout, begin)
         if reply.seq != seq:
             raise ProtocolError(f"specalign: asked for step {seq}, the sidecar answered step {reply.seq}")
         return reply
@@ -141,7 +164,7 @@ class Connection:
                 fresh = True
                 bell = Doorbell.connect(self.address, _STEP, timeout)
             self._ringing.add(bell)
-            data = bell.call(request, timeout)
+            data = bell.call(request + _STATUS_IN_REPLY, timeout)
         except BaseException as e:
             if bell is not None:
                 self._ringing.discard(bell)
@@ -150,18 +173,32 @@ class Connection:
                 raise _too_long(_STEP, timeout) from None
             if not isinstance(e, Broken):
                 raise
-            self._direct = not fresh  # one that never worked will not the next time, either
+            if fresh:
+                self._direct = False  # one that never worked will not the next time, either
             return None
         self._ringing.discard(bell)
-        self._idle.append(bell)
+        if bell.usable:
+            self._idle.append(bell)
+        if self._closed or not bell.usable:
+            bell.close()
         return data
 
     def close_session(self, session: str, timeout: float) -> None:
         """Close a session; that it, or the sidecar, is gone already is fine."""
         try:
-            self.call("/specalign.v1.Sidecar/CloseSession", pb.CloseSessionRequest(session), pb.Empty, timeout)
+            self.call(_CLOSE_SESSION, pb.CloseSessionRequest(session), pb.Empty, timeout)
         except (Lost, Error):
             return
+
+    def forget_session(self, session: str, timeout: float) -> None:
+        """Close a session without waiting for it: it may wait for a step of another one."""
+        request = pb.CloseSessionRequest(session).encode()
+        try:
+            call = self._channel.unary_unary(_CLOSE_SESSION).future(request, timeout=timeout)
+        except ValueError:  # the channel is closed
+            return
+        self._forgetting.add(call)
+        call.add_done_callback(self._forgetting.discard)
 
     def status(self, timeout: float) -> pb.StatusReply:
         """Ask what runs there."""
@@ -176,6 +213,7 @@ class Connection:
 
     def close(self) -> None:
         """Close the channel; calls under way end as `Lost`."""
+        self._closed = True
         if self._stdio is not None:
             self._stdio.cancel()
         self._channel.close()
@@ -184,11 +222,12 @@ class Connection:
             bell.close()
 
 
-def _meaning(e: grpc.RpcError, method: str, timeout: float | None) -> Exception:
-    code, details = e.code(), e.details() or ""
+def _meaning(code: grpc.StatusCode, details: str, method: str, timeout: float | None) -> Exception:
     name = method.rsplit("/", 1)[1]
-    if code in _LOST:
+    if code == grpc.StatusCode.UNAVAILABLE:
         return Lost(f"{name}: {details}")
+    if code == grpc.StatusCode.NOT_FOUND:
+        return Forgotten(f"{name}: {details}")
     if code == grpc.StatusCode.INVALID_ARGUMENT:
         return InputError(details)
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:

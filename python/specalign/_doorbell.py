@@ -5,9 +5,9 @@ busy machine that takes 0.2 ms, as long as everything else that happens to a ste
 thread itself sleeps in `recv`. The protocol is the same: gRPC over HTTP/2 (RFC 9113), of which a client with one short
 call at a time needs little:
 
-- Headers are sent as literals and, when they arrive, not read. So an answer with a message is all that is understood;
-  a call that fails, or is answered in any other way, is made again through grpcio, which has the last word. The sidecar
-  lets its last step be repeated with the same result.
+- Headers are sent as literals and, when they arrive, not read. So an answer with a message is all that is understood,
+  and the sidecar is asked to put the status of a step that fails into one. A call that is answered in any other way is
+  made again through grpcio, which has the last word. The sidecar lets its last step be repeated with the same result.
 - The windows for what arrives are as wide as they can be, so that no answer waits for one to be opened; they are opened
   again after every mebibyte. A request that does not fit the server's windows, or one frame, is not sent.
 - Padding is taken off. Header blocks of several frames, pings and the server's settings may come at any time. A server
@@ -33,6 +33,7 @@ _WINDOW = 65535  # bytes that either end may send on a connection, or in one cal
 _MAX_FRAME = 16384  # the default, which we do not change
 _MAX_STREAM = _MAX_WINDOW = (1 << 31) - 1
 _MAX_ANSWER = 4 << 20  # as grpcio
+_NEAR = 0.05  # seconds before its time-out at which a call that is given up counts as having reached it
 _OPEN_AGAIN = 1 << 20  # bytes received after which the connection's window is opened again
 
 
@@ -78,6 +79,11 @@ class Doorbell:
             connection.close()
             raise Broken(f"specalign: {address}: {e.strerror}") from None
         return cls(connection, method)
+
+    @property
+    def usable(self) -> bool:
+        """Whether there may be another call: not after the server ended the connection, or the last stream number."""
+        return self._stream < _MAX_STREAM and self._window > -_MAX_WINDOW
 
     def call(self, message: bytes, timeout: float) -> bytes | None:
         """Call the method. Returns its answer's message, or None where it was answered without one: it failed.
@@ -136,6 +142,8 @@ class Doorbell:
                     if len(data) > _MAX_ANSWER:
                         raise Broken("specalign: the answer is too long")
                 elif kind == _RST_STREAM:
+                    if time.monotonic() > deadline - _NEAR:
+                        raise TimeoutError  # the server's clock was ahead
                     raise Broken("specalign: the server gave the call up")
                 if kind in (_DATA, _HEADERS) and flags & _END_STREAM:
                     return data

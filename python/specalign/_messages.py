@@ -117,6 +117,7 @@ class StepRequest(Message):
     reference: Region | None = wire(5, Kind.MESSAGE, Region)
     gradient_offset: int = wire(6, Kind.UINT64)
     no_gradient: bool = wire(7, Kind.BOOL)
+    status_in_reply: bool = wire(8, Kind.BOOL)
 
     @staticmethod
     def numbered(request: bytes, seq: int) -> bytes:
@@ -148,6 +149,8 @@ class StepReply(Message):
     student_sigma: float = wire(18, Kind.DOUBLE)
     reference_sigma: float = wire(19, Kind.DOUBLE)
     gradient_norm: float = wire(20, Kind.DOUBLE)
+    code: int = wire(21, Kind.UINT32)
+    message: str = wire(22, Kind.STRING)
 
 
 @dataclass(slots=True)

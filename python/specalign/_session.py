@@ -19,7 +19,7 @@ import numpy as np
 from . import _fork
 from ._arena import Arena, Layout, Shape, up
 from ._arrays import Rows, check_out, gradient
-from ._connection import PROTOCOL_MAJOR, Connection, Lost
+from ._connection import PROTOCOL_MAJOR, Connection, Forgotten, Lost
 from ._errors import ClosedError, Error, InputError, SidecarError, StepTimeoutError
 from ._messages import OpenSessionRequest, Region, StepRequest
 from ._result import Result
@@ -88,10 +88,11 @@ class Session:
         self._num_features = features if isinstance(features, int) and 0 < features <= 1 << 20 else 0
         self._timeout = timeout
         self._max_restarts = max_restarts
-        self._cond = threading.Condition()
+        self._cond = threading.Condition()  # its lock is reentrant
         self._queue: deque[_Job] = deque()
         self._busy = False  # the arena holds the rows of a step that is not done
         self._worker: threading.Thread | None = None
+        self._left_behind = False
         # What follows belongs to whoever made _busy true.
         self._seq = 0  # steps done
         self._connection: Connection | None = None  # where the session is open, with the present arena
@@ -101,8 +102,8 @@ class Session:
         self._settings: dict[str, Any] = {}
         slot = self._state_size(0, 0)
         self._arena = Arena(2 * slot, slot)
-        self._retry(lambda _: None, timeout, "OpenSession")
         self._closed = False
+        self._retry(lambda _: None, timeout, "OpenSession")
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -134,19 +135,17 @@ class Session:
             SidecarError: the sidecar failed, or died and could not be replaced.
         """
         job = self._job(student, reference, out, grad, timeout)
-        with self._cond:
-            self._check_open()
-            inline = not self._busy and not self._queue
-            if inline:
-                self._busy = True
-            else:
-                future = self._enqueue(job)
-        if not inline:
-            return future.result()
+        owned = False
         try:
-            return self._run(job)
-        finally:
-            self._release()
+            with self._cond:
+                self._check_open()
+                if not self._busy and not self._queue:
+                    owned = self._busy = True
+                else:
+                    self._enqueue(job)
+            return self._run(job) if job.future is None else job.future.result()
+        finally:  # Ctrl-C included, which may come anywhere
+            self._give_back(job, owned)
 
     def submit(
         self, student: Any, reference: Any, out: Any = None, *, grad: bool = True, timeout: float | None = None
@@ -159,23 +158,23 @@ class Session:
         Args and errors as for `step`; errors of shape and type are raised here, the others by the future.
         """
         job = self._job(student, reference, out, grad, timeout)
-        with self._cond:
-            self._check_open()
-            mine = not self._busy and not self._queue
-            if mine:
-                self._busy = True
-        if not mine:  # the arena is in use: the rows wait in memory of their own
-            job.student, job.reference = job.student.copied(), job.reference.copied()
+        owned = False
+        try:
             with self._cond:
                 self._check_open()
+                if not self._busy and not self._queue:
+                    owned = self._busy = True
+            if owned:
+                job.loaded = self._load(job)
+            else:  # the arena is in use: the rows wait in memory of their own
+                job.student, job.reference = job.student.copied(), job.reference.copied()
+            with self._cond:
+                if not owned:
+                    self._check_open()
                 return self._enqueue(job)
-        try:
-            job.loaded = self._load(job)
         except BaseException:
-            self._release()
+            self._give_back(job, owned)
             raise
-        with self._cond:
-            return self._enqueue(job)
 
     def close(self) -> None:
         """Close the session: the step under way is waited for, those behind it are cancelled. Idempotent."""
@@ -194,11 +193,13 @@ class Session:
             job.future.cancel()
             job.future.set_running_or_notify_cancel()
         with self._cond:
-            self._cond.wait_for(lambda: not self._busy, _CLOSE_TIMEOUT)
+            done = self._cond.wait_for(lambda: not self._busy, _CLOSE_TIMEOUT)
+            self._left_behind = not done  # by the step that still uses the arena, which closes it at its end
         connection = self._connection
         if connection is not None and connection is self._host.connection:
             connection.close_session(self._id, _CALL_TIMEOUT)
-        self._arena.close()
+        if done:
+            self._arena.close()
 
     def _job(self, student: Any, reference: Any, out: Any, grad: bool, timeout: float | None) -> _Job:
         _fork.check(self._pid, "session")
@@ -238,7 +239,21 @@ class Session:
     def _release(self) -> None:
         with self._cond:
             self._busy = False
+            if self._left_behind:
+                self._arena.close()
             self._cond.notify_all()
+
+    def _give_back(self, job: _Job, owned: bool) -> None:
+        """End the part of the caller's thread in a job: take it back if it still waits, and release what is owned."""
+        with self._cond:
+            if job in self._queue:
+                self._queue.remove(job)
+                assert job.future is not None
+                job.future.cancel()
+            elif job.future is not None:
+                return  # done, or under way in the worker, which releases
+            if owned:
+                self._release()
 
     def _work(self) -> None:
         """Run the queued jobs. A thread that waits for more keeps its session alive, so it does not wait for long."""
@@ -317,7 +332,7 @@ class Session:
             # A time-out or Ctrl-C: the sidecar may still be writing there. It keeps the old memory, we take new one.
             connection, self._connection = self._connection, None
             if connection is not None:
-                self._host.orphans.append((connection, self._id))
+                connection.forget_session(self._id, _CALL_TIMEOUT)
             with contextlib.suppress(Error):
                 self._replace_arena(self._arena.size, self._arena.slot_size)
             if isinstance(e, StepTimeoutError) and self._host.end_if_hung():
@@ -358,26 +373,36 @@ class Session:
             except Lost as e:
                 assert connection is not None
                 self._connection = None
-                error = self._host.drop(connection, f"{what}: {e}")
+                self._check_open_still()
+                cure = "replacing it"
+                if isinstance(e, Forgotten):  # it lives, perhaps with other sessions, and is asked again
+                    cure = "opening the session again"
+                    error = SidecarError(f"specalign: {what}: {e}")
+                else:
+                    error = self._host.drop(connection, f"{what}: {e}")
             except SidecarError as e:
                 if connection is not None:  # it lives, and says that it failed
                     raise
-                error = e
-            if self._closed and self._seq > 0:
-                raise ClosedError("specalign: the session was closed during a step")
+                error, cure = e, "trying again"
+            self._check_open_still()
             restarts += 1
             if restarts > self._max_restarts:
                 raise error
-            _log.warning("%s; replacing it (%d of %d)", str(error).splitlines()[0], restarts, self._max_restarts)
+            _log.warning("%s; %s (%d of %d)", str(error).splitlines()[0], cure, restarts, self._max_restarts)
             if restarts > 1:
                 time.sleep(min(_BACKOFF * 2 ** (restarts - 2), _MAX_BACKOFF))
 
+    def _check_open_still(self) -> None:
+        if self._closed:
+            raise ClosedError("specalign: the session was closed during a step")
+
     def _open(self, connection: Connection, timeout: float) -> None:
         """Open the session, or go on with it, in the sidecar behind a connection."""
+        self._check_open_still()
         while self._host.orphans:
             owner, orphan = self._host.orphans.popleft()
             if owner is connection:
-                connection.close_session(orphan, _CALL_TIMEOUT)
+                connection.forget_session(orphan, _CALL_TIMEOUT)
         arena = self._arena
         reply = connection.open_session(
             OpenSessionRequest(

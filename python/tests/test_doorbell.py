@@ -250,3 +250,58 @@ class TestConnection:
         sessions = [sidecar.session() for _ in batches]
         got = [s.submit(*b) for s, b in zip(sessions, batches, strict=True)]
         assert [f.result(30).value for f in got] == want
+
+
+def test_given_up_at_the_deadline_is_a_time_out(pair):
+    bell, far = pair
+
+    def serve():
+        far.recv(1 << 16)
+        time.sleep(0.08)
+        far.sendall(GREETING + frame(3, 0, 1, struct.pack(">I", 8)))  # RST_STREAM, CANCEL
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    with pytest.raises(TimeoutError):
+        bell.call(MESSAGE, 0.1)
+    thread.join()
+
+
+def test_a_connection_that_the_server_ends_is_not_kept(sidecar, rng):
+    batch = clustered(rng, 16, 4, 4)
+    with sidecar.session() as session:
+        session.step(*batch)
+        connection = sidecar._host.connection
+        bell = connection._idle[-1]
+        answer = bell._answer
+
+        def ended(deadline):
+            data = answer(deadline)
+            bell._control(7, 0, struct.pack(">II", bell._stream, 0))  # GOAWAY, with this call as the last one
+            return data
+
+        bell._answer = ended
+        session.step(*batch)
+        assert bell not in connection._idle
+        assert bell._socket.fileno() == -1
+        assert session.step(*batch).restarts == 0
+        assert connection._idle
+
+
+def test_nothing_is_kept_after_the_end(rng):
+    batch = clustered(rng, 16, 4, 4)
+    with specalign.Sidecar(device="cpu", threads=1) as sidecar, sidecar.session() as session:
+        session.step(*batch)
+        connection = sidecar._host.connection
+        (bell,) = connection._idle
+        call = bell.call
+
+        def late(*args):
+            answer = call(*args)
+            connection._closed = True  # as if close() came between this and the next line
+            return answer
+
+        bell.call = late
+        session.step(*batch)
+        assert bell._socket.fileno() == -1
+        connection._closed = False

@@ -1,4 +1,4 @@
-"""Steps: figures against float64, types, memory, errors of the caller, order, time-outs."""
+"""Steps: figures against float64, types, memory, errors of the caller, order."""
 
 from __future__ import annotations
 
@@ -342,20 +342,6 @@ class TestSubmit:
             session.step(*big)
         with pytest.raises(specalign.ClosedError):
             session.submit(*big)
-
-
-def test_a_step_that_takes_too_long_never_was(sidecar, rng, batch):
-    big = clustered(rng, 2500, 256, 256)
-    with sidecar.session(objective="schatten") as session, sidecar.session(objective="schatten") as other:
-        before = session.step(*batch), other.step(*batch)
-        with pytest.raises(specalign.StepTimeoutError, match=r"time-out of 0\.05 s"):
-            session.step(*big, timeout=0.05)
-        after = session.step(*batch), other.step(*batch)
-        assert session.steps == 2
-        assert issubclass(specalign.StepTimeoutError, TimeoutError)
-    for a, b in (before, after):
-        assert a.value == b.value
-        assert np.array_equal(a.grad, b.grad)
 
 
 def test_pickling_is_refused(sidecar, batch):
