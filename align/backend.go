@@ -14,7 +14,6 @@ type Matrix struct {
 type Side struct {
 	Kernel Kernel  // KernelLinear: k = <x_i, x_j> (cosine arrives here as linear over normalised rows); KernelGaussian; KernelLaplacian
 	X      Matrix  // (n, d) rows
-	Sq     Matrix  // (1, n) squared norms of the rows, from Scan; used by KernelGaussian only
 	Sigma  float32 // bandwidth of KernelGaussian and KernelLaplacian
 }
 
@@ -67,8 +66,8 @@ type Backend interface {
 	CenterColumns(phi, mean Matrix) error
 	// Fourier computes random features: phi (n, 2r) = [cos(x wᵀ), sin(x wᵀ)] / sqrt(r), x (n, d), w (r, d).
 	Fourier(phi, x, w Matrix) error
-	// Difference forms l (n, n) = (K1 - eta K2) / n, both triangles. Where k1 or k2 has Data, that kernel matrix
-	// (n, n), not divided by n, is written too. Gaussian and Laplacian diagonals are exactly 1.
+	// Difference forms l (n, n) = (K1 - eta K2) / n, both triangles, and the kernel matrices k1 and k2 (n, n), not
+	// divided by n, each where it has Data. Gaussian and Laplacian diagonals are exactly 1.
 	Difference(l, k1, k2 Matrix, s1, s2 Side, eta float32) error
 	// CrossKernel forms k (n, m), k_ij = k(a_i, b_j), between the rows of two matrices of one width, a.X (n, d) and
 	// b.X (m, d). Kernel and bandwidth are a's.
@@ -91,8 +90,8 @@ type Backend interface {
 	// SumSquares writes the sum of squares of l to out[0], summed in float64.
 	SumSquares(l Matrix, out []float64) error
 	// RelationalKL writes the value (1/n) Σ_i KL(softmax(k2_i/temperature) || softmax(k1_i/temperature)), diagonal
-	// masked, to out[0], and adds weight times its derivative with respect to k1, symmetrised ((A + Aᵀ)/2), to m
-	// (n, n). k1 and k2 (n, n) may be overwritten.
+	// masked, to out[0], and where m has Data adds weight times its derivative with respect to k1, symmetrised
+	// ((A + Aᵀ)/2), to m (n, n). k1 and k2 (n, n) may be overwritten.
 	RelationalKL(m, k1, k2 Matrix, temperature, weight float32, out []float64) error
 	// AddScaled computes m += a l, both (n, n).
 	AddScaled(m, l Matrix, a float32) error

@@ -24,7 +24,7 @@ func (st *step) evaluate(ctx context.Context) (*Result, error) {
 	if st.zeroRows > 0 {
 		res.Warnings = append(res.Warnings, warnZeroRows(st.zeroRows))
 	}
-	if err := st.operator(route, sh.relational); err != nil {
+	if err := st.operator(route, &sh); err != nil {
 		return nil, err
 	}
 	req := st.request(&sh)
@@ -134,7 +134,7 @@ func (st *step) native(b Spectrum, req *request, start Matrix) (*pairs, error) {
 }
 
 // operator prepares the products with L, and L itself on the formed route.
-func (st *step) operator(route string, keepKernels bool) error {
+func (st *step) operator(route string, sh *shape) error {
 	a, b := &st.side[0], &st.side[1]
 	st.op.n = st.n
 	st.op.norm = a.trace + st.s.cfg.Eta*b.trace
@@ -147,11 +147,14 @@ func (st *step) operator(route string, keepKernels bool) error {
 		st.op.mul = st.s.mulFactors
 		return nil
 	}
-	l, err := st.ws.matrix("l", st.n, st.n)
-	if err != nil {
-		return err
+	var l Matrix // only relational_kl does without
+	if sh.want > 0 || sh.frobenius {
+		var err error
+		if l, err = st.ws.matrix("l", st.n, st.n); err != nil {
+			return err
+		}
 	}
-	if err := st.difference(l, keepKernels); err != nil {
+	if err := st.difference(l, sh.relational); err != nil {
 		return err
 	}
 	st.op.l = l
@@ -187,7 +190,7 @@ func (st *step) multiplyFactors(y, v Matrix) error {
 	return nil
 }
 
-// difference forms L, and where they are wanted the two kernel matrices, centred if that is asked for.
+// difference forms L, unless it is empty, and where they are wanted the two kernel matrices, centred if that is asked for.
 func (st *step) difference(l Matrix, both bool) error {
 	var k1, k2 Matrix
 	var err error
@@ -224,7 +227,7 @@ func (st *step) kernelSide(side int) Side {
 	if !e.phi.empty() {
 		return Side{Kernel: KernelLinear, X: e.phi}
 	}
-	return Side{Kernel: st.s.cfg.KernelOf(side), X: e.x, Sq: e.sq, Sigma: float32(st.state.sigma[side])}
+	return Side{Kernel: st.s.cfg.KernelOf(side), X: e.x, Sigma: float32(st.state.sigma[side])}
 }
 
 // report fills in what a result says of the eigenpairs. A solver may return fewer pairs than are wanted where L has

@@ -40,3 +40,23 @@ func TestManyVectors(t *testing.T) {
 		}
 	}
 }
+
+// TestRelationalMemory: relational_kl alone needs neither L nor, without a gradient, the derivative.
+func TestRelationalMemory(t *testing.T) {
+	for _, grad := range [][]float32{nil, make([]float32, 20*4)} {
+		cfg := DefaultConfig()
+		cfg.Terms = []Term{{Objective: ObjectiveRelationalKL, Weight: 1}, {Objective: ObjectiveRelationalKL, Temperature: 0.5, Weight: 1}}
+		s, err := NewSession(cfg, NewGo(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Step(context.Background(), randomFeatures(1, 20, 4), randomFeatures(2, 20, 5), grad); err != nil {
+			t.Fatal(err)
+		}
+		_, l := s.ws.matrices["l"]
+		_, m := s.ws.matrices["m"]
+		if l || m != (grad != nil) {
+			t.Errorf("gradient: %v; L was formed: %v, the derivative: %v", grad != nil, l, m)
+		}
+	}
+}

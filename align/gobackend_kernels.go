@@ -41,7 +41,7 @@ func absoluteDistance(a, b []float32) float64 {
 }
 
 func (b *goBackend) Difference(l, k1, k2 Matrix, s1, s2 Side, eta float32) error {
-	n := l.Rows
+	n := s1.X.Rows
 	row := func(i int) { // and the column below the diagonal
 		for j := range i + 1 {
 			a, c := kernelValue(&s1, i, j), kernelValue(&s2, i, j)
@@ -116,6 +116,9 @@ func (b *goBackend) RelationalKL(m, k1, k2 Matrix, temperature, weight float32, 
 			}
 			if q[j] > 0 {
 				out[0] += q[j] * ((float64(r[j])-float64(s[j]))*inv - (zr - zs)) / float64(n) // exactly 0 for equal rows
+			}
+			if m.empty() {
+				continue
 			}
 			d := float64(weight) * inv * (p[j] - q[j]) / (2 * float64(n))
 			m.row(i)[j] = float32(float64(m.row(i)[j]) + d)

@@ -61,12 +61,15 @@ func (st *step) combine(ctx context.Context, res *Result, p *pairs, req *request
 
 // relationalKL evaluates the term and adds its derivative to the dense one.
 func (st *step) relationalKL(t *Term) (float64, error) {
-	m, err := st.denseDerivative()
-	if err != nil {
-		return 0, err
+	var m Matrix
+	var err error
+	if st.wantGrad {
+		if m, err = st.denseDerivative(); err != nil {
+			return 0, err
+		}
 	}
 	if st.k2.empty() { // an earlier term of this kind used the kernel matrices up
-		if err := st.difference(st.op.l, true); err != nil {
+		if err := st.difference(Matrix{}, true); err != nil {
 			return 0, err
 		}
 	}

@@ -10,7 +10,7 @@ typedef struct cross_job {
   sa_matrix k, x[2];
   const float *mean;
   float *sq[2];  // squared norms of the shifted rows, Gaussian only
-  float *buffers, scale;
+  float *buffers, scale, top;
   int kernel;
 } cross_job;
 
@@ -36,7 +36,7 @@ static void cross_task(void *arg, int64_t task, int worker) {
   for (int64_t i = 0; i < b.rows; i++) {
     float *row = buf + i * stride;
     if (j->kernel == SA_GAUSSIAN)
-      j->kn->gaussian(row, b.cols, j->sq[0][b.i0 + i], j->sq[1] + b.j0, j->scale);
+      sa_gaussian(j->kn, row, b.cols, sa_row(j->x[0], b.i0 + i), j->sq[0][b.i0 + i], j->x[1], b.j0, j->sq[1], j->top, j->scale);
     else if (j->kernel == SA_LAPLACIAN)
       j->kn->exp_scaled(row, b.cols, j->scale);
     j->kn->scaled(sa_row(j->k, b.i0 + i) + b.j0, row, b.cols, 1);
@@ -58,11 +58,13 @@ sa_status SA_API(cross_kernel)(sa_context *c, sa_matrix k, sa_side a, sa_side b)
     float *mean = sa_take(c, a.x.cols);
     j.sq[0] = sa_take(c, a.x.rows);
     j.sq[1] = sa_take(c, b.x.rows);
-    if (!mean || !j.sq[0] || !j.sq[1] || !sa_column_means(c, mean, b.x)) return sa_fail(c, SA_ERR_MEMORY, op, "no memory");
+    if (!mean || !j.sq[0] || !j.sq[1]) return sa_fail(c, SA_ERR_MEMORY, op, "no memory");
+    sa_column_means(c, mean, b.x);
     j.mean = oa.shift = ob.shift = mean;
     j.scale = -0.5f / (a.sigma * a.sigma);
     const double work = (double)(a.x.rows + b.x.rows) * d * 4 * SA_NS_PER_BYTE;
     sa_run(c, work, sa_ceil(a.x.rows, NORMS_ROWS) + sa_ceil(b.x.rows, NORMS_ROWS), cross_norms, &j);
+    j.top = sa_top(j.sq[1], b.x.rows);
   } else if (a.kernel == SA_LAPLACIAN) {
     j.scale = -1.0f / a.sigma;
   }

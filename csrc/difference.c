@@ -4,13 +4,50 @@
 #include "gemm.h"
 
 // kernel_matrix computes blocks of one kernel matrix. Distances do not change when every row moves by the same
-// vector, and lose fewer digits when that vector is the mean: |x - y|² is found from the shifted norms and products.
+// vector, and lose fewer digits when that vector is the mean: |x - y|² is found from the shifted norms and products,
+// and where these cancel, anew (sa_gaussian).
 typedef struct kernel_matrix {
   int kernel;
   sa_gemm p;
+  sa_matrix x;
   const float *sq;  // (n) squared norms of the shifted rows
+  float top;        // the largest of them
   float scale;
 } kernel_matrix;
+
+float sa_top(const float *sq, int64_t count) {
+  float top = 0;
+  for (int64_t i = 0; i < count; i++) top = sq[i] > top ? sq[i] : top;
+  return top;
+}
+
+// The terms of |x|² + |y|² - 2 <x, y> = d² have rounding errors that count S = (|x|² + |y|²) / (2 sigma²) times in the
+// exponent, where those of a sum of squared differences count D = d² / (2 sigma²) times and that of the result once.
+// Where S > lost (1 + D) the square is summed over the differences. With sigma of the order of the distances S stays
+// below lost everywhere, and one comparison a row finds that out.
+static const float lost = 1;
+enum { CHUNK = 64 };
+
+void sa_gaussian(const sa_kernels *kn, float *row, int64_t count, const float *x, float sq, sa_matrix y, int64_t first,
+                 const float *sq_y, float top, float scale) {
+  if (!(-scale * (sq + top) > lost)) {
+    kn->gaussian(row, count, sq, sq_y + first, scale);
+    return;
+  }
+  for (int64_t at = 0; at < count; at += CHUNK) {
+    const int64_t part = sa_min(CHUNK, count - at);
+    int hits[CHUNK], found = 0;
+    for (int i = 0; i < part; i++) {
+      const float sum = sq + sq_y[first + at + i], d = sum - 2 * row[at + i];
+      if (-scale * sum > lost * (1 - scale * d)) hits[found++] = i;
+    }
+    kn->gaussian(row + at, part, sq, sq_y + first + at, scale);
+    float fresh[CHUNK];
+    for (int h = 0; h < found; h++) fresh[h] = kn->sum_squares(x, sa_row(y, first + at + hits[h]), y.cols);
+    kn->exp_scaled(fresh, found, scale);
+    for (int h = 0; h < found; h++) row[at + hits[h]] = fresh[h];
+  }
+}
 
 typedef struct norms_job {
   const sa_kernels *kn;
@@ -33,11 +70,14 @@ static bool kernel_prepare(sa_context *c, kernel_matrix *k, sa_side s) {
   k->kernel = s.kernel;
   if (s.kernel == SA_GAUSSIAN) {
     float *mean = sa_take(c, s.x.cols), *sq = sa_take(c, s.x.rows);
-    if (!mean || !sq || !sa_column_means(c, mean, s.x)) return false;
+    if (!mean || !sq) return false;
+    sa_column_means(c, mean, s.x);
     norms_job j = {c->kernels, s.x, mean, sq};
     sa_run(c, (double)s.x.rows * (double)s.x.cols * 4 * SA_NS_PER_BYTE, sa_ceil(s.x.rows, NORMS_ROWS), norms_task, &j);
     o.shift = mean;
+    k->x = s.x;
     k->sq = sq;
+    k->top = sa_top(sq, s.x.rows);
     k->scale = -0.5f / (s.sigma * s.sigma);
   } else if (s.kernel == SA_LAPLACIAN) {
     k->scale = -1.0f / s.sigma;
@@ -53,7 +93,7 @@ static void kernel_block(const sa_kernels *kn, const kernel_matrix *k, const sa_
     float *row = buf + i * g->stride;
     const int64_t count = sa_below(b, i), diagonal = b.i0 + i - b.j0;
     if (k->kernel == SA_GAUSSIAN)
-      kn->gaussian(row, count, k->sq[b.i0 + i], k->sq + b.j0, k->scale);
+      sa_gaussian(kn, row, count, sa_row(k->x, b.i0 + i), k->sq[b.i0 + i], k->x, b.j0, k->sq, k->top, k->scale);
     else
       kn->exp_scaled(row, count, k->scale);
     if (diagonal < count && diagonal >= 0) row[diagonal] = 1;
@@ -89,6 +129,7 @@ static void difference_task(void *arg, int64_t task, int worker) {
   kernel_block(j->kn, &j->k[1], &j->grid, b, second);
   if (j->k1.data) sa_reflect(j->kn, j->k1, b, first, stride);
   if (j->k2.data) sa_reflect(j->kn, j->k2, b, second, stride);
+  if (!j->l.data) return;
   for (int64_t i = 0; i < b.rows; i++)
     j->kn->difference(first + i * stride, first + i * stride, second + i * stride, sa_below(b, i), j->eta,
                       (float)j->l.rows);
@@ -97,8 +138,8 @@ static void difference_task(void *arg, int64_t task, int worker) {
 
 sa_status SA_API(difference)(sa_context *c, sa_matrix l, sa_matrix k1, sa_matrix k2, sa_side s1, sa_side s2, float eta) {
   const char *op = "difference";
-  const int64_t n = l.rows;
-  SA_CHECK(c, op, sa_is(l, n, n), "l is not (n, n)");
+  const int64_t n = s1.x.rows;
+  SA_CHECK(c, op, !l.data || sa_is(l, n, n), "l is not (n, n)");
   SA_CHECK(c, op, (!k1.data || sa_is(k1, n, n)) && (!k2.data || sa_is(k2, n, n)), "k1 and k2 are not (n, n)");
   SA_CHECK(c, op, side_fits(s1, n) && side_fits(s2, n), "a side does not have n rows, a known kernel and a positive sigma");
   sa_begin(c);
@@ -199,7 +240,8 @@ sa_status SA_API(kernel_gradient)(sa_context *c, sa_matrix g, sa_side s, sa_matr
   }
   p.alpha = 2 / (s.sigma * s.sigma);
   float *mean = sa_take(c, d);
-  if (!mean || !sa_column_means(c, mean, s.x)) return sa_fail(c, SA_ERR_MEMORY, op, "no memory");
+  if (!mean) return sa_fail(c, SA_ERR_MEMORY, op, "no memory");
+  sa_column_means(c, mean, s.x);
   p.mean = mean;
   const sa_operand a = {.m = {j.w}}, b = {.m = {s.x}, .by_cols = true, .shift = mean};
   if (!sa_multiply(c, g, a, b, p.alpha)) return sa_fail(c, SA_ERR_MEMORY, op, "no memory");

@@ -137,7 +137,15 @@ static inline int64_t sa_min(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t sa_max(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t sa_ceil(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// sa_column_means writes the float64-summed means of the columns of x (n, d) to mean (d). False: no memory.
-bool sa_column_means(sa_context *c, float *mean, sa_matrix x);
+// sa_column_means writes the float64-summed means of the columns of x (n, d) to mean (d).
+void sa_column_means(sa_context *c, float *mean, sa_matrix x);
+
+// sa_top returns the largest of count numbers, at least 0.
+float sa_top(const float *sq, int64_t count);
+
+// sa_gaussian replaces the products <x, y_j> in row by exp(scale |x - y_j|²), j = first .. first+count-1. The products,
+// sq, |x|², and sq_y, |y_j|² of all rows of y, at most top, are of rows moved by the same vector; x and y are not moved.
+void sa_gaussian(const sa_kernels *kn, float *row, int64_t count, const float *x, float sq, sa_matrix y, int64_t first,
+                 const float *sq_y, float top, float scale);
 
 #endif

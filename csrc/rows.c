@@ -156,10 +156,9 @@ static void mean_task(void *arg, int64_t task, int worker) {
   for (int64_t k = 0; k < count; k++) j->b.data[at + k] = (float)(total[k] / (double)j->a.rows);
 }
 
-bool sa_column_means(sa_context *c, float *mean, sa_matrix x) {
+void sa_column_means(sa_context *c, float *mean, sa_matrix x) {
   row_job j = {.a = x, .b = {mean, 1, x.cols, x.cols}};
   sa_run(c, (double)x.rows * (double)x.cols * 8 * SA_NS_PER_BYTE, sa_ceil(x.cols, MEAN_COLS), mean_task, &j);
-  return true;
 }
 
 // a = phi, vector = mean
@@ -283,7 +282,7 @@ sa_status SA_API(relational_kl)(sa_context *c, sa_matrix m, sa_matrix k1, sa_mat
                                 double *out) {
   const char *op = "relational_kl";
   const int64_t n = k1.rows;
-  SA_CHECK(c, op, sa_is(k1, n, n) && sa_is(k2, n, n) && sa_is(m, n, n) && out, "m, k1 or k2 is not (n, n)");
+  SA_CHECK(c, op, sa_is(k1, n, n) && sa_is(k2, n, n) && (!m.data || sa_is(m, n, n)) && out, "m, k1 or k2 is not (n, n)");
   SA_CHECK(c, op, temperature > 0, "temperature is not positive");
   sa_begin(c);
   const int64_t tasks = sa_ceil(n, ROWS);
@@ -295,6 +294,7 @@ sa_status SA_API(relational_kl)(sa_context *c, sa_matrix m, sa_matrix k1, sa_mat
   out[0] = 0;
   for (int64_t t = 0; t < tasks; t++) out[0] += j.sums[t];
   out[0] /= (double)n;
+  if (!m.data) return SA_OK;
   j.alpha = weight / (2 * (float)n * temperature);
   sa_run(c, pairs * 16 * SA_NS_PER_BYTE, sa_ceil(n, SQUARE), kl_add_task, &j);
   return SA_OK;

@@ -33,7 +33,7 @@ extern "C" {
 #define SA_API(name) SA_JOIN(SA_PREFIX, name)
 
 // SA_ABI_VERSION changes whenever a struct or a signature below does.
-#define SA_ABI_VERSION 1
+#define SA_ABI_VERSION 2
 
 typedef enum sa_status {
   SA_OK = 0,
@@ -60,14 +60,13 @@ typedef struct sa_matrix {
 // sa_side says how one embedding enters a kernel matrix.
 typedef struct sa_side {
   sa_matrix x;     // x: (n, d)
-  sa_matrix sq;    // sq: (1, n) squared norms of the rows; a backend may find better conditioned ones itself
   int32_t kernel;  // sa_kernel
   float sigma;     // bandwidth, > 0; unused by SA_LINEAR
 } sa_side;
 
 typedef struct sa_options {
   const char *isa;  // "" or NULL: the best this CPU has; else one of levels' names
-  int32_t threads;  // most threads of an operation; 0: the CPUs this process may run on
+  int32_t threads;  // most threads of an operation; 0: half of the CPUs this process may run on, 1 to 16
   int32_t device;   // ordinal of the device; unused by the CPU
 } sa_options;
 
@@ -144,7 +143,7 @@ sa_status SA_API(center_columns)(sa_context *c, sa_matrix phi, sa_matrix mean);
 // phi: (n, 2r); x: (n, d); w: (r, d)
 sa_status SA_API(fourier)(sa_context *c, sa_matrix phi, sa_matrix x, sa_matrix w);
 
-// difference: l = (K1 - eta K2) / n, both triangles; k1 and k2, where there, get the kernel matrices themselves.
+// difference: l = (K1 - eta K2) / n, both triangles; k1 and k2 get the kernel matrices themselves. Each may be absent.
 // l, k1, k2: (n, n)
 sa_status SA_API(difference)(sa_context *c, sa_matrix l, sa_matrix k1, sa_matrix k2, sa_side s1, sa_side s2, float eta);
 
@@ -188,7 +187,7 @@ sa_status SA_API(spectrum)(sa_context *c, double *values, sa_matrix vectors, sa_
 sa_status SA_API(sum_squares)(sa_context *c, sa_matrix l, double *out);
 
 // relational_kl: out[0] = (1/n) Σ_i KL(softmax(k2_i/T) || softmax(k1_i/T)), diagonal masked; m += weight (A + Aᵀ)/2
-// with A its derivative with respect to k1. k1 and k2 may be overwritten.
+// with A its derivative with respect to k1; m may be absent. k1 and k2 may be overwritten.
 // m, k1, k2: (n, n); out: 1
 sa_status SA_API(relational_kl)(sa_context *c, sa_matrix m, sa_matrix k1, sa_matrix k2, float temperature, float weight,
                                 double *out);

@@ -30,8 +30,10 @@ func Backend(t *testing.T, open func() align.Backend) {
 		{"FourierBackward", (*suite).fourierBackward},
 		{"Difference", (*suite).difference},
 		{"DifferenceOfEqualsIsZero", (*suite).differenceOfEqualsIsZero},
+		{"DifferenceOfClusters", (*suite).differenceOfClusters},
 		{"DifferenceFarFromOrigin", (*suite).differenceFarFromOrigin},
 		{"CrossKernel", (*suite).crossKernel},
+		{"CrossKernelOfClusters", (*suite).crossKernelOfClusters},
 		{"CrossKernelFarFromOrigin", (*suite).crossKernelFarFromOrigin},
 		{"CenterBoth", (*suite).centerBoth},
 		{"Product", (*suite).product},
@@ -46,6 +48,7 @@ func Backend(t *testing.T, open func() align.Backend) {
 		{"FactorGradient", (*suite).factorGradient},
 		{"MatMul", (*suite).matMul},
 		{"KernelGradient", (*suite).kernelGradient},
+		{"KernelGradientOfClusters", (*suite).kernelGradientOfClusters},
 		{"KernelGradientFarFromOrigin", (*suite).kernelGradientFarFromOrigin},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -136,48 +136,47 @@ func fourierBackward[F float](g, phi, w grid[F]) grid[F] {
 	return matMul(inner, w)
 }
 
-// kernelMatrix is K(x, x). The Gaussian's distances are those of the expanded square |x|² + |y|² - 2 <x, y>, which is
-// what lets the kernel matrix be a matrix product, over rows less their mean, which changes no distance.
-func kernelMatrix[F float](kernel align.Kernel, x grid[F], sigma F) grid[F] {
-	n := len(x)
+// crossMatrix is k(a_i, b_j).
+func crossMatrix[F float](kernel align.Kernel, a, b grid[F], sigma F) grid[F] {
 	switch kernel {
 	case align.KernelGaussian:
-		x = lessRow(x, columnMeans(x))
-		sq := squaredNorms(x)
-		return buildGrid(n, n, func(i, j int) F {
-			if i == j {
-				return 1
+		return buildGrid(len(a), len(b), func(i, j int) F {
+			var d F
+			for t := range a[i] {
+				d += F((a[i][t] - b[j][t]) * (a[i][t] - b[j][t]))
 			}
-			d := sq[0][i] + sq[0][j] - 2*dot(x[i], x[j])
-			return exp(-max(d, 0) / (2 * sigma * sigma))
+			return exp(-d / (2 * sigma * sigma))
 		})
 	case align.KernelLaplacian:
-		return buildGrid(n, n, func(i, j int) F {
+		return buildGrid(len(a), len(b), func(i, j int) F {
 			var d F
-			for t := range x[i] {
-				d += abs(x[i][t] - x[j][t])
+			for t := range a[i] {
+				d += abs(a[i][t] - b[j][t])
 			}
 			return exp(-d / sigma)
 		})
 	}
-	return matMul(x, transposed(x))
+	return matMul(a, transposed(b))
 }
 
-// kernelSize is what one rounding weighs in an entry of the kernel matrix: an error of the exponent, of the size of the
-// terms that it is summed from, is a relative error of the entry.
-func kernelSize(kernel align.Kernel, x grid[float64], sigma float64) grid[float64] {
-	n := len(x)
-	k := kernelMatrix(kernel, x, sigma)
-	switch kernel {
-	case align.KernelGaussian:
-		sq := squaredNorms(lessRow(x, columnMeans(x)))
-		return buildGrid(n, n, func(i, j int) float64 {
-			return k[i][j] * (1 + (sq[0][i]+sq[0][j])/(2*sigma*sigma))
-		})
-	case align.KernelLaplacian:
-		return buildGrid(n, n, func(i, j int) float64 { return k[i][j] * (1 - math.Log(k[i][j]+1e-300)) })
+// crossSize is what one rounding weighs in an entry of a kernel matrix: an error of the exponent, of the exponent's own
+// size, is a relative error of the entry.
+func crossSize(kernel align.Kernel, a, b grid[float64], sigma float64) grid[float64] {
+	if !kernel.NeedsSigma() {
+		return crossMatrix(kernel, magnitude(a), magnitude(b), 0)
 	}
-	return kernelMatrix(kernel, magnitude(x), 0)
+	k := crossMatrix(kernel, a, b, sigma)
+	return buildGrid(len(a), len(b), func(i, j int) float64 { return k[i][j] * (1 - math.Log(k[i][j]+1e-300)) })
+}
+
+// kernelMatrix is K(x, x).
+func kernelMatrix[F float](kernel align.Kernel, x grid[F], sigma F) grid[F] {
+	return crossMatrix(kernel, x, x, sigma)
+}
+
+// kernelSize is crossSize of K(x, x).
+func kernelSize(kernel align.Kernel, x grid[float64], sigma float64) grid[float64] {
+	return crossSize(kernel, x, x, sigma)
 }
 
 // difference is (K1 - η K2) / n.

@@ -2,54 +2,15 @@ package aligntest
 
 import (
 	"fmt"
-	"math"
 
 	"github.com/specalign/specalign/align"
 )
-
-// crossMatrix is k(a_i, b_j). The Gaussian's distances are found as in kernelMatrix, over rows less the mean of b's.
-func crossMatrix[F float](kernel align.Kernel, a, b grid[F], sigma F) grid[F] {
-	switch kernel {
-	case align.KernelGaussian:
-		mean := columnMeans(b)
-		a, b = lessRow(a, mean), lessRow(b, mean)
-		sa, sb := squaredNorms(a), squaredNorms(b)
-		return buildGrid(len(a), len(b), func(i, j int) F {
-			return exp(-max(sa[0][i]+sb[0][j]-2*dot(a[i], b[j]), 0) / (2 * sigma * sigma))
-		})
-	case align.KernelLaplacian:
-		return buildGrid(len(a), len(b), func(i, j int) F {
-			var d F
-			for t := range a[i] {
-				d += abs(a[i][t] - b[j][t])
-			}
-			return exp(-d / sigma)
-		})
-	}
-	return matMul(a, transposed(b))
-}
-
-// crossSize is what one rounding weighs in an entry, as in kernelSize.
-func crossSize(kernel align.Kernel, a, b grid[float64], sigma float64) grid[float64] {
-	k := crossMatrix(kernel, a, b, sigma)
-	switch kernel {
-	case align.KernelGaussian:
-		mean := columnMeans(b)
-		sa, sb := squaredNorms(lessRow(a, mean)), squaredNorms(lessRow(b, mean))
-		return buildGrid(len(a), len(b), func(i, j int) float64 {
-			return k[i][j] * (1 + (sa[0][i]+sb[0][j])/(2*sigma*sigma))
-		})
-	case align.KernelLaplacian:
-		return buildGrid(len(a), len(b), func(i, j int) float64 { return k[i][j] * (1 - math.Log(k[i][j]+1e-300)) })
-	}
-	return crossMatrix(kernel, magnitude(a), magnitude(b), 0)
-}
 
 func (s *suite) crossKernel() {
 	s.walk(func(sh shape, data *drawer) {
 		for _, kernel := range kernels {
 			s.compareCross(fmt.Sprintf("%s kernel between (%d, %d) and (%d, %d)", kernel, sh.n, sh.d, sh.m, sh.d),
-				kernel, data.normal(sh.n, sh.d), data.normal(sh.m, sh.d))
+				kernel, data.normal(sh.n, sh.d), data.normal(sh.m, sh.d), bandwidth(kernel, sh.d))
 		}
 	})
 }
@@ -59,14 +20,23 @@ func (s *suite) crossKernelFarFromOrigin() {
 		data := &drawer{source(uint64(sh.n), 13)}
 		for _, kernel := range kernels[1:] {
 			s.compareCross(fmt.Sprintf("%s kernel between (%d, %d) and (%d, %d) far from the origin", kernel, sh.n, sh.d, sh.m, sh.d),
-				kernel, data.far(sh.n, sh.d), data.far(sh.m, sh.d))
+				kernel, data.far(sh.n, sh.d), data.far(sh.m, sh.d), bandwidth(kernel, sh.d))
 		}
 	}
 }
 
-func (s *suite) compareCross(label string, kernel align.Kernel, a, b grid[float32]) {
+// crossKernelOfClusters is to the kernel between two matrices what differenceOfClusters is to the kernel matrix.
+func (s *suite) crossKernelOfClusters() {
+	data := &drawer{source(11, 13)}
+	for _, c := range clusterings {
+		a, b := data.clusters(c, 70, 33), data.clusters(c, 40, 33)
+		copy(b[0], a[0])
+		s.compareCross("gaussian kernel between rows in "+c.name, align.KernelGaussian, a, b, c.sigma)
+	}
+}
+
+func (s *suite) compareCross(label string, kernel align.Kernel, a, b grid[float32], sigma float32) {
 	s.t.Helper()
-	sigma := bandwidth(kernel, a.cols())
 	got := s.run(label, func(f *fixture) {
 		f.ok(f.b.CrossKernel(f.out(len(a), len(b)), f.side(kernel, a, sigma), f.side(kernel, b, sigma)))
 	})

@@ -24,9 +24,6 @@ func (f *fixture) side(kernel align.Kernel, x grid[float32], sigma float32) alig
 	if kernel != align.KernelLinear {
 		s.Sigma = sigma
 	}
-	if kernel == align.KernelGaussian {
-		s.Sq = f.in(squaredNorms(x))
-	}
 	return s
 }
 
@@ -56,6 +53,14 @@ func (s *suite) compareDifference(label string, first, second align.Kernel, x1, 
 	})
 	if i, j, same := sameBits(alone.matrices[0], got.matrices[0]); !same {
 		s.t.Fatalf("%s: at (%d, %d) it is %v where the kernel matrices are wanted too, and else %v", label, i, j, got.matrices[0][i][j], alone.matrices[0][i][j])
+	}
+	kernels := s.run(label+" without l", func(f *fixture) {
+		f.ok(f.b.Difference(absent, f.out(n, n), f.out(n, n), f.side(first, x1, sigma1), f.side(second, x2, sigma2), eta))
+	})
+	for q, m := range kernels.matrices {
+		if i, j, same := sameBits(m, got.matrices[1+q]); !same {
+			s.t.Fatalf("%s: without l k%d is %v at (%d, %d), and else %v", label, q+1, m[i][j], i, j, got.matrices[1+q][i][j])
+		}
 	}
 	y1, y2 := convert[float64](x1), convert[float64](x2)
 	k1, k2 := kernelMatrix(first, y1, float64(sigma1)), kernelMatrix(second, y2, float64(sigma2))
@@ -110,6 +115,57 @@ func (s *suite) differenceFarFromOrigin() {
 	}
 }
 
+// clustering says how rows lie: in two groups, at a distance from each other, with a spread inside each.
+type clustering struct {
+	name             string
+	distance, spread float64
+	sigma            float32
+}
+
+// clusterings are such that the distances inside a group are of the order of the bandwidth, where a product of matrices
+// loses them beside the norms, and such that rows repeat, at distance 0, among others many bandwidths away.
+var clusterings = []clustering{
+	{"clusters at distance 3", 3, 0.2, 1},
+	{"clusters at distance 8", 8, 0.2, 1},
+	{"clusters at distance 30", 30, 0.2, 1},
+	{"clusters at distance 100", 100, 0.2, 1},
+	{"clusters at distance 1000", 1000, 0.2, 1},
+	{"a cluster, sigma a tenth of its spread", 0, 1, 0.1},
+	{"a cluster, sigma a hundredth of its spread", 0, 1, 0.01},
+}
+
+// clusters draws rows; every fifth repeats the one two before it.
+func (d *drawer) clusters(c clustering, rows, cols int) grid[float32] {
+	x := buildGrid(rows, cols, func(i, j int) float32 {
+		at := 0.0
+		if i%2 == 0 && j == 0 {
+			at = c.distance
+		}
+		return float32(at + c.spread*d.rng.NormFloat64())
+	})
+	for i := 5; i < rows; i += 5 {
+		copy(x[i], x[i-2])
+	}
+	return x
+}
+
+// differenceOfClusters: distances much smaller than the rows' norms must not be found from the norms.
+func (s *suite) differenceOfClusters() {
+	data := &drawer{source(9, 13)}
+	for _, c := range clusterings {
+		x1, x2 := data.clusters(c, 70, 33), data.clusters(c, 70, 17)
+		s.compareDifference("difference of gaussian sides in "+c.name, align.KernelGaussian, align.KernelGaussian, x1, x2, c.sigma, c.sigma, 1)
+	}
+}
+
+// kernelGradientOfClusters is to the gradient what differenceOfClusters is to the kernel.
+func (s *suite) kernelGradientOfClusters() {
+	data := &drawer{source(10, 13)}
+	for _, c := range clusterings {
+		s.compareKernelGradient(align.KernelGaussian, data.clusters(c, 70, 33), data.normal(3, 70), data.normal(1, 3), c.sigma, " in "+c.name)
+	}
+}
+
 // far draws rows around a point a hundred standard deviations from the origin.
 func (d *drawer) far(rows, cols int) grid[float32] {
 	return buildGrid(rows, cols, func(_, j int) float32 { return float32(100+j) + float32(d.rng.NormFloat64()) })
@@ -150,6 +206,12 @@ func (s *suite) compareRelationalKL(label string, m, k1, k2 grid[float32], tempe
 	got := s.run(label, func(f *fixture) {
 		f.ok(f.b.RelationalKL(f.update(m), f.scratch(k1), f.scratch(k2), temperature, weight, f.scalars(1)))
 	})
+	alone := s.run(label+", the value alone", func(f *fixture) {
+		f.ok(f.b.RelationalKL(absent, f.scratch(k1), f.scratch(k2), temperature, weight, f.scalars(1)))
+	})
+	if alone.scalars[0][0] != got.scalars[0][0] {
+		s.t.Fatalf("%s: %v, and %v where no derivative is wanted", label, got.scalars[0][0], alone.scalars[0][0])
+	}
 	t64, w64 := float64(temperature), float64(weight)
 	m64, a, b := convert[float64](m), convert[float64](k1), convert[float64](k2)
 	value, want := relationalKL(m64, a, b, t64, w64)
@@ -193,7 +255,7 @@ func (s *suite) kernelGradient() {
 		}
 		b := min(sh.m, 9)
 		for _, kernel := range kernels[1:] {
-			s.compareKernelGradient(kernel, x, data.normal(b, sh.n), data.normal(1, b), "")
+			s.compareKernelGradient(kernel, x, data.normal(b, sh.n), data.normal(1, b), bandwidth(kernel, sh.d), "")
 		}
 	})
 }
@@ -204,16 +266,15 @@ func (s *suite) kernelGradientFarFromOrigin() {
 	for _, sh := range []shape{{n: 9, d: 3}, {n: 33, d: 17}, {n: 70, d: 65}} {
 		x := data.far(sh.n, sh.d)
 		for _, kernel := range kernels[1:] {
-			s.compareKernelGradient(kernel, x, data.normal(3, sh.n), data.normal(1, 3), " far from the origin")
+			s.compareKernelGradient(kernel, x, data.normal(3, sh.n), data.normal(1, 3), bandwidth(kernel, sh.d), " far from the origin")
 		}
 	}
 }
 
 // compareKernelGradient checks the gradient in its four forms: M as vectors or as a matrix, the kernel matrix kept or not.
-func (s *suite) compareKernelGradient(kernel align.Kernel, x, u, w grid[float32], where string) {
+func (s *suite) compareKernelGradient(kernel align.Kernel, x, u, w grid[float32], sigma float32, where string) {
 	s.t.Helper()
 	n, d := len(x), x.cols()
-	sigma := bandwidth(kernel, d)
 	k1, x64 := kernelMatrix(kernel, x, sigma), convert[float64](x)
 	m := outer(u, w)
 	for i := range m { // symmetric to the bit, as the operation may rely on

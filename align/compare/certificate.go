@@ -205,5 +205,5 @@ func (w *Worker) rowsOf(side int, index []int) (align.Side, error) {
 			}
 		}
 	}
-	return m.side(x, align.Matrix{}), nil
+	return m.side(x), nil
 }

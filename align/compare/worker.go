@@ -218,17 +218,17 @@ func (w *Worker) rawFeatures(side int, x, sq align.Matrix) (align.Matrix, error)
 	if err != nil {
 		return phi, err
 	}
-	if err := w.b.CrossKernel(k, m.side(x, sq), m.side(basis, align.Matrix{})); err != nil {
+	if err := w.b.CrossKernel(k, m.side(x), m.side(basis)); err != nil {
 		return phi, err
 	}
 	return phi, w.b.MatMul(phi, k, whiten, 1)
 }
 
 // side describes rows to the backend's kernels.
-func (m *Map) side(x, sq align.Matrix) align.Side {
+func (m *Map) side(x align.Matrix) align.Side {
 	kernel := m.Kernel
 	if !kernel.NeedsSigma() {
 		kernel = align.KernelLinear
 	}
-	return align.Side{Kernel: kernel, X: x, Sq: sq, Sigma: float32(m.Sigma)}
+	return align.Side{Kernel: kernel, X: x, Sigma: float32(m.Sigma)}
 }

@@ -77,8 +77,8 @@ static set make_set(sa_context *c) {
 // every runs each operation once; m stands for an absent matrix.
 static void every(sa_context *c, set *s) {
   const sa_matrix m = {0};
-  const sa_side cosine = {s->phi, s->sq, SA_LINEAR, 0}, gauss = {s->x, s->sq, SA_GAUSSIAN, 5},
-                laplace = {s->x, s->sq, SA_LAPLACIAN, 50};
+  const sa_side cosine = {s->phi, SA_LINEAR, 0}, gauss = {s->x, SA_GAUSSIAN, 5},
+                laplace = {s->x, SA_LAPLACIAN, 50};
 #define RUN(call) expect((call) == SA_OK, sa_error_text(c))
   RUN(sa_scan(c, s->x, s->sq, s->h));
   RUN(sa_normalize(c, s->phi, s->inv, s->x, s->sq));
@@ -86,6 +86,7 @@ static void every(sa_context *c, set *s) {
   RUN(sa_fourier(c, s->f, s->x, s->w));
   RUN(sa_difference(c, s->l, s->k1, s->k2, cosine, gauss, 1));
   RUN(sa_difference(c, s->l, s->k1, m, gauss, laplace, 1));
+  RUN(sa_difference(c, m, s->k1, s->k2, gauss, laplace, 1));
   RUN(sa_center_both(c, s->l));
   RUN(sa_product(c, s->y, s->l, s->v));
   RUN(sa_factor_product(c, s->y, s->t, s->x, s->phi, s->v, 1));
@@ -102,6 +103,7 @@ static void every(sa_context *c, set *s) {
   RUN(sa_add_scaled(c, s->l, s->k1, 0.5f));
   RUN(sa_add_outer(c, s->l, s->v, s->c1));
   RUN(sa_relational_kl(c, s->l, s->k1, s->k2, 0.1f, 1, s->h));
+  RUN(sa_relational_kl(c, m, s->k1, s->k2, 0.1f, 1, s->h));
   RUN(sa_sync(c));
 }
 
