@@ -175,7 +175,7 @@ type Config struct {
 	Tolerance       float64       `json:"tolerance"` // wanted relative error of the gradient
 	Center          bool          `json:"center"`
 	Eta             float64       `json:"eta"`
-	Threads         int           `json:"threads,omitempty"` // 0: chosen by shape
+	Threads         int           `json:"threads,omitempty"` // most threads of an operation, small ones take fewer; 0: half of the CPUs, 1 to 16
 	Device          string        `json:"device"`
 }
 

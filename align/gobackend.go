@@ -15,10 +15,11 @@ type goBackend struct {
 	scratch []float64
 }
 
-// NewGo returns the plain Go backend. A large operation uses up to threads goroutines, all CPUs where threads is 0.
+// NewGo returns the plain Go backend. A large operation uses up to threads goroutines; where threads is 0, half
+// of the CPUs of this process, at least 1 and at most 16, so that a trainer beside it has the others.
 func NewGo(threads int) Backend {
 	if threads <= 0 {
-		threads = runtime.GOMAXPROCS(0)
+		threads = min(max(runtime.GOMAXPROCS(0)/2, 1), 16)
 	}
 	return &goBackend{threads: threads}
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -43,7 +44,7 @@ func TestOpen(t *testing.T) {
 		want string
 	}{
 		{Options{ISA: "sse9"}, `csrc: open: ISA level "sse9" is not available here; this CPU has ` + strings.Join(levels, ", ")},
-		{Options{Threads: -1}, "csrc: open: -1 threads; give 0 (all CPUs) to 256"},
+		{Options{Threads: -1}, "csrc: open: -1 threads; give 0 (chosen by shape) to 256"},
 		{Options{Threads: 1 << 40}, "csrc: open: 1099511627776 threads; that is out of range"},
 	} {
 		if _, err := Open(c.opts); err == nil || err.Error() != c.want {
@@ -182,7 +183,7 @@ func outcome(f *fixture) []uint32 {
 	g1, g2, g3, g4, g5, q := f.matrix(n, d), f.matrix(n, d), f.matrix(n, d), f.matrix(n, d), f.matrix(n, d), f.matrix(1, 9000)
 	copy(q.Data, f.random(1, 9000).float32())
 	out, h := make([]float64, 8), make([]float64, 20)
-	s1 := align.Side{Kernel: align.KernelGaussian, X: xm, Sq: sq, Sigma: 20}
+	s1 := align.Side{Kernel: align.KernelGaussian, X: xm, Sigma: 20}
 	s2 := align.Side{Kernel: align.KernelLaplacian, X: f.from(y), Sigma: 300}
 	for _, err := range []error{
 		f.Scan(xm, sq, out), f.Normalize(phi, inv, xm, sq), f.CenterColumns(phi, mean), f.Fourier(features, xm, w),
@@ -279,5 +280,28 @@ func TestThreadLimit(t *testing.T) {
 	b.Close()
 	if _, err := Open(Options{Threads: align.MaxThreads + 1}); err == nil {
 		t.Errorf("%d threads were taken", align.MaxThreads+1)
+	}
+}
+
+// TestDefaultThreads: the trainer keeps half of the CPUs.
+func TestDefaultThreads(t *testing.T) {
+	b, err := Open(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if want := min(max(runtime.NumCPU()/2, 1), 16); b.Info().Threads != want {
+		t.Errorf("%d threads on %d CPUs, want %d", b.Info().Threads, runtime.NumCPU(), want)
+	}
+}
+
+func TestPeakOfClosed(t *testing.T) {
+	b, err := Open(Options{Threads: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Close()
+	if peak := b.(Peak).PeakFLOPS(); peak != 0 {
+		t.Errorf("a closed backend has a peak of %v", peak)
 	}
 }

@@ -2,6 +2,7 @@
 
 // context.c: contexts, memory, scratch, errors.
 #define _GNU_SOURCE
+#include <errno.h>
 #include <float.h>
 #include <sched.h>
 #include <stdio.h>
@@ -20,12 +21,29 @@ const char *SA_API(level)(int32_t i) {
   return NULL;
 }
 
+// cpus_allowed counts the CPUs that this process may run on. The kernel refuses a set smaller than its own, so the set
+// grows until it is taken.
 static int cpus_allowed(void) {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof set, &set)) return 1;
-  int n = CPU_COUNT(&set);
-  return n < 1 ? 1 : n > SA_MAX_THREADS ? SA_MAX_THREADS : n;
+  for (int most = 1024; most <= 1 << 20; most *= 4) {
+    cpu_set_t *set = CPU_ALLOC((size_t)most);
+    if (!set) return 1;
+    const size_t size = CPU_ALLOC_SIZE((size_t)most);
+    CPU_ZERO_S(size, set);
+    const int failed = sched_getaffinity(0, size, set) ? errno : 0, n = CPU_COUNT_S(size, set);
+    CPU_FREE(set);
+    if (!failed) return n < 1 ? 1 : n;
+    if (failed != EINVAL) return 1;
+  }
+  return 1;
+}
+
+// default_threads leaves the trainer, which works at the same time, its part of the CPUs: half of them. Where a core shows
+// as two CPUs that is still every core, and its second CPU would add next to nothing to what keeps its arithmetic units
+// busy. Above DEFAULT_MOST the matrices of a training step have too few blocks.
+static int default_threads(void) {
+  enum { DEFAULT_MOST = 16 };
+  const int half = cpus_allowed() / 2;
+  return half < 1 ? 1 : half > DEFAULT_MOST ? DEFAULT_MOST : half;
 }
 
 static const sa_kernels *find_level(const char *isa) {
@@ -45,7 +63,7 @@ static void explain_level(const char *isa, char *message, size_t size) {
 sa_status SA_API(open)(const sa_options *options, sa_context **out, char *message, size_t size) {
   *out = NULL;
   if (options->threads < 0 || options->threads > SA_MAX_THREADS) {
-    snprintf(message, size, "%d threads; give 0 (all CPUs) to %d", (int)options->threads, SA_MAX_THREADS);
+    snprintf(message, size, "%d threads; give 0 (chosen by shape) to %d", (int)options->threads, SA_MAX_THREADS);
     return SA_ERR_ARGUMENT;
   }
   const sa_kernels *k = find_level(options->isa);
@@ -59,7 +77,7 @@ sa_status SA_API(open)(const sa_options *options, sa_context **out, char *messag
     return SA_ERR_MEMORY;
   }
   c->kernels = k;
-  c->threads = options->threads ? options->threads : cpus_allowed();
+  c->threads = options->threads ? options->threads : default_threads();
   sa_pool_init(&c->pool, c->threads);
   *out = c;
   return SA_OK;

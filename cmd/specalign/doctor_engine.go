@@ -91,15 +91,22 @@ func threads(s section) {
 		s.verdict(err, "unset SPECALIGN_THREADS, or give a number", "threads", "")
 		return
 	}
+	b, err := csrc.Open(csrc.Options{})
+	if err != nil {
+		s.verdict(err, "", "threads", "")
+		return
+	}
+	used := b.Info().Threads
+	b.Close()
 	cpus, granted := runtime.NumCPU(), runtime.GOMAXPROCS(0)
 	switch {
 	case wanted > 0:
 		s.ok("threads", "%d by SPECALIGN_THREADS, on %s", wanted, count(cpus, "CPU"))
-	case granted < cpus && os.Getenv("GOMAXPROCS") == "":
-		s.add(statusWarn, "threads", fmt.Sprintf("%s, but the container is granted the time of %d", count(cpus, "CPU"), granted),
+	case granted < used && os.Getenv("GOMAXPROCS") == "":
+		s.add(statusWarn, "threads", fmt.Sprintf("up to %d on %s, but the container is granted the time of %d", used, count(cpus, "CPU"), granted),
 			fmt.Sprintf("set SPECALIGN_THREADS=%d, or less to leave the trainer its cores", granted))
 	default:
-		s.ok("threads", "up to %d, one for each CPU of this process", cpus)
+		s.ok("threads", "up to %d on %s, which leaves the others to the trainer; SPECALIGN_THREADS says otherwise", used, count(cpus, "CPU"))
 	}
 }
 

@@ -45,7 +45,7 @@ func wantedThreads() (int, error) {
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 0 || n > align.MaxThreads {
-		return 0, inputErrorf("SPECALIGN_THREADS is %q; give 0 (all CPUs of this process) to %d", text, align.MaxThreads)
+		return 0, inputErrorf("SPECALIGN_THREADS is %q; give 0 (half of the CPUs of this process, 1 to 16) to %d", text, align.MaxThreads)
 	}
 	return n, nil
 }

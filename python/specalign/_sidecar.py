@@ -127,7 +127,7 @@ class Sidecar:
 
         Args:
             device: `auto`, `cpu`, `cuda` or `cuda:N`; the default of its sessions.
-            threads: threads of the engine; None leaves the choice to it. The default of its sessions.
+            threads: most threads of the engine; None: half of the CPUs, 1 to 16. The default of its sessions.
             binary: the program; by default `$SPECALIGN_BINARY`, the one in this package, or the one on `PATH`.
             log: a file to append the sidecar's log to, or an open text stream; by default its lines go to Python's
                 logger `specalign.sidecar`.
