@@ -25,12 +25,7 @@ func (w *Worker) operand(side int, name string, first, count int) (align.Side, e
 	for i := range x.Rows {
 		copy(row(own, i), row(x, i))
 	}
-	norms, err := w.matrix(name+"norms"+sideName[side], 1, count)
-	if err != nil {
-		return align.Side{}, err
-	}
-	copy(norms.Data[:count], sq.Data[:count])
-	return m.side(own, norms), nil
+	return m.side(own), nil
 }
 
 // tiles multiplies with the kernel matrices block by block, each block of the lower triangle once for both its places.
