@@ -4,23 +4,25 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"strings"
 )
 
 // ParseConfig reads settings as one JSON object over the defaults; a term without a weight has the weight 1. Unknown
-// keys and wrong types are errors that name the key, and so is a zero where 0 is no value: only a setting that is not
+// keys, keys given twice and wrong types are errors that name the key, and so is a zero where 0 is no value: only a setting that is not
 // given takes its default.
 func ParseConfig(data []byte) (Config, error) {
 	c := DefaultConfig()
+	if err := checkKeys(data); err != nil {
+		return Config{}, fmt.Errorf("align: settings: %w", err)
+	}
 	if err := strict(data, &c); err != nil {
-		return Config{}, fmt.Errorf("align: settings: %s", strings.TrimPrefix(err.Error(), "json: "))
+		return Config{}, fmt.Errorf("align: settings: %w", inWords(err))
 	}
 	var given struct {
 		zeros
 		Terms []zeros `json:"terms"`
 	}
 	if err := json.Unmarshal(data, &given); err != nil {
-		return Config{}, fmt.Errorf("align: settings: %s", strings.TrimPrefix(err.Error(), "json: "))
+		return Config{}, fmt.Errorf("align: settings: %w", inWords(err))
 	}
 	if err := given.check(""); err != nil {
 		return Config{}, err
