@@ -129,6 +129,30 @@ func TestArenaCannotShrink(t *testing.T) {
 	}
 }
 
+// TestHoles: no seal forbids to punch a hole; it reads as zeros.
+func TestHoles(t *testing.T) {
+	m, err := newMemfd(1 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = m.close() }()
+	a, err := openArena(os.Getpid(), int32(m.file.Fd()), 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.data[4096] = 7
+	if err := unix.Fallocate(int(m.file.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	if a.data[4096] != 0 {
+		t.Error("no hole")
+	}
+	a.data[4096] = 7
+	if err := a.close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestDTypes: the numbers of the protocol are the engine's, which the client relies on.
 func TestDTypes(t *testing.T) {
 	if len(dtypes) != len(pb.DType_name)-1 {

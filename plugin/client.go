@@ -47,7 +47,7 @@ func Launch(ctx context.Context, cmd *exec.Cmd, log hclog.Logger) (*Client, erro
 		cmd.Env = os.Environ()
 	}
 	cmd.Env = slices.DeleteFunc(cmd.Env, func(v string) bool { return strings.HasPrefix(v, "PLUGIN_") })
-	dir, err := makeSocketDir() // ours, so that its socket does not stay when the sidecar is killed
+	dir, err := makeSocketDir(false) // ours, so that its socket does not stay when the sidecar is killed
 	if err != nil {
 		return nil, err
 	}

@@ -28,7 +28,7 @@ func Daemon(ctx context.Context, o Options, attachFile string) (err error) {
 	if attachFile, err = filepath.Abs(attachFile); err != nil {
 		return err
 	}
-	dir, err := makeSocketDir()
+	dir, err := makeSocketDir(true)
 	if err != nil {
 		return err
 	}

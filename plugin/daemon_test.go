@@ -22,7 +22,7 @@ import (
 // daemon starts one and waits until it answers.
 func daemon(t *testing.T, file string, env ...string) (cmd *exec.Cmd, log string) {
 	t.Helper()
-	cmd = self("daemon", append([]string{"SPECALIGN_TEST_ATTACH=" + file, "XDG_RUNTIME_DIR=" + filepath.Dir(file)}, env...)...)
+	cmd = self("daemon", append([]string{"SPECALIGN_TEST_ATTACH=" + file, "TMPDIR=" + filepath.Dir(file), "XDG_RUNTIME_DIR=/run"}, env...)...)
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -76,6 +76,9 @@ func TestDaemon(t *testing.T) {
 	if err != nil || a.Pid != cmd.Process.Pid || !a.Alive() || a.ProtocolMajor != ProtocolMajor || a.Version != "test" {
 		t.Errorf("%+v, %v", a, err)
 	}
+	if filepath.Dir(filepath.Dir(a.Socket)) != dir { // not in XDG_RUNTIME_DIR, which goes when its user logs out
+		t.Errorf("the socket is %s", a.Socket)
+	}
 	if st, err := os.Stat(filepath.Dir(a.Socket)); err != nil || st.Mode().Perm() != 0o700 {
 		t.Errorf("%v, %v", st.Mode(), err)
 	}
@@ -118,7 +121,7 @@ func TestDaemon(t *testing.T) {
 	step(t, s, 8, 2)
 
 	// A second daemon at the same file is refused, with exit and message, and changes nothing.
-	cmd2 := self("daemon", "SPECALIGN_TEST_ATTACH="+file, "XDG_RUNTIME_DIR="+dir)
+	cmd2 := self("daemon", "SPECALIGN_TEST_ATTACH="+file, "TMPDIR="+dir)
 	text, err := cmd2.CombinedOutput()
 	if err == nil || !strings.Contains(string(text), "already serves") {
 		t.Errorf("%v: %s", err, text)
@@ -303,7 +306,7 @@ func TestPrometheus(t *testing.T) {
 	if strings.Contains(log, "WARN") {
 		t.Error("a warning though only this machine is served")
 	}
-	cmd := self("daemon", "SPECALIGN_TEST_ATTACH="+filepath.Join(dir, "other"), "SPECALIGN_TEST_PROMETHEUS=nowhere:x", "XDG_RUNTIME_DIR="+dir)
+	cmd := self("daemon", "SPECALIGN_TEST_ATTACH="+filepath.Join(dir, "other"), "SPECALIGN_TEST_PROMETHEUS=nowhere:x", "TMPDIR="+dir)
 	if text, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(text), `metrics at "nowhere:x"`) {
 		t.Errorf("%v: %s", err, text)
 	}

@@ -15,8 +15,9 @@
 //
 //   - The kernel says who is at the other end of a connection (SO_PEERCRED). Other users are refused. An arena is found
 //     by that process number, never by one from a message, so that nobody can name another's memory.
-//   - An arena is mapped only if it cannot shrink and has no holes: then no access to it can fault. Its size is the
-//     kernel's. Places are checked once a step, by arithmetic that cannot wrap; a gradient overlaps nothing else.
+//   - An arena is mapped only if it cannot shrink and has no holes. A host may punch holes later, which no seal forbids;
+//     reading one gives zeros and memory anew, and kills the sidecar (SIGBUS) only where there is no memory left. Its
+//     size is the kernel's. Places are checked once a step, by arithmetic that cannot wrap; a gradient overlaps nothing else.
 //   - Nothing in an arena is trusted as a size or a place, because it may change at any moment.
 //   - A session's name is random and bound to the process that opened it.
 //   - Messages have 1 MiB at most. A panic in a handler is that call's error.

@@ -34,7 +34,7 @@ func Launched(ctx context.Context, o Options) error {
 	// go-plugin adds "/plugin" and a random number; with too long a path it would end without a word.
 	dir := os.Getenv(goplugin.EnvUnixSocketDir)
 	if dir == "" { // go-plugin would put a bare socket into the temporary directory, where it stays after a SIGKILL
-		own, err := makeSocketDir()
+		own, err := makeSocketDir(false)
 		if err != nil {
 			return err
 		}
@@ -57,7 +57,7 @@ func Launched(ctx context.Context, o Options) error {
 		return err
 	}
 	s := newServer(o, "launched", launcher)
-	if err := s.peers.join(launcher, pidfd); err != nil { // for good: a launching process needs no lease
+	if _, err := s.peers.join(launcher, pidfd); err != nil { // for good: a launching process needs no lease
 		return err
 	}
 	// A host that died took the reading end of our stderr with it; that is no reason to die in the middle of cleaning up.

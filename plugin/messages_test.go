@@ -27,7 +27,7 @@ func fuzzServer(f *testing.F) (*server, context.Context, *memfd) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	if err := s.peers.join(os.Getpid(), fd); err != nil {
+	if _, err := s.peers.join(os.Getpid(), fd); err != nil {
 		f.Fatal(err)
 	}
 	m, err := newMemfd(regionArena)

@@ -41,7 +41,8 @@ func newPeers(gone func(pid int)) *peers {
 }
 
 // join counts a connection of process pid. It takes over pidfd, which was opened while the process was known to live.
-func (ps *peers) join(pid, pidfd int) error {
+// What it returns is for leave.
+func (ps *peers) join(pid, pidfd int) (*connected, error) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	if c, ok := ps.procs[pid]; ok {
@@ -52,7 +53,7 @@ func (ps *peers) join(pid, pidfd int) error {
 				c.lease.Stop()
 				c.lease = nil
 			}
-			return nil
+			return c, nil
 		}
 		ps.drop(c) // its number was given to another before we were told
 	}
@@ -64,21 +65,17 @@ func (ps *peers) join(pid, pidfd int) error {
 		ps.drop(c)
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	ps.procs[pid] = c
-	return nil
+	return c, nil
 }
 
-// leave counts the end of a connection.
-func (ps *peers) leave(pid int) {
+// leave counts the end of a connection of a process: of that very one, not of another that has its number now.
+func (ps *peers) leave(c *connected) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	c, ok := ps.procs[pid]
-	if !ok {
-		return
-	}
-	if c.conns--; c.conns > 0 {
+	if c.conns--; c.conns > 0 || ps.procs[c.pid] != c {
 		return
 	}
 	c.lease = time.AfterFunc(ps.grace, func() {
@@ -162,12 +159,13 @@ func (c *peerCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.
 		c.note("connection refused", "error", err)
 		return nil, nil, err
 	}
-	if err := c.peers.join(cred.pid, cred.pidfd); err != nil {
+	process, err := c.peers.join(cred.pid, cred.pidfd)
+	if err != nil {
 		c.note("connection refused", "error", err)
 		return nil, nil, err
 	}
 	info := peerInfo{credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}, cred.pid}
-	return &countedConn{Conn: conn, leave: func() { c.peers.leave(cred.pid) }}, info, nil
+	return &countedConn{Conn: conn, leave: func() { c.peers.leave(process) }}, info, nil
 }
 
 // ClientHandshake implements credentials.TransportCredentials; clients use ordinary plaintext.

@@ -148,19 +148,21 @@ func TestLease(t *testing.T) {
 	defer ps.close()
 	ps.grace = time.Hour
 	pid := os.Getpid()
-	join := func() {
+	join := func() *connected {
 		t.Helper()
-		if err := ps.join(pid, pidfd(t, pid)); err != nil {
+		c, err := ps.join(pid, pidfd(t, pid))
+		if err != nil {
 			t.Fatal(err)
 		}
+		return c
 	}
 	join()
-	join()
-	ps.leave(pid)
+	me := join()
+	ps.leave(me)
 	if c := ps.procs[pid]; c.lease != nil {
 		t.Error("a lease while it had a connection")
 	}
-	ps.leave(pid)
+	ps.leave(me)
 	if c := ps.procs[pid]; c.lease == nil || !ps.alive(pid) {
 		t.Error("no lease without a connection")
 	}
@@ -169,18 +171,18 @@ func TestLease(t *testing.T) {
 		t.Error("a lease though it came back")
 	}
 	ps.grace = time.Millisecond
-	ps.leave(pid)
+	ps.leave(me)
 	eventually(t, "the lease has run out", func() bool { return g.count() == 1 })
 	if ps.alive(pid) {
 		t.Error("still there")
 	}
-	ps.leave(pid) // its connection closes after all: nothing happens
+	ps.leave(me) // its connection closes after all: nothing happens
 
 	cmd := exec.Command("sleep", "100")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if err := ps.join(cmd.Process.Pid, pidfd(t, cmd.Process.Pid)); err != nil {
+	if _, err := ps.join(cmd.Process.Pid, pidfd(t, cmd.Process.Pid)); err != nil {
 		t.Fatal(err)
 	}
 	if err := cmd.Process.Kill(); err != nil {
@@ -204,13 +206,19 @@ func TestNumberReused(t *testing.T) {
 	_ = cmd.Wait()
 	// The dead process is entered under our number, unwatched, as if the watch were late.
 	ps.mu.Lock()
-	ps.procs[os.Getpid()] = &connected{process: &process{pid: os.Getpid(), pidfd: os.NewFile(uintptr(dead), "pidfd")}, conns: 1}
+	before := &connected{process: &process{pid: os.Getpid(), pidfd: os.NewFile(uintptr(dead), "pidfd")}, conns: 1}
+	ps.procs[os.Getpid()] = before
 	ps.mu.Unlock()
-	if err := ps.join(os.Getpid(), pidfd(t, os.Getpid())); err != nil {
+	now, err := ps.join(os.Getpid(), pidfd(t, os.Getpid()))
+	if err != nil {
 		t.Fatal(err)
 	}
 	if g.count() != 1 || !ps.alive(os.Getpid()) {
 		t.Errorf("told %d times, alive %v", g.count(), ps.alive(os.Getpid()))
+	}
+	ps.leave(before) // only now its connection is closed: not one of the process that has its number
+	if now.conns != 1 || now.lease != nil || before.lease != nil {
+		t.Errorf("%d connections, lease %v; of the one before %v", now.conns, now.lease, before.lease)
 	}
 }
 

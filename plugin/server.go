@@ -42,13 +42,14 @@ type server struct {
 	mu       sync.Mutex
 	closed   bool
 	sessions map[string]*session
+	opening  map[int]int    // sessions that are being opened, by process
 	freeing  sync.WaitGroup // sessions that end
 }
 
 func newServer(o Options, mode string, launcher int) *server {
 	s := &server{
 		opts: o, mode: mode, launcher: launcher, engines: newEngines(o.Devices), metrics: newMetrics(), begin: time.Now(),
-		ready: make(chan struct{}), stopping: make(chan struct{}), sessions: map[string]*session{},
+		ready: make(chan struct{}), stopping: make(chan struct{}), sessions: map[string]*session{}, opening: map[int]int{},
 	}
 	s.peers = newPeers(s.processGone)
 	return s
@@ -142,9 +143,11 @@ func (s *server) OpenSession(ctx context.Context, req *pb.OpenSessionRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	if err := s.room(pid); err != nil {
+	room, err := s.room(pid)
+	if err != nil {
 		return nil, err
 	}
+	defer room.give()
 	cfg, err := align.ParseConfig([]byte(req.GetSettingsJson()))
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
@@ -163,7 +166,7 @@ func (s *server) OpenSession(ctx context.Context, req *pb.OpenSessionRequest) (*
 	}
 	settings, err := se.settingsJSON()
 	if err == nil {
-		err = s.add(se)
+		err = s.add(se, room)
 	}
 	if err != nil {
 		return nil, errors.Join(err, se.free())
@@ -190,30 +193,60 @@ func (s *server) open(ctx context.Context, pid int, a *arena, sl slots, cfg alig
 	return se, nil
 }
 
-// room refuses more sessions than the limits allow.
-func (s *server) room(pid int) error {
+// room is a place for a session of a process, held while it is being opened.
+type room struct {
+	s    *server
+	pid  int
+	held bool // under s.mu
+}
+
+// room holds a place for a session, or refuses one more than the limits allow.
+func (s *server) room(pid int) (*room, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	own := 0
+	own, all := s.opening[pid], len(s.sessions)
+	for _, n := range s.opening {
+		all += n
+	}
 	for _, se := range s.sessions {
 		if se.owner == pid {
 			own++
 		}
 	}
-	if own >= maxSessionsOfProcess || len(s.sessions) >= maxSessions {
-		return status.Errorf(codes.ResourceExhausted,
-			"plugin: process %d has %d sessions open (limit %d), all together %d (limit %d); close some", pid, own, maxSessionsOfProcess, len(s.sessions), maxSessions)
+	if own >= maxSessionsOfProcess || all >= maxSessions {
+		return nil, status.Errorf(codes.ResourceExhausted,
+			"plugin: process %d has %d sessions open (limit %d), all together %d (limit %d); close some", pid, own, maxSessionsOfProcess, all, maxSessions)
 	}
-	return nil
+	s.opening[pid]++
+	return &room{s: s, pid: pid, held: true}, nil
 }
 
-// add lets a session live. Its process may have ended, or the sidecar stopped, while it was being opened.
-func (s *server) add(se *session) error {
+// give gives the place back, unless a session has taken it.
+func (r *room) give() {
+	r.s.mu.Lock()
+	defer r.s.mu.Unlock()
+	r.giveLocked()
+}
+
+func (r *room) giveLocked() {
+	if !r.held {
+		return
+	}
+	r.held = false
+	if r.s.opening[r.pid]--; r.s.opening[r.pid] == 0 {
+		delete(r.s.opening, r.pid)
+	}
+}
+
+// add lets a session live, in the place that was held for it. Its process may have ended, or the sidecar stopped, while
+// it was being opened.
+func (s *server) add(se *session, r *room) error {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
 		return status.Error(codes.Unavailable, "plugin: the sidecar is stopping")
 	}
+	r.giveLocked()
 	s.sessions[se.id] = se
 	s.mu.Unlock()
 	if s.peers.alive(se.owner) {

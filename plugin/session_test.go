@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -255,6 +256,30 @@ func TestSessionLimit(t *testing.T) {
 		t.Fatal(err)
 	}
 	open(t, c, align.DefaultConfig())
+}
+
+// TestSessionLimitAtOnce: the limit holds for sessions that are opened at the same time, too.
+func TestSessionLimitAtOnce(t *testing.T) {
+	_, socket := serve(t, goDevices())
+	c := dial(t, socket)
+	var opened, refused atomic.Int32
+	var wg sync.WaitGroup
+	for range 2 * maxSessionsOfProcess {
+		wg.Go(func() {
+			switch _, err := c.Session(t.Context(), align.DefaultConfig()); {
+			case err == nil:
+				opened.Add(1)
+			case status.Code(err) == codes.ResourceExhausted:
+				refused.Add(1)
+			default:
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if opened.Load() != maxSessionsOfProcess || refused.Load() != maxSessionsOfProcess {
+		t.Errorf("%d opened, %d refused", opened.Load(), refused.Load())
+	}
 }
 
 // TestOpenRefused lists what OpenSession refuses before it looks at an arena.

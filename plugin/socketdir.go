@@ -26,9 +26,15 @@ type socketDir struct {
 
 // makeSocketDir makes a directory with a path that is short enough for a socket in it, and removes what processes that
 // could not clean up after themselves left beside it.
-func makeSocketDir() (*socketDir, error) {
+//
+// A daemon outlives its user's login, and XDG_RUNTIME_DIR does not. In TMPDIR the lock keeps systemd-tmpfiles off.
+func makeSocketDir(daemon bool) (*socketDir, error) {
 	last := errors.New("XDG_RUNTIME_DIR and TMPDIR are too long")
-	for _, parent := range []string{os.Getenv("XDG_RUNTIME_DIR"), os.TempDir(), "/tmp"} {
+	parents := []string{os.Getenv("XDG_RUNTIME_DIR"), os.TempDir(), "/tmp"}
+	if daemon {
+		parents = parents[1:]
+	}
+	for _, parent := range parents {
 		if !filepath.IsAbs(parent) || len(parent)+len(socketDirPrefix)+30 > sunPath {
 			continue
 		}

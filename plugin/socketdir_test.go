@@ -69,11 +69,11 @@ func TestSocketDirSwept(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	first, err := makeSocketDir()
+	first, err := makeSocketDir(false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := makeSocketDir()
+	second, err := makeSocketDir(false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +104,7 @@ func TestSocketDirRace(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for range 50 {
-				d, err := makeSocketDir()
+				d, err := makeSocketDir(false)
 				if err != nil {
 					t.Error(err)
 					return
@@ -126,7 +126,7 @@ func TestSocketDirTooLong(t *testing.T) {
 	home := filepath.Join(shortDir(t), strings.Repeat("d", 90))
 	t.Setenv("XDG_RUNTIME_DIR", "/nonexistent")
 	t.Setenv("TMPDIR", home)
-	d, err := makeSocketDir()
+	d, err := makeSocketDir(false)
 	if err != nil {
 		t.Fatal(err)
 	}
