@@ -17,6 +17,13 @@ type Side struct {
 	Sigma  float32 // bandwidth of KernelGaussian and KernelLaplacian
 }
 
+// Factors are two feature maps, row by row φ_i = scale_i x_i, that make L = (Φ1 Φ1ᵀ - eta Φ2 Φ2ᵀ) / n.
+type Factors struct {
+	X1, X2         Matrix // (n, d1) and (n, d2)
+	Scale1, Scale2 Matrix // (1, n); 1 where there is no Data
+	Eta            float32
+}
+
 // Info says what a backend runs on. It is reported with every result.
 type Info struct {
 	Backend string // "go", "cpu", "cuda"
@@ -57,10 +64,12 @@ type Backend interface {
 	Sync() error
 
 	// Scan computes sq (1, n), the squared norms of the rows of x (n, d), and out[0], the index of the first row
-	// with a NaN, an Inf or a squared norm that overflows (-1 if none), out[1], the number of all-zero rows.
+	// with a NaN, an Inf or a squared norm that overflows (-1 if none), out[1], the number of all-zero rows, and out[2],
+	// the number of other rows whose squared norm is below 1e-30.
 	Scan(x, sq Matrix, out []float64) error
 	// Normalize computes phi_i = x_i * inv_i (n, d) with inv_i = 1/sqrt(sq_i), and inv_i = 0 where sq_i = 0.
-	// inv is (1, n). Rows so small or large that sq leaves the normal range are rescaled first.
+	// inv is (1, n). Rows so small or large that sq leaves the normal range are rescaled first. Without Data in phi only
+	// inv is written.
 	Normalize(phi, inv, x, sq Matrix) error
 	// CenterColumns subtracts from each column of phi (n, d) its mean, in place. mean is (1, d), written.
 	CenterColumns(phi, mean Matrix) error
@@ -77,15 +86,19 @@ type Backend interface {
 
 	// Product computes y_b = l v_b for each row b of v (b, n); l (n, n) symmetric; y (b, n).
 	Product(y, l, v Matrix) error
-	// FactorProduct computes, for each row b of v (b, n), t_b = [phi1ᵀ v_b, phi2ᵀ v_b] (b, d1+d2) and
-	// y_b = (phi1 t1_b - eta phi2 t2_b) / n (b, n), reading the rows once where it can.
-	FactorProduct(y, t, phi1, phi2, v Matrix, eta float32) error
+	// FactorProduct computes, for each row b of v (b, n), t_b = [Φ1ᵀ v_b, Φ2ᵀ v_b] (b, d1+d2) and y_b = L v_b =
+	// (Φ1 t1_b - eta Φ2 t2_b) / n (b, n).
+	FactorProduct(y, t Matrix, f Factors, v Matrix) error
+	// FactorAdvance computes, for each row b of t (b, d1+d2), y_b = (Φ1 t1_b - eta Φ2 t2_b) / n (b, n) and s_b = [Φ1ᵀ y_b,
+	// Φ2ᵀ y_b] (b, d1+d2). With t = Φᵀ v that is y = L v and s = Φᵀ L v, for one pass over the rows.
+	FactorAdvance(y, s Matrix, f Factors, t Matrix) error
 	// Gram computes c (d1+d2, d1+d2) = [phi1 phi2]ᵀ [phi1 phi2] / n, both triangles.
 	Gram(c, phi1, phi2 Matrix) error
-	// Orthogonalize subtracts from w (1, n) its projection on the first m orthonormal rows of basis (>= m, n), by
-	// classical Gram-Schmidt with float64 sums, adds the coefficients to h (at least m), and writes the squared
-	// norm of the new w to out[0].
-	Orthogonalize(w, basis Matrix, m int, h, out []float64) error
+	// Orthogonalize makes the first n columns of w (1, >= n) orthogonal to those of the first m rows of basis (>= m, as
+	// w), where these are orthonormal: one step of classical Gram-Schmidt with float64 sums, which subtracts Σ_j c_j
+	// basis_j in all columns. It adds the coefficients c to h (at least m), and writes the squared norm of the first n
+	// columns of the new w to out[0].
+	Orthogonalize(w, basis Matrix, m, n int, h, out []float64) error
 
 	// SumSquares writes the sum of squares of l to out[0], summed in float64.
 	SumSquares(l Matrix, out []float64) error
@@ -98,8 +111,10 @@ type Backend interface {
 	// AddOuter computes m (n, n) += Σ_b w_b u_b u_bᵀ over the rows of u (b, n); w is (1, b).
 	AddOuter(m, u, w Matrix) error
 
-	// FactorGradient computes g (n, d) = Σ_b w_b u_b (u_bᵀ phi), u (b, n), w (1, b), phi (n, d).
-	FactorGradient(g, phi, u, w Matrix) error
+	// FactorGradient computes g (n, d) = Σ_b w_b u_b (u_bᵀ Φ), u (b, n), w (1, b): a derivative with respect to Φ = x (n,
+	// d). Where scale (1, n) has Data and φ_i = scale_i x_i are unit rows, or zero with scale 0, it goes on to that with
+	// respect to x: scale_i (g_i - φ_i <φ_i, g_i>).
+	FactorGradient(g, x, scale, u, w Matrix) error
 	// MatMul computes g (n, d) = alpha * a (n, m) phi (m, d).
 	MatMul(g, a, phi Matrix, alpha float32) error
 	// KernelGradient computes the gradient through an exact Gaussian or Laplacian kernel matrix: with M (n, n)
@@ -122,8 +137,8 @@ type Backend interface {
 // Spectrum is implemented by a backend that runs the whole eigen-iteration itself, so that a device need not wait for
 // the host at each product.
 type Spectrum interface {
-	// Spectrum finds the extreme eigenpairs of l (n, n), or where l has no Data of the factor form of
-	// FactorProduct: the k of largest magnitude and the next one. values has at least k+1 entries, vectors is
-	// (>= k+1, n), start (1, n). out gets residual, number of products, and 1 where it converged.
-	Spectrum(values []float64, vectors Matrix, l, phi1, phi2 Matrix, eta float32, k int, tolerance float64, start Matrix, out []float64) error
+	// Spectrum finds the extreme eigenpairs of l (n, n), or where l has no Data of the factor form: the k of largest
+	// magnitude and the next one. values has at least k+1 entries, vectors is (>= k+1, n), start (1, n). out gets
+	// residual, number of products, and 1 where it converged.
+	Spectrum(values []float64, vectors, l Matrix, f Factors, k int, tolerance float64, start Matrix, out []float64) error
 }

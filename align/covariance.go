@@ -91,7 +91,7 @@ func (st *step) correct(p *pairs, req *request) error {
 			if err != nil {
 				return err
 			}
-			if err := st.op.mul(y, p.vectors); err != nil {
+			if err := st.op.mul(st.ws, y, p.vectors); err != nil {
 				return err
 			}
 			p.vectors = y
@@ -181,7 +181,7 @@ func (st *step) rotate(p *pairs) error {
 			continue
 		}
 		for range 2 {
-			if err := st.b.Orthogonalize(w, p.vectors, i, unused, out); err != nil {
+			if err := st.b.Orthogonalize(w, p.vectors, i, st.n, unused, out); err != nil {
 				return err
 			}
 		}
@@ -191,7 +191,7 @@ func (st *step) rotate(p *pairs) error {
 	if err != nil {
 		return err
 	}
-	if err := st.op.mul(y, p.vectors); err != nil {
+	if err := st.op.mul(st.ws, y, p.vectors); err != nil {
 		return err
 	}
 	turn := &st.ws.small

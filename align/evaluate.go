@@ -87,21 +87,25 @@ func (st *step) solve(ctx context.Context, sh *shape, req *request, route string
 	case solver == SolverDense:
 		return st.dense(ctx, req)
 	}
-	warm := sh.warms(route)
-	start, err := st.start(warm)
+	count := 1
+	native, ok := st.b.(Spectrum)
+	if solver == SolverLanczos && !ok {
+		count = min(blockSize(req.want), st.n)
+	}
+	start, err := st.start(count)
 	if err != nil {
 		return nil, err
 	}
-	switch native, ok := st.b.(Spectrum); {
+	switch {
 	case solver == SolverPower:
 		p, err = power(ctx, st.ws, &st.op, req, start, st.s.rng)
 	case ok:
-		p, err = st.native(native, req, start)
+		p, err = st.native(native, req, start.columns(0, st.n))
 	default:
 		p, err = lanczos(ctx, st.b, st.ws, &st.op, req, start, st.s.rng)
 	}
-	if err == nil && warm {
-		err = st.remember(p)
+	if err == nil {
+		st.remember(p)
 	}
 	return p, err
 }
@@ -120,7 +124,7 @@ func (st *step) native(b Spectrum, req *request, start Matrix) (*pairs, error) {
 		return nil, err
 	}
 	values, out := out[:req.want+1], out[req.want+1:]
-	if err := b.Spectrum(values, p.vectors, st.op.l, st.side[0].phi, st.side[1].phi, float32(st.s.cfg.Eta), req.want, req.tol, start, out); err != nil {
+	if err := b.Spectrum(values, p.vectors, st.op.l, st.op.f, req.want, req.tol, start, out); err != nil {
 		return nil, err
 	}
 	p.products, p.converged = int(out[1]), out[2] == 1
@@ -142,51 +146,30 @@ func (st *step) operator(route string, sh *shape) error {
 		return inputErrorf("align: inner products of the features overflow float32 (the largest squared norm of a row is %.3g); scale the features down", math.Max(a.top, b.top))
 	}
 	st.op.noise = 0x1p-22 * st.op.norm / float64(st.n)
-	st.op.l = Matrix{}
-	if route != routeFormed {
-		st.op.mul = st.s.mulFactors
-		return nil
-	}
-	var l Matrix // only relational_kl does without
-	if sh.want > 0 || sh.frobenius {
-		var err error
-		if l, err = st.ws.matrix("l", st.n, st.n); err != nil {
-			return err
+	st.op.b, st.op.l, st.op.f = st.b, Matrix{}, Factors{}
+	if route != routeMatrixFree {
+		for side := range st.side {
+			if err := st.normalise(side); err != nil {
+				return err
+			}
 		}
 	}
-	if err := st.difference(l, sh.relational); err != nil {
-		return err
-	}
-	st.op.l = l
-	st.op.mul = st.s.mulFormed
-	return nil
-}
-
-// Products with many vectors at once: a product of matrices reads L once for all of them, where Product has scratch
-// memory for each; and FactorProduct gets so many at a time that its scratch stays small beside the features.
-const (
-	manyVectors = 8
-	atOnce      = 32
-)
-
-func (st *step) multiply(y, v Matrix) error {
-	if v.Rows > manyVectors { // L is symmetric: v L is (L vᵀ)ᵀ
-		return st.b.MatMul(y, v, st.op.l, 1)
-	}
-	return st.b.Product(y, st.op.l, v)
-}
-
-func (st *step) multiplyFactors(y, v Matrix) error {
-	t, err := st.ws.matrix("factors", min(v.Rows, atOnce), st.side[0].phi.Cols+st.side[1].phi.Cols)
-	if err != nil {
-		return err
-	}
-	for first := 0; first < v.Rows; first += atOnce {
-		end := min(first+atOnce, v.Rows)
-		if err := st.b.FactorProduct(y.between(first, end), t.rows(end-first), st.side[0].phi, st.side[1].phi, v.between(first, end), float32(st.s.cfg.Eta)); err != nil {
+	if route == routeFormed {
+		var l Matrix // only relational_kl does without
+		if sh.want > 0 || sh.frobenius {
+			var err error
+			if l, err = st.ws.matrix("l", st.n, st.n); err != nil {
+				return err
+			}
+		}
+		if err := st.difference(l, sh.relational); err != nil {
 			return err
 		}
+		st.op.l = l
+	} else {
+		st.op.f = Factors{X1: a.phi, X2: b.phi, Scale1: a.scale, Scale2: b.scale, Eta: float32(st.s.cfg.Eta)}
 	}
+	st.op.layout()
 	return nil
 }
 

@@ -16,9 +16,9 @@ func (c *counting) Product(y, l, v Matrix) error {
 	return c.Backend.Product(y, l, v)
 }
 
-func (c *counting) FactorProduct(y, t, phi1, phi2, v Matrix, eta float32) error {
+func (c *counting) FactorProduct(y, t Matrix, f Factors, v Matrix) error {
 	c.factor = max(c.factor, v.Rows)
-	return c.Backend.FactorProduct(y, t, phi1, phi2, v, eta)
+	return c.Backend.FactorProduct(y, t, f, v)
 }
 
 // TestManyVectors: the scratch memory of a product must not grow with the number of eigenpairs.

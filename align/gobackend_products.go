@@ -17,36 +17,77 @@ func (b *goBackend) Product(y, l, v Matrix) error {
 // factorBlock is the number of rows whose share of Φᵀ v is summed on its own.
 const factorBlock = 512
 
-func (b *goBackend) FactorProduct(y, t, phi1, phi2, v Matrix, eta float32) error {
-	n, d1 := phi1.Rows, phi1.Cols
-	width := d1 + phi2.Cols
+// scaleOf returns the factor of row i, 1 where there is none.
+func scaleOf(scale Matrix, i int) float64 {
+	if scale.empty() {
+		return 1
+	}
+	return float64(scale.Data[i])
+}
+
+// project returns [Φ1ᵀ v, Φ2ᵀ v], summed over blocks of rows that do not depend on the number of threads.
+func (b *goBackend) project(f Factors, v []float64) []float64 {
+	n, d1 := f.X1.Rows, f.X1.Cols
+	width := d1 + f.X2.Cols
 	blocks := (n + factorBlock - 1) / factorBlock
 	partial := b.floats(blocks * width)
-	for k := range v.Rows {
-		in, out := v.row(k), y.row(k)
-		clear(partial)
-		b.split(blocks, n*width, func(first, end int) {
-			for block := first; block < end; block++ {
-				acc := partial[block*width : (block+1)*width]
-				for i := block * factorBlock; i < min(n, (block+1)*factorBlock); i++ {
-					axpy(acc[:d1], float64(in[i]), phi1.row(i))
-					axpy(acc[d1:], float64(in[i]), phi2.row(i))
+	b.split(blocks, n*width, func(first, end int) {
+		for block := first; block < end; block++ {
+			acc := partial[block*width : (block+1)*width]
+			for i := block * factorBlock; i < min(n, (block+1)*factorBlock); i++ {
+				axpy(acc[:d1], v[i]*scaleOf(f.Scale1, i), f.X1.row(i))
+				if f.X2.Cols > 0 {
+					axpy(acc[d1:], v[i]*scaleOf(f.Scale2, i), f.X2.row(i))
 				}
 			}
-		})
-		acc := partial[:width]
-		for block := 1; block < blocks; block++ {
-			for j, x := range partial[block*width : (block+1)*width] {
-				acc[j] += x
-			}
 		}
-		store(t.row(k), acc, 1)
-		b.split(n, n*width, func(first, end int) {
-			for i := first; i < end; i++ {
-				s := dot64(acc[:d1], phi1.row(i)) - float64(eta)*dot64(acc[d1:], phi2.row(i))
-				out[i] = float32(s / float64(n))
+	})
+	acc := partial[:width]
+	for block := 1; block < blocks; block++ {
+		for j, x := range partial[block*width : (block+1)*width] {
+			acc[j] += x
+		}
+	}
+	return acc
+}
+
+// expand computes y = (Φ1 t1 - eta Φ2 t2) / n.
+func (b *goBackend) expand(y []float64, f Factors, t []float64) {
+	n, d1 := f.X1.Rows, f.X1.Cols
+	b.split(n, n*len(t), func(first, end int) {
+		for i := first; i < end; i++ {
+			s := scaleOf(f.Scale1, i) * dot64(t[:d1], f.X1.row(i))
+			if f.X2.Cols > 0 {
+				s -= float64(f.Eta) * scaleOf(f.Scale2, i) * dot64(t[d1:], f.X2.row(i))
 			}
-		})
+			y[i] = s / float64(n)
+		}
+	})
+}
+
+func (b *goBackend) FactorProduct(y, t Matrix, f Factors, v Matrix) error {
+	vector := make([]float64, v.Cols)
+	for k := range v.Rows {
+		for i, x := range v.row(k) {
+			vector[i] = float64(x)
+		}
+		acc := b.project(f, vector)
+		store(t.row(k), acc, 1)
+		b.expand(vector, f, acc)
+		store(y.row(k), vector, 1)
+	}
+	return nil
+}
+
+func (b *goBackend) FactorAdvance(y, s Matrix, f Factors, t Matrix) error {
+	vector, in := make([]float64, y.Cols), make([]float64, t.Cols)
+	for k := range t.Rows {
+		for j, x := range t.row(k) {
+			in[j] = float64(x)
+		}
+		b.expand(vector, f, in)
+		store(y.row(k), vector, 1)
+		store(s.row(k), b.project(f, vector), 1)
 	}
 	return nil
 }
@@ -76,24 +117,22 @@ func (b *goBackend) Gram(c, phi1, phi2 Matrix) error {
 	return nil
 }
 
-func (b *goBackend) Orthogonalize(w, basis Matrix, m int, h, out []float64) error {
+func (b *goBackend) Orthogonalize(w, basis Matrix, m, n int, h, out []float64) error {
 	x := w.row(0)
 	acc := b.floats(len(x) + m)
 	c := acc[len(x):]
 	acc = acc[:len(x)]
 	for i := range c {
-		c[i] = dot(basis.row(i)[:len(x)], x)
+		c[i] = dot(basis.row(i)[:n], x[:n])
 		h[i] += c[i]
 	}
 	for i := range c {
 		axpy(acc, -c[i], basis.row(i)[:len(x)])
 	}
-	sum := 0.0
 	for j := range x {
 		x[j] = float32(float64(x[j]) + acc[j])
-		sum += float64(x[j]) * float64(x[j])
 	}
-	out[0] = sum
+	out[0] = dot(x[:n], x[:n])
 	return nil
 }
 
@@ -114,13 +153,13 @@ func (b *goBackend) AddOuter(m, u, w Matrix) error {
 	return nil
 }
 
-func (b *goBackend) FactorGradient(g, phi, u, w Matrix) error {
-	n, d := phi.Rows, phi.Cols
-	t := b.floats(u.Rows * d) // u phi
+func (b *goBackend) FactorGradient(g, x, scale, u, w Matrix) error {
+	n, d := x.Rows, x.Cols
+	t := b.floats(u.Rows * d) // w u Φ
 	b.split(u.Rows, u.Rows*n*d, func(first, end int) {
 		for k := first; k < end; k++ {
-			for i, x := range u.row(k) {
-				axpy(t[k*d:(k+1)*d], float64(x)*float64(w.Data[k]), phi.row(i))
+			for i, c := range u.row(k) {
+				axpy(t[k*d:(k+1)*d], float64(c)*float64(w.Data[k])*scaleOf(scale, i), x.row(i))
 			}
 		}
 	})
@@ -130,8 +169,14 @@ func (b *goBackend) FactorGradient(g, phi, u, w Matrix) error {
 			clear(acc)
 			for k := range u.Rows {
 				c := float64(u.row(k)[i])
-				for j, x := range t[k*d : (k+1)*d] {
-					acc[j] += c * x
+				for j, v := range t[k*d : (k+1)*d] {
+					acc[j] += c * v
+				}
+			}
+			if factor := scaleOf(scale, i); !scale.empty() {
+				axpy(acc, -factor*factor*dot64(acc, x.row(i)), x.row(i))
+				for j := range acc {
+					acc[j] *= factor
 				}
 			}
 			store(g.row(i), acc, 1)

@@ -5,12 +5,15 @@ import "math"
 // Operations on the rows of one matrix.
 
 func (b *goBackend) Scan(x, sq Matrix, out []float64) error {
-	out[0], out[1] = -1, 0
+	out[0], out[1], out[2] = -1, 0, 0
 	for i := range x.Rows {
 		row := x.row(i)
 		s := dot(row, row) // float64: 0 for a zero row only
-		if s == 0 {
+		switch {
+		case s == 0:
 			out[1]++
+		case s < 1e-30:
+			out[2]++
 		}
 		sq.Data[i] = float32(s)
 		if out[0] < 0 && !(s <= math.MaxFloat32) {
@@ -23,12 +26,16 @@ func (b *goBackend) Scan(x, sq Matrix, out []float64) error {
 func (b *goBackend) Normalize(phi, inv, x, _ Matrix) error {
 	b.split(x.Rows, x.Rows*x.Cols, func(first, end int) {
 		for i := first; i < end; i++ {
-			row, out := x.row(i), phi.row(i)
+			row := x.row(i)
 			scale := 0.0
 			if norm := math.Sqrt(dot(row, row)); norm > 0 {
 				scale = 1 / norm
 			}
 			inv.Data[i] = float32(math.Min(scale, math.MaxFloat32))
+			if phi.empty() {
+				continue
+			}
+			out := phi.row(i)
 			for j, v := range row {
 				out[j] = float32(float64(v) * scale)
 			}

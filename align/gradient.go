@@ -42,7 +42,7 @@ func (st *step) checkFinite(g Matrix) error {
 	if err != nil {
 		return err
 	}
-	out, err := st.ws.floats(2)
+	out, err := st.ws.floats(3)
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func (st *step) throughFeatures(gx Matrix) error {
 		for i := range st.weights.Cols {
 			st.weights.Data[i] *= 2
 		}
-		if err := st.b.FactorGradient(g, e.phi, st.u, st.weights); err != nil {
+		if err := st.b.FactorGradient(g, e.phi, e.scale, st.u, st.weights); err != nil {
 			return err
 		}
 	}
@@ -101,6 +101,8 @@ func (st *step) throughFeatures(gx Matrix) error {
 		}
 	}
 	switch {
+	case !e.scale.empty(): // with respect to the rows already
+		return nil
 	case !e.w.empty():
 		return st.b.FourierBackward(gx, g, e.raw, e.w)
 	case !e.inv.empty():

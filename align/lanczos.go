@@ -5,109 +5,97 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
-	"slices"
 )
 
-// maxRestarts is how often, beyond once for each wanted pair, the iteration begins anew beside the pairs that it has,
-// because a probe found a missed one: an eigenvalue repeated many times shows one copy at a time.
-const maxRestarts = 8
+const (
+	maxBlock    = 4 // vectors multiplied at a time: as many as a backend serves from one read of the rows at little cost
+	maxRestarts = 8 // how often, beyond once for each wanted pair, it goes on because a probe found a pair that was missed
+)
 
-// lanczos finds the eigenpairs of largest magnitude that req wants, and the next one, by the Lanczos iteration with full
-// re-orthogonalisation (Parlett, "The Symmetric Eigenvalue Problem", chapter 13).
+// blockSize returns how many vectors a Krylov space for that many pairs begins with. One holds as many directions of each
+// eigenspace as it has first vectors: with one more than are wanted, every eigenvalue that ties with a wanted one is seen
+// as often as it matters.
+func blockSize(want int) int { return min(want+1, maxBlock) }
+
+// lanczos finds the eigenpairs of largest magnitude that req wants, and the next one, by the block Lanczos iteration with
+// full re-orthogonalisation (Golub and Van Loan, "Matrix Computations", section 10.3.6) from the rows of start.
 //
 // It keeps both ends of the spectrum, so that λ+ = -λ- is no difficulty. It stops when the estimated error of the
 // gradient is within the tolerance or below what rounding errors leave anyway, or when the basis spans the space. An
-// invariant subspace (breakdown) is left through a random vector orthogonal to it. At the end a random probe looks for
-// what the Krylov space cannot contain; where that finds an eigenvalue that counts, the pairs found are kept as they
-// are and the iteration begins anew in their complement.
+// invariant subspace (breakdown) is left through a random vector orthogonal to it. Where an eigenvalue may be repeated
+// more often than the block can see, a random probe looks for what the Krylov space cannot contain.
 func lanczos(ctx context.Context, b Backend, ws *workspace, op *operator, req *request, start Matrix, rng *rand.Rand) (*pairs, error) {
 	it := &ws.krylov
 	it.reset(b, ws, op, req, rng)
-	if err := it.begin(start.row(0)); err != nil {
-		return nil, err
+	for i := range min(start.Rows, op.n) {
+		if _, err := it.adopt(start.rowMatrix(i), 1e-3); err != nil {
+			return nil, err
+		}
 	}
+	it.block = max(it.rows, 1)
 	accepted := false
 	for restart := 0; ; restart++ {
 		var err error
 		if accepted, err = it.converge(ctx); err != nil {
 			return nil, err
 		}
-		if it.full() || !accepted {
+		if it.full() || !accepted || it.block > it.wanted() {
 			break
 		}
-		found, err := it.probe(ctx)
+		more, err := it.probe(ctx)
 		if err != nil {
 			return nil, err
 		}
-		if found == nothing {
+		if !more {
 			break
 		}
 		if restart == maxRestarts+it.wanted() { // a pair is missing, or nearer than the accuracy of the others allows
 			accepted = false
 			break
 		}
-		if found == missed {
-			err = it.deflate()
-		} else {
-			err = it.resume()
-		}
-		if err != nil {
-			return nil, err
-		}
 	}
 	return it.finish(accepted)
 }
 
-// block is a Krylov space: rows first..first+size-1 of the basis, on which L is tridiagonal. Different blocks are
-// orthogonal and not coupled. What leaves the block is beta[size-1] times the row after it, if that is not 0.
-type block struct {
-	first, size int
-	alpha, beta []float64
-	locked      float64 // where size is 1 and the row a Ritz vector found earlier: its residual
-}
-
-// ritzPair is one eigenpair of L projected on a block.
+// ritzPair is one eigenpair of L projected on the part of the basis that was multiplied.
 type ritzPair struct {
 	theta, residual float64
-	block           int
 }
 
 // krylov is one iteration under way. It lives in the workspace, so that its memory serves every step.
+//
+// The first rows of the basis were multiplied by L, the others, the frontier, are what was new in the products. The
+// columns of VᵀLV belong to the rows that were multiplied: their part with the frontier gives the residuals.
 type krylov struct {
 	op                  *operator
 	req                 *request
 	b                   Backend
 	ws                  *workspace
 	rng                 *rand.Rand
-	basis               Matrix // (capacity, n), orthonormal rows
-	rows                int    // of them in use
-	blocks              []block
-	ritz                []ritzPair // of all blocks, by falling |θ|
-	chosen              []ritzPair // those whose vectors are formed
-	probed              int        // the block of the probe, -1: there is none
-	seen                float64    // |θ| of a pair that a probe saw and that is closer than the known ones
-	products            int
-	lastError, lastSize float64 // of the convergence test before this one
+	basis               Matrix // (capacity, op.width): orthonormal in the first n columns
+	rows, done          int    // rows of the basis; of them multiplied
+	block               int    // rows multiplied at a time
+	h                   [][]float64
+	drift               []float64  // of each row's tail, see maxDrift
+	ritz                []ritzPair // by falling |θ|
+	lastError, lastSize float64    // of the convergence test before this one
 
 	// scratch
-	theta, residuals, slopes, d, e, last, coefficients []float64
-	inverse                                            inverseIteration
-	result                                             pairs
+	theta, residuals, slopes, before, d, e, g, coefficients []float64
+	reduction                                               reduction
+	inverse                                                 inverseIteration
+	result                                                  pairs
 }
 
 func (it *krylov) reset(b Backend, ws *workspace, op *operator, req *request, rng *rand.Rand) {
 	it.op, it.req, it.b, it.ws, it.rng = op, req, b, ws, rng
-	it.seen = 0
-	it.rows, it.products, it.probed, it.blocks, it.ritz = 0, 0, -1, it.blocks[:0], it.ritz[:0]
+	it.rows, it.done, it.h, it.drift, it.ritz = 0, 0, it.h[:0], it.drift[:0], it.ritz[:0]
 	it.basis = Matrix{}
 	it.result.reset()
 }
 
-// full tells that the basis spans the whole space, so that nothing can be missing.
-func (it *krylov) full() bool {
-	last := it.blocks[len(it.blocks)-1]
-	return last.first+last.size == it.op.n
-}
+// full tells that the whole space was multiplied, so that nothing can be missing.
+func (it *krylov) full() bool { return it.done == it.op.n }
 
 func (it *krylov) wanted() int { return it.req.want }
 
@@ -118,82 +106,85 @@ func (it *krylov) reserve(rows int) error {
 		return nil
 	}
 	var err error
-	it.basis, err = it.ws.grow("basis", min(it.op.n, max(rows, 2*it.rows, it.wanted()+24)), it.op.n, it.rows)
+	it.basis, err = it.ws.grow("basis", min(it.op.n, max(rows, 2*it.rows, 2*it.wanted()+32)), it.op.width, it.rows)
 	return err
 }
 
-// begin starts a block with the direction of v, or with a random one where v is 0 or lies in the basis already.
-func (it *krylov) begin(v []float32) error {
+// head views what rows of the basis are vectors of samples in.
+func (it *krylov) head(m Matrix) Matrix { return m.columns(0, it.op.n) }
+
+// maxDrift is up to how many rounding errors the tail of a row may differ from Φᵀ v. The tails follow the recurrence of
+// the rows, but no product with Φᵀ keeps them to it: what is rounded off grows whenever a small remainder is scaled up.
+// Beyond the limit it is computed anew.
+const maxDrift = 20
+
+// append puts w / norm behind the rows of the basis; drift is that of w.
+func (it *krylov) append(w []float32, norm, drift float64) error {
 	if err := it.reserve(it.rows + 1); err != nil {
 		return err
 	}
-	w := it.basis.rowMatrix(it.rows)
-	copy(w.Data, v)
-	norm := normalizeVector(w.Data)
-	if norm == 0 || math.IsNaN(norm) || math.IsInf(norm, 0) {
-		return it.random()
+	row, f := it.basis.row(it.rows), float32(1/norm)
+	for i, x := range w {
+		row[i] = x * f
 	}
-	left, err := it.orthogonalize(w, it.rows, nil)
-	if err != nil {
-		return err
+	it.drift = append(it.drift, drift/norm)
+	if it.op.tail > 0 && !(drift/norm <= maxDrift) {
+		it.drift[it.rows] = 1
+		if err := it.op.complete(it.ws, it.basis.rowMatrix(it.rows)); err != nil {
+			return err
+		}
 	}
-	if left < 1e-3 {
-		return it.random()
-	}
-	scaleVector(w.Data, 1/left)
-	it.open()
+	it.rows++
 	return nil
 }
 
-// random starts a block with a random vector orthogonal to the basis.
+// adopt appends what is new in w, which is used up. It returns false where that is less than share of it.
+func (it *krylov) adopt(w Matrix, share float64) (bool, error) {
+	head := it.head(w).row(0)
+	norm := math.Sqrt(dot(head, head))
+	if !(norm > 0) || math.IsInf(norm, 0) {
+		return false, nil
+	}
+	drift := 1.0
+	for range 2 { // what dividing by a small number has magnified is rounding errors
+		scaleVector(w.row(0), 1/norm)
+		left, err := it.orthogonalize(w, nil)
+		if err != nil {
+			return false, err
+		}
+		if left < share {
+			return false, nil
+		}
+		norm, share, drift = left, 0, drift/left
+	}
+	return true, it.append(w.row(0), norm, drift*norm)
+}
+
+// random appends a random vector orthogonal to the basis.
 func (it *krylov) random() error {
-	if err := it.reserve(it.rows + 1); err != nil {
+	w, err := it.ws.matrix("random", 1, it.op.width)
+	if err != nil {
 		return err
 	}
-	w := it.basis.rowMatrix(it.rows)
 	for range 100 {
-		randomVector(w.Data, it.rng)
-		normalizeVector(w.Data)
-		left, err := it.orthogonalize(w, it.rows, nil)
-		if err != nil {
+		clear(w.row(0))
+		randomVector(it.head(w).row(0), it.rng)
+		if err := it.op.complete(it.ws, w); err != nil {
 			return err
 		}
 		// about sqrt(1 - rows/n) is to be expected; much less than what one free dimension leaves is only rounding
-		if left > 1e-3/math.Sqrt(float64(it.op.n)) {
-			scaleVector(w.Data, 1/left)
-			// dividing by a small number has magnified the rounding errors
-			if left, err = it.orthogonalize(w, it.rows, nil); err != nil {
-				return err
-			}
-			scaleVector(w.Data, 1/left)
-			it.open()
-			return nil
+		if ok, err := it.adopt(w, 1e-3/math.Sqrt(float64(it.op.n))); ok || err != nil {
+			return err
 		}
 	}
 	return errors.New("align: no vector orthogonal to the Krylov space was found")
 }
 
-// open makes the row after those in use the first of a new block.
-func (it *krylov) open() {
-	n := len(it.blocks)
-	if n < cap(it.blocks) {
-		it.blocks = it.blocks[:n+1]
-	} else {
-		it.blocks = append(it.blocks, block{})
-	}
-	bl := &it.blocks[n]
-	*bl = block{first: it.rows, alpha: bl.alpha[:0], beta: bl.beta[:0]}
-	it.rows++
-}
-
-// orthogonalize takes from w its projection on the first rows of the basis, twice ("twice is enough": Giraud, Langou
-// and Rozložník 2005), adds the coefficients to h, where it is not nil, and returns the norm that is left.
-func (it *krylov) orthogonalize(w Matrix, rows int, h []float64) (float64, error) {
-	if rows == 0 {
-		return math.Sqrt(dot(w.row(0), w.row(0))), nil
-	}
+// orthogonalize takes from w its projection on the basis, twice ("twice is enough": Giraud, Langou and Rozložník 2005),
+// adds the coefficients to h, where it is not nil, and returns the norm that is left.
+func (it *krylov) orthogonalize(w Matrix, h []float64) (float64, error) {
 	if h == nil {
-		it.coefficients = resize(it.coefficients, rows)
+		it.coefficients = resize(it.coefficients, it.rows)
 		h = it.coefficients
 	}
 	out, err := it.ws.floats(1)
@@ -201,149 +192,136 @@ func (it *krylov) orthogonalize(w Matrix, rows int, h []float64) (float64, error
 		return 0, err
 	}
 	for range 2 {
-		if err := it.b.Orthogonalize(w, it.basis, rows, h, out); err != nil {
+		if err := it.b.Orthogonalize(w, it.basis, it.rows, it.op.n, h, out); err != nil {
 			return 0, err
 		}
 	}
 	return math.Sqrt(out[0]), nil
 }
 
-// step multiplies the last row of the basis and appends what is new in the product. It returns false where nothing is:
-// the block is invariant.
-func (it *krylov) step() (bool, error) {
-	bl := &it.blocks[len(it.blocks)-1]
-	if err := it.reserve(it.rows + 1); err != nil {
-		return false, err
+// column returns the zeroed memory of the next column of VᵀLV.
+func (it *krylov) column() []float64 {
+	j := len(it.h)
+	if j < cap(it.h) {
+		it.h = it.h[:j+1]
+	} else {
+		it.h = append(it.h, nil)
 	}
-	w, err := it.ws.matrix("product", 1, it.op.n)
+	it.h[j] = resize(it.h[j], it.rows+1)
+	clear(it.h[j])
+	return it.h[j]
+}
+
+// expand multiplies the first rows of the frontier, at most count, and appends what is new in the products.
+func (it *krylov) expand(count int) error {
+	count = min(count, it.rows-it.done)
+	w, err := it.ws.matrix("product", count, it.op.width)
 	if err != nil {
-		return false, err
+		return err
 	}
-	at := bl.first + bl.size
-	if err := it.op.mul(w, it.basis.rowMatrix(at)); err != nil {
-		return false, err
+	v := it.basis
+	v.Rows, v.Data = count, v.Data[it.done*v.Stride:]
+	if err := it.op.advance(w, v); err != nil {
+		return err
 	}
-	it.products++
-	it.coefficients = resize(it.coefficients, it.rows)
-	clear(it.coefficients)
-	beta, err := it.orthogonalize(w, it.rows, it.coefficients)
-	if err != nil {
-		return false, err
+	for i := range count {
+		h := it.column()
+		beta, err := it.orthogonalize(w.rowMatrix(i), h)
+		if err != nil {
+			return err
+		}
+		it.done++
+		if it.rows < it.op.n && beta > it.negligible() {
+			h[it.rows] = beta
+			size, drift := beta*beta, 0.0
+			for j, c := range h[:it.rows] {
+				size += c * c
+				drift += square(c * it.drift[j])
+			}
+			if err := it.append(w.row(i), beta, math.Sqrt(size+drift)); err != nil {
+				return err
+			}
+		}
 	}
-	bl.size++
-	bl.alpha = append(bl.alpha, it.coefficients[at])
-	if it.rows >= it.op.n || beta <= it.negligible() {
-		bl.beta = append(bl.beta, 0)
-		return false, nil
-	}
-	bl.beta = append(bl.beta, beta)
-	scaleVector(w.Data[:it.op.n], 1/beta)
-	copy(it.basis.row(it.rows), w.Data[:it.op.n])
-	it.rows++
-	return true, nil
+	return nil
 }
 
 // negligible is the residual at which a product is all rounding errors.
 func (it *krylov) negligible() float64 { return it.op.noise * math.Sqrt(float64(it.op.n)) }
 
-// converge runs the last block until the wanted pairs are accurate or the space is exhausted.
+// converge goes on until the wanted pairs are accurate or the space is exhausted.
 func (it *krylov) converge(ctx context.Context) (bool, error) {
 	it.lastError = math.Inf(1)
-	next := it.products + min(max(6, it.wanted()+it.wanted()/2), it.op.n)
+	next := it.done + max(6*it.block, it.wanted()+it.wanted()/2)
 	for {
 		if err := ctx.Err(); err != nil {
 			return false, err
 		}
-		more, err := it.step()
-		if err != nil {
+		if it.done == it.rows { // invariant
+			if err := it.random(); err != nil {
+				return false, err
+			}
+		}
+		if err := it.expand(it.block); err != nil {
 			return false, err
 		}
-		if it.products < next && more {
+		if it.done < next && it.done < it.rows {
 			continue
 		}
 		if err := it.solve(); err != nil {
 			return false, err
 		}
-		if ok, after := it.accept(); ok || it.full() {
+		ok, after := it.accept()
+		if ok || it.full() {
 			return ok, nil
-		} else {
-			next = it.products + after
 		}
-		if !more {
-			if err := it.random(); err != nil {
-				return false, err
-			}
-		}
+		next = it.done + after
 	}
 }
 
-// vectors forms the Ritz vectors of the chosen pairs.
-func (it *krylov) vectors(name string) (Matrix, error) {
-	s, err := it.ws.matrix("ritz", len(it.chosen), it.rows)
+// vectors forms the Ritz vectors of the first count pairs.
+func (it *krylov) vectors(count int) (Matrix, error) {
+	m := it.done
+	s, err := it.ws.matrix("ritz", count, m)
 	if err != nil {
 		return Matrix{}, err
 	}
-	for i := range it.chosen {
-		clear(s.row(i))
+	it.theta = it.theta[:0]
+	for _, p := range it.ritz[:count] {
+		it.theta = append(it.theta, p.theta)
 	}
-	for i := range it.blocks {
-		bl := &it.blocks[i]
-		it.theta = it.theta[:0]
-		for _, p := range it.chosen {
-			if p.block == i {
-				it.theta = append(it.theta, p.theta)
-			}
-		}
-		if len(it.theta) == 0 {
-			continue
-		}
-		it.d = resize(it.d, len(it.theta)*bl.size)
-		it.inverse.vectors(it.d, bl.alpha, bl.beta, it.theta)
-		at := 0
-		for r, p := range it.chosen {
-			if p.block == i {
-				store(s.row(r)[bl.first:], it.d[at*bl.size:(at+1)*bl.size], 1)
-				at++
-			}
-		}
+	it.d = resize(it.d, count*m)
+	it.inverse.vectors(it.d, it.reduction.d, it.reduction.e, it.theta)
+	for i := range count {
+		z := it.d[i*m : (i+1)*m]
+		it.reduction.expand(z)
+		store(s.row(i), z, 1)
 	}
-	v, err := it.ws.matrix(name, len(it.chosen), it.op.n)
+	v, err := it.ws.matrix("vectors", count, it.op.n)
 	if err != nil {
 		return Matrix{}, err
 	}
-	return v, it.b.MatMul(v, s, it.basis.rows(it.rows), 1)
+	return v, it.b.MatMul(v, s, it.head(it.basis.rows(m)), 1)
 }
 
 // finish forms the Ritz vectors of the wanted pairs and the next, and measures them.
 func (it *krylov) finish(accepted bool) (*pairs, error) {
-	it.chosen = it.chosen[:0]
-	for _, p := range it.ritz { // a probe's pair that ties with a wanted one does not displace it
-		if len(it.chosen) < it.wanted() && p.block != it.probed {
-			it.chosen = append(it.chosen, p)
-		}
-	}
 	_, rest := it.known()
-	p := &it.result
-	for _, r := range it.ritz {
-		if len(it.chosen) == it.wanted() && !slices.Contains(it.chosen, r) {
-			it.chosen = append(it.chosen, r)
-			break
-		}
-	}
 	believed := 0.0
-	for _, r := range it.chosen[:min(it.wanted(), len(it.chosen))] {
+	for _, r := range it.ritz[:min(it.wanted(), len(it.ritz))] {
 		believed = math.Max(believed, r.residual)
 	}
+	p := &it.result
 	var err error
-	if p.vectors, err = it.vectors("vectors"); err != nil {
+	if p.vectors, err = it.vectors(min(it.wanted()+1, len(it.ritz))); err != nil {
 		return nil, err
 	}
-	p.products = it.products
+	p.products = it.done
 	if err := p.certify(it.ws, it.op); err != nil {
 		return nil, err
 	}
-	p.rest = math.Max(rest, it.seen)
-	if it.full() && it.probed < 0 {
+	p.rest = rest
+	if it.full() {
 		p.rest = -1
 	}
 	measured := 0.0

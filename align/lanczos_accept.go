@@ -11,27 +11,49 @@ import (
 // the wanted ones to count as known.
 const resolvedShare = 0.1
 
-// solve finds the Ritz values of all blocks and their residuals.
+// coefficient returns (VᵀLV)_ij, 0 where row i came after the product of row j was taken apart.
+func (it *krylov) coefficient(i, j int) float64 {
+	if i < len(it.h[j]) {
+		return it.h[j][i]
+	}
+	return 0
+}
+
+// solve finds the Ritz values and their residuals.
 func (it *krylov) solve() error {
-	it.ritz = it.ritz[:0]
-	for i := range it.blocks {
-		bl := &it.blocks[i]
-		m := bl.size
-		if m == 0 {
-			continue
-		}
-		it.d, it.e, it.last = resize(it.d, m), resize(it.e, m), resize(it.last, m)
-		copy(it.d, bl.alpha)
-		copy(it.e, bl.beta)
-		if !ritzValues(it.d, it.e, it.last) {
-			return errors.New("align: the projected eigenproblem did not converge")
-		}
-		for j, theta := range it.d {
-			it.ritz = append(it.ritz, ritzPair{theta, math.Abs(bl.beta[m-1]*it.last[j]) + bl.locked, i})
+	m, frontier := it.done, it.rows-it.done
+	a := it.reduction.matrix(m)
+	for i := range m {
+		for j := range i + 1 { // row i may have come after the product of row j, but that of row i knows both
+			a[i*m+j] = it.coefficient(j, i)
+			if i < len(it.h[j]) {
+				a[i*m+j] = (a[i*m+j] + it.h[j][i]) / 2
+			}
 		}
 	}
+	it.g = resize(it.g, frontier*m)
+	for i := range frontier {
+		for j := range m {
+			it.g[i*m+j] = it.coefficient(m+i, j)
+		}
+	}
+	it.reduction.tridiagonal(it.g)
+	it.d, it.e = resize(it.d, m), resize(it.e, m)
+	copy(it.d, it.reduction.d)
+	copy(it.e, it.reduction.e)
+	if !ritzValues(it.d, it.e, it.g) {
+		return errors.New("align: the projected eigenproblem did not converge")
+	}
+	it.ritz = it.ritz[:0]
+	for j, theta := range it.d {
+		sum := 0.0
+		for i := range frontier {
+			sum += square(it.g[i*m+j])
+		}
+		it.ritz = append(it.ritz, ritzPair{theta, math.Sqrt(sum)})
+	}
 	slices.SortFunc(it.ritz, func(a, b ritzPair) int {
-		return cmp.Or(cmp.Compare(math.Abs(b.theta), math.Abs(a.theta)), cmp.Compare(b.theta, a.theta), cmp.Compare(a.block, b.block))
+		return cmp.Or(cmp.Compare(math.Abs(b.theta), math.Abs(a.theta)), cmp.Compare(b.theta, a.theta))
 	})
 	return nil
 }
@@ -54,17 +76,12 @@ func (it *krylov) known() (int, float64) {
 	return count, 0
 }
 
-// estimate is request.gradientError of the Ritz pairs, but those of a probe; worst is the largest residual that counts.
+// estimate is request.gradientError of the Ritz pairs; worst is the largest residual that counts.
 func (it *krylov) estimate() (truncation, rounding, worst float64) {
 	count, rest := it.known()
-	if it.seen > 0 {
-		rest = math.Max(rest, it.seen)
-	}
 	it.theta, it.residuals = it.theta[:0], it.residuals[:0]
-	for _, p := range it.ritz {
-		if p.block != it.probed && len(it.theta) <= count {
-			it.theta, it.residuals = append(it.theta, p.theta), append(it.residuals, p.residual)
-		}
+	for _, p := range it.ritz[:min(count+1, len(it.ritz))] {
+		it.theta, it.residuals = append(it.theta, p.theta), append(it.residuals, p.residual)
 	}
 	it.slopes = resize(it.slopes, len(it.theta))
 	truncation, rounding = it.req.gradientError(it.theta, it.residuals, it.slopes, rest)
@@ -80,7 +97,8 @@ func (it *krylov) estimate() (truncation, rounding, worst float64) {
 // products would reduce.
 func (it *krylov) acceptable() (bool, float64) {
 	truncation, rounding, worst := it.estimate()
-	return truncation <= math.Max(it.req.goal(), rounding/2) || worst <= it.negligible(), truncation
+	// where a tie makes the gradient one of several, it should still be one of them
+	return truncation <= math.Max(it.req.goal(), math.Min(rounding/2, 2*it.req.goal())) || worst <= it.negligible(), truncation
 }
 
 // accept tells whether the wanted Ritz pairs are accurate enough, and if they are not, after how many more products it
@@ -95,7 +113,7 @@ func (it *krylov) accept() (bool, int) {
 		return true, 0
 	}
 	// the error falls geometrically: go where it should be small enough, but not too far at once
-	size := float64(it.blocks[len(it.blocks)-1].size)
+	size := float64(it.done)
 	far := float64(max(3, m/8))
 	if it.lastError < math.Inf(1) && truncation < it.lastError {
 		rate := math.Log(it.lastError/truncation) / (size - it.lastSize)

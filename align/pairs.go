@@ -2,13 +2,88 @@ package align
 
 import "math"
 
-// operator is a symmetric matrix known by its products: mul computes y_b = L v_b for the rows of v (b, n).
+// operator is L, as a matrix or through its factors.
 type operator struct {
+	b     Backend
 	n     int
 	norm  float64 // an upper bound of the norms of K1/n and η K2/n, summed
 	noise float64 // see request.noise
-	mul   func(y, v Matrix) error
-	l     Matrix // L (n, n) where it was formed, else empty
+	l     Matrix  // L (n, n) where it was formed, else empty
+	f     Factors // where it was not
+
+	// An iteration's vectors v have width columns: v itself, and with factors Φᵀ v from tail on, so that a product reads
+	// the rows once. tail is 0 where L was formed.
+	width, tail int
+	t           Matrix // Φᵀ v of the last mul, where it was with factors and all at once, else empty
+}
+
+// layout sets width and tail.
+func (op *operator) layout() {
+	op.width, op.tail, op.t = op.n, 0, Matrix{}
+	if !op.f.X1.empty() {
+		op.tail = (op.n + 15) &^ 15 // on a 64-byte boundary
+		op.width = op.tail + op.f.X1.Cols + op.f.X2.Cols
+	}
+}
+
+// Products with many vectors at once: a product of matrices reads L once for all of them, where Product has scratch
+// memory for each; and FactorProduct gets so many at a time that its scratch stays small beside the features.
+const (
+	manyVectors = 8
+	atOnce      = 32
+)
+
+// mul computes y_b = L v_b for the rows of v (b, n).
+func (op *operator) mul(ws *workspace, y, v Matrix) error {
+	switch {
+	case op.tail == 0 && v.Rows > manyVectors: // L is symmetric: v L is (L vᵀ)ᵀ
+		return op.b.MatMul(y, v, op.l, 1)
+	case op.tail == 0:
+		return op.b.Product(y, op.l, v)
+	}
+	t, err := ws.matrix("factors", min(v.Rows, atOnce), op.width-op.tail)
+	if err != nil {
+		return err
+	}
+	op.t = Matrix{}
+	if v.Rows <= atOnce {
+		op.t = t
+	}
+	for first := 0; first < v.Rows; first += atOnce {
+		end := min(first+atOnce, v.Rows)
+		if err := op.b.FactorProduct(y.between(first, end), t.rows(end-first), op.f, v.between(first, end)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// advance computes y_b = L v_b for the rows of v (b, width), with their tails.
+func (op *operator) advance(y, v Matrix) error {
+	if op.tail == 0 {
+		return op.b.Product(y, op.l, v)
+	}
+	return op.advanceFrom(y, v.columns(op.tail, op.width))
+}
+
+// advanceFrom is advance for vectors of which only the tails are known (b, d1+d2).
+func (op *operator) advanceFrom(y, tails Matrix) error {
+	for i := range y.Rows {
+		clear(y.row(i)[op.n:op.tail])
+	}
+	return op.b.FactorAdvance(y.columns(0, op.n), y.columns(op.tail, op.width), op.f, tails)
+}
+
+// complete computes the tail of v (1, width).
+func (op *operator) complete(ws *workspace, v Matrix) error {
+	if op.tail == 0 {
+		return nil
+	}
+	y, err := ws.matrix("certify", 1, op.n)
+	if err != nil {
+		return err
+	}
+	return op.b.FactorProduct(y, v.columns(op.tail, op.width), op.f, v.columns(0, op.n))
 }
 
 // pairs are the eigenpairs of largest magnitude, by falling |λ|: those wanted and, where there is one, the next.
@@ -16,6 +91,7 @@ type pairs struct {
 	values    []float64 // signed
 	residuals []float64 // |L v - λ v|, measured on the vectors
 	vectors   Matrix    // (len(values), n), orthonormal rows
+	tails     Matrix    // (len(values), d1+d2), their Φᵀ v, where it is known
 	rest      float64   // magnitude of what is left out, as far as is known; -1: nothing is
 	products  int
 	converged bool
@@ -42,9 +118,10 @@ func (p *pairs) certify(ws *workspace, op *operator) error {
 	for i := range v.Rows {
 		normalizeVector(v.row(i))
 	}
-	if err := op.mul(y, v); err != nil {
+	if err := op.mul(ws, y, v); err != nil {
 		return err
 	}
+	p.tails = op.t
 	p.products += v.Rows
 	for i := range v.Rows {
 		lambda, residual := rayleigh(v.row(i), y.row(i))
@@ -60,9 +137,9 @@ func (p *pairs) sort() {
 		for j := i; j > 0 && math.Abs(p.values[j]) > math.Abs(p.values[j-1]); j-- {
 			p.values[j], p.values[j-1] = p.values[j-1], p.values[j]
 			p.residuals[j], p.residuals[j-1] = p.residuals[j-1], p.residuals[j]
-			a, b := p.vectors.row(j), p.vectors.row(j-1)
-			for c := range a {
-				a[c], b[c] = b[c], a[c]
+			p.vectors.swap(j, j-1)
+			if !p.tails.empty() {
+				p.tails.swap(j, j-1)
 			}
 		}
 	}

@@ -35,7 +35,7 @@ func power(ctx context.Context, ws *workspace, op *operator, req *request, start
 		v := p.vectors.rowMatrix(i)
 		x, w := v.row(0), y.row(0)
 		if i == 0 {
-			copy(x, start.row(0))
+			copy(x, start.row(0)) // without its tail
 		} else {
 			randomVector(x, rng)
 		}
@@ -45,7 +45,7 @@ func power(ctx context.Context, ws *workspace, op *operator, req *request, start
 			if err := ctx.Err(); err != nil {
 				return nil, err
 			}
-			if err := op.mul(y, v); err != nil {
+			if err := op.mul(ws, y, v); err != nil {
 				return nil, err
 			}
 			p.products++

@@ -39,11 +39,9 @@ const (
 //   - The Frobenius norm alone needs L and no eigenvalue: formed, as long as that fits into memory; beyond, all
 //     eigenvalues, where a dense solver can find them. Traces of the covariances would do with less but cancel as L goes
 //     to 0.
-//   - Few pairs: forming L costs n² D once and n² a product, against 2 n D. With the 10 to 40 products that Lanczos
-//     takes, and a GEMM several times as fast as products that wait for memory, forming wins for n up to about 2 D, as
-//     long as L fits into memory.
-//   - Far beyond that a product costs 4 n D operations at the speed of memory, about 25 of them a step; the covariance
-//     costs n D² once at the speed of a GEMM and about 20 D³ for two dense eigenproblems: covariance for n > 2 D².
+//   - Few pairs: formed or matrix-free, whichever formedCost says is cheaper, as long as L fits into memory.
+//   - Matrix-free a step costs about 25 products of 4 n D operations; the covariance costs n D² once at the speed of a
+//     GEMM and about 20 D³ for two dense eigenproblems: covariance for n > 2 D².
 //   - Matrix-free otherwise.
 func (s *shape) route() (string, Solver) {
 	square := routeFormed
@@ -63,7 +61,7 @@ func (s *shape) route() (string, Solver) {
 		return routeFormed, s.iteration()
 	case s.frobenius: // its sum of squares from all eigenvalues
 		return routeCovariance, SolverDense
-	case s.n <= 2*s.features && s.n <= maxExact:
+	case s.n <= maxExact && s.formedCost() <= s.matrixFreeCost():
 		return routeFormed, s.iteration()
 	case s.solver == SolverAuto && s.n > 2*s.features*s.features:
 		return routeCovariance, SolverDense
@@ -114,8 +112,26 @@ func (s *shape) iteration() Solver {
 	return SolverLanczos
 }
 
-// warms tells whether a warm start pays. It saves 2 to 6 products and costs three passes over the features, which is
-// as much as three matrix-free products, or 3 D/n products with a formed L.
-func (s *shape) warms(route string) bool {
-	return route == routeMatrixFree || route == routeFormed && !s.exact && s.n >= s.features
+// The rates of the cost model, operations a nanosecond of one core, as measured with AVX-512; on slower cores all of them
+// fall. Products with the factors serve one or more vectors from each row that they read; those with a formed L take
+// half of a matrix in and out of the cache for each.
+const (
+	gemmRate    = 110.0
+	factorsRate = 80.0
+	formedRate  = 40.0
+)
+
+// products estimates how many products an iteration takes: a block of two needs about 11 steps for one pair with its gap
+// at 0.9, one of four about 20 for 30 pairs.
+func (s *shape) products() float64 { return 20 + 2*float64(s.want) }
+
+// formedCost is that of forming L, of which one half is computed: n² D operations, and of 2 n² a product.
+func (s *shape) formedCost() float64 {
+	n, d := float64(s.n), float64(s.features)
+	return n*n*d/gemmRate + 2*n*n*s.products()/formedRate
+}
+
+// matrixFreeCost is that of 4 n D operations a product.
+func (s *shape) matrixFreeCost() float64 {
+	return 4 * float64(s.n) * float64(s.features) * s.products() / factorsRate
 }

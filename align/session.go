@@ -24,10 +24,9 @@ type Session struct {
 	drawn [2]draw       // the random frequencies that the workspace holds
 	last  Approximation // that of the last step
 
-	pcg                   rand.PCG
-	rng                   *rand.Rand // on pcg
-	step                  step
-	mulFormed, mulFactors func(y, v Matrix) error
+	pcg  rand.PCG
+	rng  *rand.Rand // on pcg
+	step step
 }
 
 // NewSession checks the settings and prepares a session on b, which stays the caller's.
@@ -44,7 +43,6 @@ func NewSession(cfg Config, b Backend) (*Session, error) {
 	s := &Session{cfg: cfg, terms: cfg.ResolvedTerms(), b: b, ws: newWorkspace(b)}
 	s.print = cfg.fingerprint()
 	s.rng = rand.New(&s.pcg)
-	s.mulFormed, s.mulFactors = s.step.multiply, s.step.multiplyFactors
 	return s, nil
 }
 
@@ -243,10 +241,12 @@ type embedding struct {
 	sq    Matrix  // (1, n) squared norms
 	inv   Matrix  // (1, n) of Normalize, cosine only
 	raw   Matrix  // (n, D) features before centring, empty for an exact Gaussian or Laplacian
-	phi   Matrix  // (n, D) features, centred where that is asked for
+	phi   Matrix  // (n, D) features, centred where that is asked for; where scale is not empty, to be multiplied by it
+	scale Matrix  // (1, n) factors of the rows of phi, else empty
 	w     Matrix  // (r, d) frequencies, RFF only
 	trace float64 // mean of k(x, x)
 	top   float64 // the largest k(x, x)
+	tiny  bool    // a row's squared norm has left the normal range
 }
 
 // load brings the rows into the backend's memory and checks them.
@@ -268,7 +268,7 @@ func (st *step) load(side int, f Features) error {
 	if e.sq, err = st.ws.matrix("sq"+sideName[side], 1, f.Rows); err != nil {
 		return err
 	}
-	out, err := st.ws.floats(2)
+	out, err := st.ws.floats(3)
 	if err != nil {
 		return err
 	}
@@ -281,6 +281,7 @@ func (st *step) load(side int, f Features) error {
 	if st.s.cfg.KernelOf(side) == KernelCosine {
 		st.zeroRows += int(out[1])
 	}
+	e.tiny = out[2] > 0
 	e.trace, e.top = 1, 1
 	if st.s.cfg.KernelOf(side) == KernelLinear {
 		e.trace, e.top = 0, 0
@@ -316,20 +317,23 @@ func (st *step) approximation() Approximation {
 // features computes the feature map of one side.
 func (st *step) features(side int) error {
 	e, cfg := &st.side[side], &st.s.cfg
-	n, d := st.n, e.x.Cols
+	n := st.n
 	kernel := cfg.KernelOf(side)
 	var err error
 	switch {
 	case kernel == KernelLinear:
 		e.raw = e.x
 	case kernel == KernelCosine:
-		if e.raw, err = st.ws.matrix("raw"+sideName[side], n, d); err != nil {
-			return err
-		}
 		if e.inv, err = st.ws.matrix("inv"+sideName[side], 1, n); err != nil {
 			return err
 		}
-		if err := st.b.Normalize(e.raw, e.inv, e.x, e.sq); err != nil {
+		e.scale = e.inv
+		if cfg.Center || e.tiny {
+			err = st.normalise(side)
+		} else { // the rows can stay as they are until a route needs more
+			e.raw, err = e.x, st.b.Normalize(Matrix{}, e.inv, e.x, e.sq)
+		}
+		if err != nil {
 			return err
 		}
 	case st.approx.Fourier():
@@ -356,6 +360,20 @@ func (st *step) features(side int) error {
 		copy(e.phi.row(i), e.raw.row(i))
 	}
 	return st.centerColumns(e.phi)
+}
+
+// normalise makes unit rows of those that were to be multiplied by their inverse norms.
+func (st *step) normalise(side int) error {
+	e := &st.side[side]
+	if e.scale.empty() {
+		return nil
+	}
+	var err error
+	if e.raw, err = st.ws.matrix("raw"+sideName[side], st.n, e.x.Cols); err != nil {
+		return err
+	}
+	e.phi, e.scale = e.raw, Matrix{}
+	return st.b.Normalize(e.raw, e.inv, e.x, e.sq)
 }
 
 func (st *step) centerColumns(m Matrix) error {

@@ -8,19 +8,18 @@ import "math"
 // maxSweeps is how many sweeps the QL iteration may take for one eigenvalue; two are usual.
 const maxSweeps = 60
 
-// ritzValues replaces d (m) by the eigenvalues of T, in no order, and writes the last components of their unit
-// eigenvectors to last (m). e has m entries, the last one spare, and is used up. It reports whether it converged.
+// ritzValues replaces d (m) by the eigenvalues of T, in no order, and the rows of g (any number, m), densely packed, by
+// g S, S the matrix of the unit eigenvectors: from the last unit vector, say, it makes their last components. e has m
+// entries, the last one spare, and is used up. It reports whether it converged.
 //
-// It is the implicit QL algorithm (Golub and Van Loan, "Matrix Computations", section 8.3) that carries one row of the
+// It is the implicit QL algorithm (Golub and Van Loan, "Matrix Computations", section 8.3) that carries few rows of the
 // eigenvectors instead of all, as Golub and Welsch (1969) do for quadrature: O(m²) instead of O(m³), because it is done
 // every few products.
-func ritzValues(d, e, last []float64) bool {
+func ritzValues(d, e, g []float64) bool {
 	m := len(d)
 	if m == 0 {
 		return true
 	}
-	clear(last)
-	last[m-1] = 1
 	e[m-1] = 0
 	negligible := 0x1p-53 * tridiagonalNorm(d, e)
 	for first := range m {
@@ -35,14 +34,14 @@ func ritzValues(d, e, last []float64) bool {
 			if sweep == maxSweeps {
 				return false
 			}
-			qlSweep(d, e, last, first, end)
+			qlSweep(d, e, g, first, end)
 		}
 	}
 	return true
 }
 
 // qlSweep chases one bulge from end up to first, with Wilkinson's shift.
-func qlSweep(d, e, last []float64, first, end int) {
+func qlSweep(d, e, carried []float64, first, end int) {
 	half := (d[first+1] - d[first]) / (2 * e[first])
 	g := d[end] - d[first] + e[first]/(half+math.Copysign(math.Sqrt(half*half+1), half))
 	s, c, shift := 1.0, 1.0, 0.0
@@ -61,7 +60,9 @@ func qlSweep(d, e, last []float64, first, end int) {
 		shift = s * r
 		d[i+1] = g + shift
 		g = c*r - b
-		last[i], last[i+1] = c*last[i]-s*last[i+1], s*last[i]+c*last[i+1]
+		for row := carried; len(row) > 0; row = row[len(d):] {
+			row[i], row[i+1] = c*row[i]-s*row[i+1], s*row[i]+c*row[i+1]
+		}
 	}
 	d[first] -= shift
 	e[first] = g
@@ -116,6 +117,22 @@ func (it *inverseIteration) vectors(out, d, e, theta []float64) {
 			}
 		}
 	}
+}
+
+// norm is the Euclidean norm, whatever the scale.
+func norm(x []float64) float64 {
+	top := 0.0
+	for _, v := range x {
+		top = math.Max(top, math.Abs(v))
+	}
+	if top == 0 {
+		return 0
+	}
+	sum := 0.0
+	for _, v := range x {
+		sum += square(v / top)
+	}
+	return top * math.Sqrt(sum)
 }
 
 // project subtracts from x its projection on the unit vector y.

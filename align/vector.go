@@ -22,6 +22,20 @@ func (m Matrix) rowMatrix(i int) Matrix {
 	return m
 }
 
+// swap exchanges two rows.
+func (m Matrix) swap(i, j int) {
+	a, b := m.row(i), m.row(j)
+	for k := range a {
+		a[k], b[k] = b[k], a[k]
+	}
+}
+
+// columns views the columns from first up to end.
+func (m Matrix) columns(first, end int) Matrix {
+	m.Cols, m.Data = end-first, m.Data[first:]
+	return m
+}
+
 func (m Matrix) empty() bool { return len(m.Data) == 0 }
 
 // dot is the inner product with float64 sums. Four partial sums keep the adder busy.

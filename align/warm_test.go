@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestWarmDirection carries the direction that a step leaves back to the same samples: it must lie in the span of the two
+// TestWarmDirection carries the direction that a step leaves back to the same samples, as start does: it must lie in the span of the two
 // leading eigenvectors of L, whatever η.
 func TestWarmDirection(t *testing.T) {
 	const n, d = 64, 8
@@ -34,7 +34,7 @@ func TestWarmDirection(t *testing.T) {
 		carried := make([]float64, n)
 		for i := range n {
 			for j := range d {
-				carried[i] += float64(s.state.warm[j])*at(student, i, j) + float64(s.state.warm[d+j])*at(reference, i, j)
+				carried[i] += float64(s.state.warm[j])*at(student, i, j) - eta*float64(s.state.warm[d+j])*at(reference, i, j)
 			}
 			for k := range n {
 				l[i*n+k] = 0

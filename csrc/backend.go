@@ -136,6 +136,12 @@ func cside(s align.Side) C.sa_side {
 	return c
 }
 
+func cfactors(f align.Factors) C.sa_factors {
+	return C.sa_factors{
+		x1: cmatrix(f.X1), x2: cmatrix(f.X2), scale1: cmatrix(f.Scale1), scale2: cmatrix(f.Scale2), eta: C.float(f.Eta),
+	}
+}
+
 // cscalars passes float64 memory to C: nil where there is less than need, which C refuses.
 func cscalars(s []float64, need int) *C.double {
 	if need < 1 || len(s) < need {

@@ -185,14 +185,15 @@ func outcome(f *fixture) []uint32 {
 	out, h := make([]float64, 8), make([]float64, 20)
 	s1 := align.Side{Kernel: align.KernelGaussian, X: xm, Sigma: 20}
 	s2 := align.Side{Kernel: align.KernelLaplacian, X: f.from(y), Sigma: 300}
+	factors := align.Factors{X1: xm, X2: phi, Scale1: inv, Eta: 1}
 	for _, err := range []error{
 		f.Scan(xm, sq, out), f.Normalize(phi, inv, xm, sq), f.CenterColumns(phi, mean), f.Fourier(features, xm, w),
-		f.Difference(l, k1, k2, s1, s2, 1), f.CenterBoth(l), f.Product(u, l, v), f.FactorProduct(f.matrix(b, n), t, xm, phi, v, 1),
-		f.Gram(c, xm, phi), f.Orthogonalize(q, f.from(f.random(20, 9000)), 20, h, out[2:]), f.SumSquares(l, out[3:]),
-		f.FactorGradient(g1, phi, v, coef), f.FactorGradient(g2, phi, many, manyCoef), f.MatMul(g3, l, xm, 0.5),
+		f.Difference(l, k1, k2, s1, s2, 1), f.CenterBoth(l), f.Product(u, l, v), f.FactorProduct(f.matrix(b, n), t, factors, v),
+		f.Gram(c, xm, phi), f.Orthogonalize(q, f.from(f.random(20, 9000)), 20, 4500, h, out[3:]), f.SumSquares(l, out[4:]),
+		f.FactorAdvance(f.matrix(b, n), f.matrix(b, 2*d), factors, t), f.FactorGradient(g1, phi, none, v, coef), f.FactorGradient(g2, xm, inv, many, manyCoef), f.MatMul(g3, l, xm, 0.5),
 		f.KernelGradient(g4, s1, none, many, manyCoef, none), f.KernelGradient(g5, s2, none, v, coef, none),
 		f.NormalizeBackward(g1, g1, phi, inv), f.AddScaled(l, k1, 2), f.AddOuter(l, many, manyCoef),
-		f.RelationalKL(l, k1, k2, 0.1, 1, out[4:]), f.FourierBackward(g3, f.from(f.random(n, 2*r)), features, w),
+		f.RelationalKL(l, k1, k2, 0.1, 1, out[5:]), f.FourierBackward(g3, f.from(f.random(n, 2*r)), features, w),
 	} {
 		f.ok(err)
 	}
@@ -237,7 +238,7 @@ func TestStepAllocatesNothingInGo(t *testing.T) {
 	if n := testing.AllocsPerRun(20, func() {
 		f.ok(f.Difference(l, align.Matrix{}, align.Matrix{}, s, s, 1))
 		f.ok(f.Product(y, l, v))
-		f.ok(f.Orthogonalize(y, v, 1, out, out))
+		f.ok(f.Orthogonalize(y, v, 1, 40, out, out))
 	}); n > 0 {
 		t.Errorf("%v allocations a round", n)
 	}

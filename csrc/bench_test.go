@@ -3,7 +3,11 @@
 package csrc
 
 import (
+	"context"
+	"encoding/binary"
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/specalign/specalign/align"
@@ -72,13 +76,19 @@ func BenchmarkProduct(b *testing.B) {
 	}
 }
 
-func BenchmarkFactorProduct(b *testing.B) {
-	const n, d1, d2 = 4096, 512, 768
-	bench(b, 4*n*(d1+d2), func(f *fixture) func() error {
-		y, t, v := f.matrix(1, n), f.matrix(1, d1+d2), f.from(f.random(1, n))
-		phi1, phi2 := f.from(f.random(n, d1)), f.from(f.random(n, d2))
-		return func() error { return f.FactorProduct(y, t, phi1, phi2, v, 1) }
-	})
+func BenchmarkFactorAdvance(b *testing.B) {
+	const d1, d2 = 512, 768
+	for _, n := range []int{128, 512, 4096} {
+		for _, count := range []int{1, 2, 4} {
+			b.Run(fmt.Sprintf("n=%d/b=%d", n, count), func(b *testing.B) {
+				bench(b, 4*float64(n*(d1+d2)*count), func(f *fixture) func() error {
+					y, s, t := f.matrix(count, n), f.matrix(count, d1+d2), f.from(f.random(count, d1+d2))
+					factors := align.Factors{X1: f.from(f.random(n, d1)), X2: f.from(f.random(n, d2)), Eta: 1}
+					return func() error { return f.FactorAdvance(y, s, factors, t) }
+				})
+			})
+		}
+	}
 }
 
 func BenchmarkKernelGradient(b *testing.B) {
@@ -102,4 +112,82 @@ func BenchmarkRelationalKL(b *testing.B) {
 		m, k1, k2, out := f.matrix(n, n), f.from(f.symmetric(n)), f.from(f.symmetric(n)), make([]float64, 1)
 		return func() error { return f.RelationalKL(m, k1, k2, 0.1, 1, out) }
 	})
+}
+
+// pair makes student and reference features: 20 groups in 32 hidden dimensions, which both see, in noise.
+func pair(n, d1, d2 int) (student, reference align.Features) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	normal := func(rows, cols int) [][]float64 {
+		m := make([][]float64, rows)
+		for i := range m {
+			m[i] = make([]float64, cols)
+			for j := range m[i] {
+				m[i][j] = rng.NormFloat64()
+			}
+		}
+		return m
+	}
+	groups, hidden := normal(20, 32), normal(n, 32)
+	for i := range hidden {
+		for j, c := range groups[rng.IntN(20)] {
+			hidden[i][j] = 0.6*hidden[i][j] + c
+		}
+	}
+	features := func(d int) align.Features {
+		f := align.Features{Rows: n, Cols: d, Type: align.Float32}
+		mix := normal(32, d)
+		for i := range n {
+			for j := range d {
+				x := 2 * rng.NormFloat64()
+				for k, h := range hidden[i] {
+					x += h * mix[k][j]
+				}
+				f.Data = binary.LittleEndian.AppendUint32(f.Data, math.Float32bits(float32(x)))
+			}
+		}
+		return f
+	}
+	return features(d1), features(d2)
+}
+
+func BenchmarkStep(b *testing.B) {
+	for _, n := range []int{128, 512, 2048} {
+		student, reference := pair(n, 512, 768)
+		for _, terms := range [][]align.Term{
+			{{Objective: align.ObjectiveSpectralRadius, Weight: 1}},
+			{{Objective: align.ObjectiveKyFan, K: 30, Weight: 1}},
+			{{Objective: align.ObjectiveKyFan, K: 30, Weight: 1}, {Objective: align.ObjectiveRelationalKL, Weight: 1}},
+		} {
+			for _, threads := range []int{1, 2} {
+				name := fmt.Sprintf("n=%d/%s", n, terms[0].Objective)
+				for _, t := range terms[1:] {
+					name += "+" + string(t.Objective)
+				}
+				b.Run(fmt.Sprintf("%s/threads=%d", name, threads), func(b *testing.B) {
+					backend, err := Open(Options{Threads: threads})
+					if err != nil {
+						b.Fatal(err)
+					}
+					defer backend.Close()
+					cfg := align.DefaultConfig()
+					cfg.Terms = terms
+					s, err := align.NewSession(cfg, backend)
+					if err != nil {
+						b.Fatal(err)
+					}
+					defer s.Close()
+					grad := make([]float32, n*512)
+					products := 0
+					for b.Loop() {
+						r, err := s.Step(context.Background(), student, reference, grad)
+						if err != nil {
+							b.Fatal(err)
+						}
+						products = r.Products
+					}
+					b.ReportMetric(float64(products), "products")
+				})
+			}
+		}
+	}
 }

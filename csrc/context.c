@@ -161,9 +161,9 @@ sa_status SA_API(sync)(sa_context *c) {
   return SA_OK;
 }
 
-sa_status SA_API(spectrum)(sa_context *c, double *values, sa_matrix vectors, sa_matrix l, sa_matrix phi1,
-                           sa_matrix phi2, float eta, int64_t k, double tolerance, sa_matrix start, double *out) {
-  (void)values, (void)vectors, (void)l, (void)phi1, (void)phi2, (void)eta, (void)k, (void)tolerance, (void)start, (void)out;
+sa_status SA_API(spectrum)(sa_context *c, double *values, sa_matrix vectors, sa_matrix l, sa_factors f, int64_t k,
+                           double tolerance, sa_matrix start, double *out) {
+  (void)values, (void)vectors, (void)l, (void)f, (void)k, (void)tolerance, (void)start, (void)out;
   return sa_fail(c, SA_ERR_UNSUPPORTED, "spectrum", "the CPU backend leaves the eigen-iteration to its caller");
 }
 

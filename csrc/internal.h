@@ -53,10 +53,12 @@ typedef struct sa_kernels {
   double (*sum64)(const float *a, int64_t count);
   double (*sum_squares64)(const float *a, int64_t count);
   double (*dot64)(const float *a, const float *b, int64_t count);
-  // out[r] += <row_r, v>, r < rows <= 4
-  void (*dots)(float *out, const float *row, int64_t stride, int rows, const float *v, int64_t count);
-  // y += Σ_r coef[r] row_r
-  void (*combine)(float *y, const float *row, int64_t stride, int rows, const float *coef, int64_t count);
+  // out[4 q + r] += <row_r, v_q>, r < rows <= 4, q < b <= 4
+  void (*dots)(float *out, const float *row, int64_t stride, int rows, const float *v, int64_t v_stride, int b,
+               int64_t count);
+  // y_q += Σ_r coef[4 q + r] row_r, r < rows <= 4, q < b <= 4
+  void (*combine)(float *y, int64_t y_stride, const float *row, int64_t stride, int rows, const float *coef, int b,
+                  int64_t count);
   // both at once: out[r] += <row_r, v>, y += Σ_r coef[r] row_r
   void (*symmetric)(float *y, float *out, const float *row, int64_t stride, int rows, const float *v,
                     const float *coef, int64_t count);

@@ -3,6 +3,7 @@
 //   LEVEL       sa_kernels_NAME, and LEVEL_NAME, "NAME"
 //   VL          floats in a vector: 4, 8 or 16
 //   MR, NV      tile of the matrix product: MR rows by NV vectors, as many accumulators as registers allow
+//   BLOCK       4 where sixteen sums and their operands fit the registers, else 2
 //   FUSED       1 where vf_fma rounds once
 //   vf_fma(a, b, c), vf_load_n(p, n), vf_store_n(p, v, n) for the first n < VL elements
 //   WIDEN_F16   its own widen_f16 where it has instructions for it

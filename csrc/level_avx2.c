@@ -16,6 +16,7 @@
 #define VL 8
 #define MR 6
 #define NV 2
+#define BLOCK 2
 #define FUSED 1
 
 typedef float vf __attribute__((vector_size(32)));

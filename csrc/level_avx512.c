@@ -18,6 +18,7 @@
 #define VL 16
 #define MR 14
 #define NV 2
+#define BLOCK 4
 #define FUSED 1
 
 typedef float vf __attribute__((vector_size(64)));

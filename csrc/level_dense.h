@@ -77,71 +77,104 @@ static void pack_cols(float *dst, int64_t width, const float *src, int64_t strid
   }
 }
 
-// R rows against one vector: out[r] += <row_r, v> (DOT) and y += Σ_r coef[r] row_r (SUM).
-#define MATVEC(name, R, DOT, SUM)                                                                                    \
-  INLINE void name(float *restrict y, float *restrict out, const float *restrict row, int64_t stride,                \
-                   const float *restrict v, const float *restrict coef, int64_t count) {                             \
-    vf acc[2][R];                                                                                                    \
-    UNROLL for (int r = 0; r < R; r++) acc[0][r] = acc[1][r] = vf_set(0);                                            \
+// R rows against B vectors: out[4 q + r] += <row_r, v_q> (DOT) and y_q += Σ_r coef[4 q + r] row_r (SUM).
+#define MATVEC(name, R, B, DOT, SUM)                                                                                 \
+  INLINE void name(float *restrict y, int64_t y_stride, float *restrict out, const float *restrict row,              \
+                   int64_t stride, const float *restrict v, int64_t v_stride, const float *restrict coef,            \
+                   int64_t count) {                                                                                  \
+    enum { HALVES = R * B < 8 ? 2 : 1 }; /* sums enough to hide the latency of an FMA */                             \
+    vf acc[HALVES][B][R];                                                                                            \
+    UNROLL for (int h = 0; h < HALVES; h++) UNROLL for (int q = 0; q < B; q++)                                        \
+        UNROLL for (int r = 0; r < R; r++) acc[h][q][r] = vf_set(0);                                                 \
     int64_t j = 0;                                                                                                   \
-    for (; j + 2 * VL <= count; j += 2 * VL) UNROLL for (int h = 0; h < 2; h++) {                                     \
+    for (; j + HALVES * VL <= count; j += HALVES * VL) UNROLL for (int h = 0; h < HALVES; h++) {                      \
         const int64_t o = j + h * VL;                                                                                \
-        vf vv = vf_set(0), yy = vf_set(0);                                                                           \
-        if (DOT) vv = vf_load(v + o);                                                                                \
-        if (SUM) yy = vf_load(y + o);                                                                                \
+        vf vv[B], yy[B];                                                                                             \
+        UNROLL for (int q = 0; q < B; q++) {                                                                         \
+          if (DOT) vv[q] = vf_load(v + q * v_stride + o);                                                            \
+          if (SUM) yy[q] = vf_load(y + q * y_stride + o);                                                            \
+        }                                                                                                            \
         UNROLL for (int r = 0; r < R; r++) {                                                                         \
           const vf x = vf_load(row + r * stride + o);                                                                \
-          if (DOT) acc[h][r] = vf_fma(x, vv, acc[h][r]);                                                             \
-          if (SUM) yy = vf_fma(x, vf_set(coef[r]), yy);                                                              \
+          UNROLL for (int q = 0; q < B; q++) {                                                                       \
+            if (DOT) acc[h][q][r] = vf_fma(x, vv[q], acc[h][q][r]);                                                  \
+            if (SUM) yy[q] = vf_fma(x, vf_set(coef[4 * q + r]), yy[q]);                                              \
+          }                                                                                                          \
         }                                                                                                            \
-        if (SUM) vf_store(y + o, yy);                                                                                \
+        if (SUM) UNROLL for (int q = 0; q < B; q++) vf_store(y + q * y_stride + o, yy[q]);                            \
       }                                                                                                              \
     for (; j < count; j += VL) {                                                                                     \
       const int64_t left = sa_min(VL, count - j);                                                                    \
-      vf vv = vf_set(0), yy = vf_set(0);                                                                             \
-      if (DOT) vv = vf_some(v + j, left);                                                                            \
-      if (SUM) yy = vf_some(y + j, left);                                                                            \
+      vf vv[B], yy[B];                                                                                               \
+      UNROLL for (int q = 0; q < B; q++) {                                                                           \
+        if (DOT) vv[q] = vf_some(v + q * v_stride + j, left);                                                        \
+        if (SUM) yy[q] = vf_some(y + q * y_stride + j, left);                                                        \
+      }                                                                                                              \
       UNROLL for (int r = 0; r < R; r++) {                                                                           \
         const vf x = vf_some(row + r * stride + j, left);                                                            \
-        if (DOT) acc[0][r] = vf_fma(x, vv, acc[0][r]);                                                               \
-        if (SUM) yy = vf_fma(x, vf_set(coef[r]), yy);                                                                \
+        UNROLL for (int q = 0; q < B; q++) {                                                                         \
+          if (DOT) acc[0][q][r] = vf_fma(x, vv[q], acc[0][q][r]);                                                    \
+          if (SUM) yy[q] = vf_fma(x, vf_set(coef[4 * q + r]), yy[q]);                                                \
+        }                                                                                                            \
       }                                                                                                              \
-      if (SUM) vf_store_some(y + j, yy, left);                                                                       \
+      if (SUM) UNROLL for (int q = 0; q < B; q++) vf_store_some(y + q * y_stride + j, yy[q], left);                   \
     }                                                                                                                \
-    if (DOT) UNROLL for (int r = 0; r < R; r++) out[r] += vf_sum(acc[0][r] + acc[1][r]);                              \
+    if (DOT) UNROLL for (int q = 0; q < B; q++) UNROLL for (int r = 0; r < R; r++) {                                  \
+          vf sum = acc[0][q][r];                                                                                     \
+          UNROLL for (int h = 1; h < HALVES; h++) sum += acc[h][q][r];                                                \
+          out[4 * q + r] += vf_sum(sum);                                                                             \
+        }                                                                                                            \
   }
-MATVEC(dots_4, 4, 1, 0)
-MATVEC(dots_1, 1, 1, 0)
-MATVEC(combine_4, 4, 0, 1)
-MATVEC(combine_1, 1, 0, 1)
-MATVEC(symmetric_4, 4, 1, 1)
-MATVEC(symmetric_1, 1, 1, 1)
+MATVEC(dots_4x1, 4, 1, 1, 0)
+MATVEC(dots_4x2, 4, 2, 1, 0)
+MATVEC(dots_4x4, 4, 4, 1, 0)
+MATVEC(dots_1x1, 1, 1, 1, 0)
+MATVEC(combine_4x1, 4, 1, 0, 1)
+MATVEC(combine_4x2, 4, 2, 0, 1)
+MATVEC(combine_4x4, 4, 4, 0, 1)
+MATVEC(combine_1x1, 1, 1, 0, 1)
+MATVEC(symmetric_4, 4, 1, 1, 1)
+MATVEC(symmetric_1, 1, 1, 1, 1)
 
-static void dots(float *out, const float *row, int64_t stride, int rows, const float *v, int64_t count) {
-  if (rows == 4)
-    dots_4(NULL, out, row, stride, v, NULL, count);
-  else
-    for (int r = 0; r < rows; r++) dots_1(NULL, out + r, row + r * stride, stride, v, NULL, count);
+static void dots(float *out, const float *row, int64_t stride, int rows, const float *v, int64_t v_stride, int b,
+                 int64_t count) {
+  if (rows < 4) {
+    for (int q = 0; q < b; q++)
+      for (int r = 0; r < rows; r++)
+        dots_1x1(NULL, 0, out + 4 * q + r, row + r * stride, stride, v + q * v_stride, 0, NULL, count);
+    return;
+  }
+  int q = 0;
+  for (; BLOCK >= 4 && q + 4 <= b; q += 4) dots_4x4(NULL, 0, out + 4 * q, row, stride, v + q * v_stride, v_stride, NULL, count);
+  for (; q + 2 <= b; q += 2) dots_4x2(NULL, 0, out + 4 * q, row, stride, v + q * v_stride, v_stride, NULL, count);
+  if (q < b) dots_4x1(NULL, 0, out + 4 * q, row, stride, v + q * v_stride, v_stride, NULL, count);
 }
 
-static void combine(float *y, const float *row, int64_t stride, int rows, const float *coef, int64_t count) {
-  if (rows == 4)
-    combine_4(y, NULL, row, stride, NULL, coef, count);
-  else
-    for (int r = 0; r < rows; r++) combine_1(y, NULL, row + r * stride, stride, NULL, coef + r, count);
+static void combine(float *y, int64_t y_stride, const float *row, int64_t stride, int rows, const float *coef, int b,
+                    int64_t count) {
+  if (rows < 4) {
+    for (int q = 0; q < b; q++)
+      for (int r = 0; r < rows; r++)
+        combine_1x1(y + q * y_stride, 0, NULL, row + r * stride, stride, NULL, 0, coef + 4 * q + r, count);
+    return;
+  }
+  int q = 0;
+  for (; BLOCK >= 4 && q + 4 <= b; q += 4) combine_4x4(y + q * y_stride, y_stride, NULL, row, stride, NULL, 0, coef + 4 * q, count);
+  for (; q + 2 <= b; q += 2) combine_4x2(y + q * y_stride, y_stride, NULL, row, stride, NULL, 0, coef + 4 * q, count);
+  if (q < b) combine_4x1(y + q * y_stride, y_stride, NULL, row, stride, NULL, 0, coef + 4 * q, count);
 }
 
 static void symmetric(float *y, float *out, const float *row, int64_t stride, int rows, const float *v,
                       const float *coef, int64_t count) {
   if (rows == 4)
-    symmetric_4(y, out, row, stride, v, coef, count);
+    symmetric_4(y, 0, out, row, stride, v, 0, coef, count);
   else
-    for (int r = 0; r < rows; r++) symmetric_1(y, out + r, row + r * stride, stride, v, coef + r, count);
+    for (int r = 0; r < rows; r++) symmetric_1(y, 0, out + r, row + r * stride, stride, v, 0, coef + r, count);
 }
 
 static float dot(const float *a, const float *b, int64_t count) {
   float out = 0;
-  dots_1(NULL, &out, a, 0, b, NULL, count);
+  dots_1x1(NULL, 0, &out, a, 0, b, 0, NULL, count);
   return out;
 }
 

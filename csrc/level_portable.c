@@ -6,6 +6,7 @@
 #define LEVEL sa_kernels_portable
 #define LEVEL_NAME "portable"
 #define VL 4
+#define BLOCK 2
 
 typedef float vf __attribute__((vector_size(16)));
 typedef int32_t vi __attribute__((vector_size(16)));

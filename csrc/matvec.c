@@ -94,14 +94,58 @@ sa_status SA_API(product)(sa_context *c, sa_matrix y, sa_matrix l, sa_matrix v) 
   return SA_OK;
 }
 
-// --- factors: t = Φᵀ v over fixed blocks of rows, then y row by row.
+// --- factors: products with the rows of two feature maps, over fixed blocks of rows. Each row that comes from memory
+// serves every vector, and in advance both directions.
+
+enum { LOT = 4 };  // rows, and vectors, of one pass of the kernels
 
 typedef struct factor_job {
   const sa_kernels *kn;
-  sa_matrix y, t, phi[2], v;
-  float *sums, eta;
+  sa_factors f;
+  sa_matrix y, t, v;  // y, v: (b, n); t: (b, d)
+  float *sums;        // (blocks, b, d)
   int64_t block, d;
 } factor_job;
+
+static const sa_matrix *side_rows(const sa_factors *f, int side) { return side ? &f->x2 : &f->x1; }
+static float row_scale(const sa_factors *f, int side, int64_t i) {
+  const sa_matrix *s = side ? &f->scale2 : &f->scale1;
+  return s->data ? s->data[i] : 1;
+}
+
+// gather adds Σ_r v_qr phi_(i+r) over a lot of rows to the sums of every vector q.
+static void gather(const factor_job *j, float *sums, sa_matrix v, int64_t i, int rows) {
+  for (int side = 0, offset = 0; side < 2 && side_rows(&j->f, side)->data; side++) {
+    const sa_matrix x = *side_rows(&j->f, side);
+    for (int64_t q = 0; q < v.rows; q += LOT) {
+      const int lot = (int)sa_min(LOT, v.rows - q);
+      float coef[LOT * LOT];
+      for (int p = 0; p < lot; p++)
+        for (int r = 0; r < rows; r++) coef[p * LOT + r] = row_scale(&j->f, side, i + r) * sa_row(v, q + p)[i + r];
+      j->kn->combine(sums + q * j->d + offset, j->d, sa_row(x, i), x.stride, rows, coef, lot, x.cols);
+    }
+    offset += (int)x.cols;
+  }
+}
+
+// scatter writes y_q = (phi1 t1_q - eta phi2 t2_q) / n for a lot of rows and every vector q.
+static void scatter(const factor_job *j, int64_t i, int rows) {
+  const float n = (float)j->f.x1.rows;
+  for (int64_t q = 0; q < j->t.rows; q += LOT) {
+    const int lot = (int)sa_min(LOT, j->t.rows - q);
+    float out[2][LOT * LOT] = {{0}};
+    for (int side = 0, offset = 0; side < 2 && side_rows(&j->f, side)->data; side++) {
+      const sa_matrix x = *side_rows(&j->f, side);
+      j->kn->dots(out[side], sa_row(x, i), x.stride, rows, sa_row(j->t, q) + offset, j->t.stride, lot, x.cols);
+      for (int r = 0; r < rows; r++)
+        for (int p = 0; p < lot; p++) out[side][p * LOT + r] *= row_scale(&j->f, side, i + r);
+      offset += (int)x.cols;
+    }
+    for (int p = 0; p < lot; p++)
+      for (int r = 0; r < rows; r++)
+        sa_row(j->y, q + p)[i + r] = (out[0][p * LOT + r] - j->f.eta * out[1][p * LOT + r]) / n;
+  }
+}
 
 static void project_task(void *arg, int64_t task, int worker) {
   (void)worker;
@@ -109,96 +153,151 @@ static void project_task(void *arg, int64_t task, int worker) {
   const int64_t b = j->v.rows, end = sa_min(j->v.cols, (task + 1) * j->block);
   float *sums = j->sums + task * b * j->d;
   memset(sums, 0, (size_t)(b * j->d) * sizeof(float));
-  for (int64_t i = task * j->block; i < end; i += 4) {
-    const int rows = (int)sa_min(4, end - i);
-    for (int side = 0, offset = 0; side < 2 && j->phi[side].data; offset += (int)j->phi[side++].cols)
-      for (int64_t at = 0; at < j->phi[side].cols; at += CHUNK)
-        for (int64_t q = 0; q < b; q++)
-          j->kn->combine(sums + q * j->d + offset + at, sa_row(j->phi[side], i) + at, j->phi[side].stride, rows,
-                         sa_row(j->v, q) + i, sa_min(CHUNK, j->phi[side].cols - at));
-  }
-}
-
-// project computes t = [phi1ᵀ v_b, phi2ᵀ v_b].
-static bool project(sa_context *c, factor_job *j) {
-  const int64_t n = j->v.cols, b = j->v.rows;
-  j->block = sa_max(64, sa_ceil(sa_ceil(n, 64), 4) * 4);
-  const int64_t blocks = sa_ceil(n, j->block);
-  j->sums = sa_take(c, blocks * b * j->d);
-  if (!j->sums) return false;
-  sa_run(c, (double)n * (double)j->d * (3 + (double)b) * SA_NS_PER_BYTE, blocks, project_task, j);
-  partial p = {c->kernels, j->sums, blocks, b, j->d, NULL, j->t};
-  reduce(c, &p);
-  return true;
+  for (int64_t i = task * j->block; i < end; i += LOT) gather(j, sums, j->v, i, (int)sa_min(LOT, end - i));
 }
 
 static void expand_task(void *arg, int64_t task, int worker) {
   (void)worker;
   const factor_job *j = arg;
-  const int64_t n = j->v.cols, b = j->v.rows, end = sa_min(n, (task + 1) * j->block);
-  for (int64_t i = task * j->block; i < end; i += 4) {
-    const int rows = (int)sa_min(4, end - i);
-    for (int64_t q = 0; q < b; q++) {
-      float out[2][4] = {{0}};
-      const float *t = sa_row(j->t, q);
-      j->kn->dots(out[0], sa_row(j->phi[0], i), j->phi[0].stride, rows, t, j->phi[0].cols);
-      if (j->phi[1].data)
-        j->kn->dots(out[1], sa_row(j->phi[1], i), j->phi[1].stride, rows, t + j->phi[0].cols, j->phi[1].cols);
-      for (int r = 0; r < rows; r++) sa_row(j->y, q)[i + r] = (out[0][r] - j->eta * out[1][r]) / (float)n;
-    }
+  const int64_t end = sa_min(j->y.cols, (task + 1) * j->block);
+  for (int64_t i = task * j->block; i < end; i += LOT) scatter(j, i, (int)sa_min(LOT, end - i));
+}
+
+static void advance_task(void *arg, int64_t task, int worker) {
+  (void)worker;
+  const factor_job *j = arg;
+  const int64_t b = j->y.rows, end = sa_min(j->y.cols, (task + 1) * j->block);
+  float *sums = j->sums + task * b * j->d;
+  memset(sums, 0, (size_t)(b * j->d) * sizeof(float));
+  for (int64_t i = task * j->block; i < end; i += LOT) {
+    const int rows = (int)sa_min(LOT, end - i);
+    scatter(j, i, rows);
+    gather(j, sums, j->y, i, rows);
   }
 }
 
-sa_status SA_API(factor_product)(sa_context *c, sa_matrix y, sa_matrix t, sa_matrix phi1, sa_matrix phi2, sa_matrix v,
-                                 float eta) {
+// prepare splits n rows into blocks, by n alone, and takes memory for what b vectors sum up in each.
+static bool prepare(sa_context *c, factor_job *j, int64_t n, int64_t b) {
+  j->kn = c->kernels;
+  j->block = sa_max(64, sa_ceil(sa_ceil(n, 64), LOT) * LOT);
+  j->sums = sa_take(c, sa_ceil(n, j->block) * b * j->d);
+  return j->sums != NULL;
+}
+
+// sweep runs a task over all blocks; flops are those of one vector and one element of the rows.
+static void sweep(sa_context *c, factor_job *j, int64_t n, int64_t b, double flops, sa_task_fn *fn) {
+  const double elements = (double)n * (double)j->d;
+  const double read = elements * sizeof(float) * SA_NS_PER_BYTE, compute = elements * (double)b * flops * SA_NS_PER_FLOP;
+  sa_run(c, read > compute ? read : compute, sa_ceil(n, j->block), fn, j);
+}
+
+// project computes t = [phi1ᵀ v_b, phi2ᵀ v_b].
+static void project(sa_context *c, factor_job *j) {
+  const int64_t n = j->v.cols, b = j->v.rows;
+  sweep(c, j, n, b, 2, project_task);
+  partial p = {c->kernels, j->sums, sa_ceil(n, j->block), b, j->d, NULL, j->t};
+  reduce(c, &p);
+}
+
+static bool factors_fit(const sa_factors *f, int64_t *d) {
+  const int64_t n = f->x1.rows;
+  if (!sa_there(f->x1) || (f->x2.data && (!sa_there(f->x2) || f->x2.rows != n))) return false;
+  if ((f->scale1.data && !sa_is(f->scale1, 1, n)) || (f->scale2.data && !sa_is(f->scale2, 1, n))) return false;
+  *d = f->x1.cols + (f->x2.data ? f->x2.cols : 0);
+  return true;
+}
+
+sa_status SA_API(factor_product)(sa_context *c, sa_matrix y, sa_matrix t, sa_factors f, sa_matrix v) {
   const char *op = "factor_product";
-  const int64_t n = phi1.rows, b = v.rows;
-  SA_CHECK(c, op, sa_there(phi1) && (!phi2.data || (sa_there(phi2) && phi2.rows == n)), "phi1 and phi2 differ in rows");
-  factor_job j = {.kn = c->kernels, .y = y, .t = t, .phi = {phi1, phi2}, .v = v, .eta = eta};
-  j.d = phi1.cols + (phi2.data ? phi2.cols : 0);
+  const int64_t n = f.x1.rows, b = v.rows;
+  factor_job j = {.f = f, .y = y, .t = t, .v = v};
+  SA_CHECK(c, op, factors_fit(&f, &j.d), "x1, x2, scale1 and scale2 do not fit together");
   SA_CHECK(c, op, sa_is(v, b, n) && sa_is(y, b, n), "v or y is not (b, n)");
   SA_CHECK(c, op, sa_is(t, b, j.d), "t is not (b, d1+d2)");
   sa_begin(c);
-  if (!project(c, &j)) return sa_fail(c, SA_ERR_MEMORY, op, "no memory");
-  sa_run(c, (double)n * (double)j.d * (3 + (double)b) * SA_NS_PER_BYTE, sa_ceil(n, j.block), expand_task, &j);
+  if (!prepare(c, &j, n, b)) return sa_fail(c, SA_ERR_MEMORY, op, "no memory");
+  project(c, &j);
+  sweep(c, &j, n, b, 2, expand_task);
+  return SA_OK;
+}
+
+sa_status SA_API(factor_advance)(sa_context *c, sa_matrix y, sa_matrix s, sa_factors f, sa_matrix t) {
+  const char *op = "factor_advance";
+  const int64_t n = f.x1.rows, b = t.rows;
+  factor_job j = {.f = f, .y = y, .t = t};
+  SA_CHECK(c, op, factors_fit(&f, &j.d), "x1, x2, scale1 and scale2 do not fit together");
+  SA_CHECK(c, op, sa_is(y, b, n), "y is not (b, n)");
+  SA_CHECK(c, op, sa_is(t, b, j.d) && sa_is(s, b, j.d), "t or s is not (b, d1+d2)");
+  sa_begin(c);
+  if (!prepare(c, &j, n, b)) return sa_fail(c, SA_ERR_MEMORY, op, "no memory");
+  sweep(c, &j, n, b, 4, advance_task);
+  partial p = {c->kernels, j.sums, sa_ceil(n, j.block), b, j.d, NULL, s};
+  reduce(c, &p);
   return SA_OK;
 }
 
 typedef struct spread_job {
   const sa_kernels *kn;
-  sa_matrix g, t, u, w;
+  sa_matrix g, t, u, w, x, scale;
 } spread_job;
+
+enum { SPREAD_ROWS = 32 };
+
+// through_norm turns a derivative with respect to phi = scale x, a unit row, into that with respect to x.
+static void through_norm(const sa_kernels *kn, float *g, const float *x, float scale, int64_t d) {
+  kn->normal_backward(g, g, x, d, scale * scale * kn->dot(g, x, d), scale);
+}
 
 static void spread_task(void *arg, int64_t task, int worker) {
   (void)worker;
   const spread_job *j = arg;
-  float *g = sa_row(j->g, task);
-  memset(g, 0, (size_t)j->g.cols * sizeof(float));
-  for (int64_t q = 0; q < j->u.rows; q++)
-    j->kn->add_scaled(g, sa_row(j->t, q), j->g.cols, j->w.data[q] * sa_row(j->u, q)[task]);
+  for (int64_t i = task * SPREAD_ROWS; i < sa_min(j->g.rows, (task + 1) * SPREAD_ROWS); i++) {
+    float *g = sa_row(j->g, i);
+    j->kn->scaled(g, j->t.data, j->g.cols, j->w.data[0] * j->u.data[i]);
+    for (int64_t q = 1; q < j->u.rows; q++)
+      j->kn->add_scaled(g, sa_row(j->t, q), j->g.cols, j->w.data[q] * sa_row(j->u, q)[i]);
+    if (j->scale.data) through_norm(j->kn, g, sa_row(j->x, i), j->scale.data[i], j->g.cols);
+  }
 }
 
-sa_status SA_API(factor_gradient)(sa_context *c, sa_matrix g, sa_matrix phi, sa_matrix u, sa_matrix w) {
+static void through_task(void *arg, int64_t task, int worker) {
+  (void)worker;
+  const spread_job *j = arg;
+  for (int64_t i = task * SPREAD_ROWS; i < sa_min(j->g.rows, (task + 1) * SPREAD_ROWS); i++)
+    through_norm(j->kn, sa_row(j->g, i), sa_row(j->x, i), j->scale.data[i], j->g.cols);
+}
+
+sa_status SA_API(factor_gradient)(sa_context *c, sa_matrix g, sa_matrix x, sa_matrix scale, sa_matrix u, sa_matrix w) {
   const char *op = "factor_gradient";
   enum { THIN = 8 };  // up to here sweeping the rows beats packing them
-  const int64_t n = phi.rows, d = phi.cols, b = u.rows;
-  SA_CHECK(c, op, sa_there(phi) && sa_is(g, n, d), "phi or g is not (n, d)");
+  const int64_t n = x.rows, d = x.cols, b = u.rows, tasks = sa_ceil(n, SPREAD_ROWS);
+  SA_CHECK(c, op, sa_there(x) && sa_is(g, n, d), "x or g is not (n, d)");
+  SA_CHECK(c, op, !scale.data || sa_is(scale, 1, n), "scale is not (1, n)");
   SA_CHECK(c, op, sa_is(u, b, n) && sa_is(w, 1, b), "u is not (b, n) or w not (1, b)");
   sa_begin(c);
-  const sa_matrix t = {sa_take(c, b * d), b, d, d};
-  bool ok = t.data != NULL;
-  if (ok && b <= THIN) {
-    factor_job j = {.kn = c->kernels, .t = t, .phi = {phi}, .v = u, .d = d};
-    ok = project(c, &j);
-    spread_job s = {c->kernels, g, t, u, w};
-    if (ok) sa_run(c, (double)n * (double)d * (4 + (double)b) * SA_NS_PER_BYTE, n, spread_task, &s);
-  } else if (ok) {
-    const sa_operand rows = {.m = {u}}, cols = {.m = {phi}, .by_cols = true};
-    ok = sa_multiply(c, t, rows, cols, 1);
-    const sa_operand left = {.m = {u}, .by_cols = true, .scale = w.data}, right = {.m = {t}, .by_cols = true};
-    ok = ok && sa_multiply(c, g, left, right, 1);
+  factor_job j = {.f = {.x1 = x, .scale1 = scale}, .t = {sa_take(c, b * d), b, d, d}, .v = u, .d = d};
+  if (!j.t.data) return sa_fail(c, SA_ERR_MEMORY, op, "no memory");
+  spread_job s = {c->kernels, g, j.t, u, w, x, scale};
+  const double work = (double)n * (double)d * sizeof(float) * SA_NS_PER_BYTE;
+  if (b <= THIN) {
+    if (!prepare(c, &j, n, b)) return sa_fail(c, SA_ERR_MEMORY, op, "no memory");
+    project(c, &j);
+    sa_run(c, work * (2 + (double)b), tasks, spread_task, &s);
+    return SA_OK;
   }
-  return ok ? SA_OK : sa_fail(c, SA_ERR_MEMORY, op, "no memory");
+  // t = Σ_i (scale_i u_i) x_i, then g = Σ_b (w_b u_b) t_b
+  sa_matrix v = u;
+  if (scale.data) {
+    v = (sa_matrix){sa_take(c, b * n), b, n, n};
+    if (!v.data) return sa_fail(c, SA_ERR_MEMORY, op, "no memory");
+    for (int64_t q = 0; q < b; q++) c->kernels->multiply(sa_row(v, q), sa_row(u, q), scale.data, n);
+  }
+  const sa_operand rows = {.m = {v}}, cols = {.m = {x}, .by_cols = true};
+  const sa_operand left = {.m = {u}, .by_cols = true, .scale = w.data}, right = {.m = {j.t}, .by_cols = true};
+  if (!sa_multiply(c, j.t, rows, cols, 1) || !sa_multiply(c, g, left, right, 1))
+    return sa_fail(c, SA_ERR_MEMORY, op, "no memory");
+  if (scale.data) sa_run(c, work * 2, tasks, through_task, &s);
+  return SA_OK;
 }
 
 // --- orthogonalize, over fixed blocks of columns
@@ -208,42 +307,46 @@ enum { ORTHO = 4096 };
 typedef struct ortho_job {
   const sa_kernels *kn;
   sa_matrix w, basis;
-  int64_t m;
-  double *dots;  // (blocks, m), then (m) of their sums in row 0
+  int64_t m, n;
+  double *dots;  // (blocks of the first n columns, m), then (m) of their sums in row 0
   double *norms;
 } ortho_job;
 
 static void ortho_dots(void *arg, int64_t task, int worker) {
   (void)worker;
   const ortho_job *j = arg;
-  const int64_t at = task * ORTHO, count = sa_min(ORTHO, j->w.cols - at);
+  const int64_t at = task * ORTHO, count = sa_min(ORTHO, j->n - at);
   for (int64_t q = 0; q < j->m; q++) j->dots[task * j->m + q] = j->kn->dot64(j->w.data + at, sa_row(j->basis, q) + at, count);
 }
 
+// Blocks of the first n columns, then of the others, whose norm does not count.
 static void ortho_deflate(void *arg, int64_t task, int worker) {
   (void)worker;
   const ortho_job *j = arg;
-  const int64_t at = task * ORTHO, count = sa_min(ORTHO, j->w.cols - at);
-  j->norms[task] = j->kn->deflate(j->w.data + at, j->m ? j->basis.data + at : NULL, j->basis.stride, j->m, j->dots, count);
+  const int64_t blocks = sa_ceil(j->n, ORTHO), head = task < blocks;
+  const int64_t at = head ? task * ORTHO : j->n + (task - blocks) * ORTHO;
+  const int64_t count = sa_min(ORTHO, (head ? j->n : j->w.cols) - at);
+  const double sq = j->kn->deflate(j->w.data + at, j->m ? j->basis.data + at : NULL, j->basis.stride, j->m, j->dots, count);
+  if (head) j->norms[task] = sq;
 }
 
-sa_status SA_API(orthogonalize)(sa_context *c, sa_matrix w, sa_matrix basis, int64_t m, double *h, double *out) {
+sa_status SA_API(orthogonalize)(sa_context *c, sa_matrix w, sa_matrix basis, int64_t m, int64_t n, double *h, double *out) {
   const char *op = "orthogonalize";
-  const int64_t n = w.cols;
-  SA_CHECK(c, op, sa_is(w, 1, n) && out, "w is not (1, n)");
-  SA_CHECK(c, op, m >= 0 && (m == 0 || (sa_is(basis, basis.rows, n) && basis.rows >= m && h)), "basis is not (>= m, n)");
+  SA_CHECK(c, op, sa_is(w, 1, w.cols) && n >= 1 && n <= w.cols && out, "w is not (1, >= n)");
+  SA_CHECK(c, op, m >= 0 && (m == 0 || (sa_is(basis, basis.rows, w.cols) && basis.rows >= m && h)),
+           "basis does not have m rows of as many columns as w");
   sa_begin(c);
   const int64_t blocks = sa_ceil(n, ORTHO);
   void *scratch = sa_take(c, 2 * blocks * (m + 1));
   if (!scratch) return sa_fail(c, SA_ERR_MEMORY, op, "no memory");
-  ortho_job j = {c->kernels, w, basis, m, scratch, (double *)scratch + blocks * m};
-  const double work = (double)n * (double)m * 6 * SA_NS_PER_BYTE;
-  sa_run(c, work, blocks, ortho_dots, &j);
+  ortho_job j = {c->kernels, w, basis, m, n, scratch, (double *)scratch + blocks * m};
+  const double work = (double)m * 6 * SA_NS_PER_BYTE;
+  sa_run(c, work * (double)n, blocks, ortho_dots, &j);
   for (int64_t q = 0; q < m; q++) {
     for (int64_t s = 1; s < blocks; s++) j.dots[q] += j.dots[s * m + q];
     h[q] += j.dots[q];
   }
-  sa_run(c, work, blocks, ortho_deflate, &j);
+  sa_run(c, work * (double)w.cols, blocks + sa_ceil(w.cols - n, ORTHO), ortho_deflate, &j);
   out[0] = 0;
   for (int64_t s = 0; s < blocks; s++) out[0] += j.norms[s];
   return SA_OK;

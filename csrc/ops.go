@@ -103,7 +103,7 @@ func (b *backend) Scan(x, sq align.Matrix, out []float64) error {
 	if b.c == nil {
 		return errClosed
 	}
-	return b.check(C.sa_scan(b.c, cmatrix(x), cmatrix(sq), cscalars(out, 2)))
+	return b.check(C.sa_scan(b.c, cmatrix(x), cmatrix(sq), cscalars(out, 3)))
 }
 
 func (b *backend) Normalize(phi, inv, x, sq align.Matrix) error {
@@ -155,11 +155,18 @@ func (b *backend) Product(y, l, v align.Matrix) error {
 	return b.check(C.sa_product(b.c, cmatrix(y), cmatrix(l), cmatrix(v)))
 }
 
-func (b *backend) FactorProduct(y, t, phi1, phi2, v align.Matrix, eta float32) error {
+func (b *backend) FactorProduct(y, t align.Matrix, f align.Factors, v align.Matrix) error {
 	if b.c == nil {
 		return errClosed
 	}
-	return b.check(C.sa_factor_product(b.c, cmatrix(y), cmatrix(t), cmatrix(phi1), cmatrix(phi2), cmatrix(v), C.float(eta)))
+	return b.check(C.sa_factor_product(b.c, cmatrix(y), cmatrix(t), cfactors(f), cmatrix(v)))
+}
+
+func (b *backend) FactorAdvance(y, s align.Matrix, f align.Factors, t align.Matrix) error {
+	if b.c == nil {
+		return errClosed
+	}
+	return b.check(C.sa_factor_advance(b.c, cmatrix(y), cmatrix(s), cfactors(f), cmatrix(t)))
 }
 
 func (b *backend) Gram(c, phi1, phi2 align.Matrix) error {
@@ -169,11 +176,11 @@ func (b *backend) Gram(c, phi1, phi2 align.Matrix) error {
 	return b.check(C.sa_gram(b.c, cmatrix(c), cmatrix(phi1), cmatrix(phi2)))
 }
 
-func (b *backend) Orthogonalize(w, basis align.Matrix, m int, h, out []float64) error {
+func (b *backend) Orthogonalize(w, basis align.Matrix, m, n int, h, out []float64) error {
 	if b.c == nil {
 		return errClosed
 	}
-	return b.check(C.sa_orthogonalize(b.c, cmatrix(w), cmatrix(basis), C.int64_t(m), cscalars(h, m), cscalars(out, 1)))
+	return b.check(C.sa_orthogonalize(b.c, cmatrix(w), cmatrix(basis), C.int64_t(m), C.int64_t(n), cscalars(h, m), cscalars(out, 1)))
 }
 
 func (b *backend) SumSquares(l align.Matrix, out []float64) error {
@@ -204,11 +211,11 @@ func (b *backend) AddOuter(m, u, w align.Matrix) error {
 	return b.check(C.sa_add_outer(b.c, cmatrix(m), cmatrix(u), cmatrix(w)))
 }
 
-func (b *backend) FactorGradient(g, phi, u, w align.Matrix) error {
+func (b *backend) FactorGradient(g, x, scale, u, w align.Matrix) error {
 	if b.c == nil {
 		return errClosed
 	}
-	return b.check(C.sa_factor_gradient(b.c, cmatrix(g), cmatrix(phi), cmatrix(u), cmatrix(w)))
+	return b.check(C.sa_factor_gradient(b.c, cmatrix(g), cmatrix(x), cmatrix(scale), cmatrix(u), cmatrix(w)))
 }
 
 func (b *backend) MatMul(g, a, phi align.Matrix, alpha float32) error {

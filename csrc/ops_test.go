@@ -5,6 +5,7 @@ package csrc
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/specalign/specalign/align"
@@ -359,7 +360,8 @@ func TestProducts(t *testing.T) {
 			t1, t2 := product(v, p1), product(v, p2)
 			s1, s2 := product(abs(v), abs(p1)), product(abs(v), abs(p2))
 			tm, ym := f.matrix(b, d+m), f.matrix(b, n)
-			f.ok(f.FactorProduct(ym, tm, f.from(p1), f.from(p2), f.from(v), 0.5))
+			factors := align.Factors{X1: f.from(p1), X2: f.from(p2), Eta: 0.5}
+			f.ok(f.FactorProduct(ym, tm, factors, f.from(v)))
 			pick := func(a, b dense) dense {
 				return build(a.rows, d+m, func(i, j int) float64 {
 					if j < d {
@@ -376,6 +378,17 @@ func TestProducts(t *testing.T) {
 			want := combine(product(t1, transpose(p1)), product(t2, transpose(p2)), -0.5)
 			bound := combine(product(s1, transpose(abs(p1))), product(s2, transpose(abs(p2))), 0.5)
 			f.near("factor product", ym, want, math.Sqrt(float64(n+d+m))+8, bound.at)
+
+			// with t = Φᵀ v the same product, and one more
+			ya, sa, yb, sb := f.matrix(b, n), f.matrix(b, d+m), f.matrix(b, n), f.matrix(b, d+m)
+			f.ok(f.FactorAdvance(ya, sa, factors, tm))
+			f.near("factor advance", ya, want, math.Sqrt(float64(n+d+m))+8, bound.at)
+			f.ok(f.FactorProduct(yb, sb, factors, ya))
+			for i := range b {
+				if !slices.Equal(sa.Data[i*sa.Stride:][:d+m], sb.Data[i*sb.Stride:][:d+m]) {
+					f.Fatal("factor advance: its second result is not the product's first")
+				}
+			}
 		}
 	})
 }
@@ -386,7 +399,7 @@ func TestFactorGradient(t *testing.T) {
 			phi, u, w := f.random(n, d), f.random(b, n), f.random(1, b)
 			wu := build(b, n, func(i, j int) float64 { return w.v[i] * u.at(i, j) })
 			g := f.matrix(n, d)
-			f.ok(f.FactorGradient(g, f.from(phi), f.from(u), f.from(w)))
+			f.ok(f.FactorGradient(g, f.from(phi), align.Matrix{}, f.from(u), f.from(w)))
 			size := product(transpose(abs(wu)), product(abs(u), abs(phi)))
 			f.near("factor gradient", g, product(transpose(wu), product(u, phi)), math.Sqrt(float64(n+b))+8, size.at)
 
@@ -426,7 +439,7 @@ func TestOrthogonalize(t *testing.T) {
 				norm += wantW.v[i] * wantW.v[i]
 			}
 			wm := f.from(w)
-			f.ok(f.Orthogonalize(wm, f.from(basis), m, h, out))
+			f.ok(f.Orthogonalize(wm, f.from(basis), m, n, h, out))
 			f.near("w", wm, wantW, 1, size.at)
 			for j := range m {
 				if math.Abs(h[j]-wantH[j]) > 1e-12*float64(n) {
@@ -457,7 +470,7 @@ func TestRows(t *testing.T) {
 			}
 		}
 		xm, sq, phi, inv := f.from(x), f.matrix(1, n), f.matrix(n, d), f.matrix(1, n)
-		out := make([]float64, 2)
+		out := make([]float64, 3)
 		f.ok(f.Scan(xm, sq, out))
 		if out[0] != -1 || out[1] != 1 {
 			f.Fatalf("scan: %v", out)

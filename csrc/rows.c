@@ -56,11 +56,14 @@ static bool all_zero(const float *x, int64_t count) {
   return true;
 }
 
-// a = x, b = sq, sums = a pair (first bad row, zero rows) for each task
+// Below, squares of elements may have been lost to underflow.
+static const float smallest_sq = 1e-30f;
+
+// a = x, b = sq, sums = (first bad row, zero rows, rows of tiny norm) for each task
 static void scan_task(void *arg, int64_t task, int worker) {
   (void)worker;
   const row_job *j = arg;
-  double bad = -1, zeros = 0;
+  double bad = -1, zeros = 0, tiny = 0;
   FOR_ROWS(task, j->a.rows) {
     const float sq = j->kn->sum_squares(sa_row(j->a, i), NULL, j->a.cols);
     j->b.data[i] = sq;
@@ -68,55 +71,60 @@ static void scan_task(void *arg, int64_t task, int worker) {
       if (bad < 0) bad = (double)i;
     } else if (sq == 0 && all_zero(sa_row(j->a, i), j->a.cols)) {
       zeros++;
+    } else if (sq < smallest_sq) {
+      tiny++;
     }
   }
-  j->sums[2 * task] = bad;
-  j->sums[2 * task + 1] = zeros;
+  j->sums[3 * task] = bad;
+  j->sums[3 * task + 1] = zeros;
+  j->sums[3 * task + 2] = tiny;
 }
 
 sa_status SA_API(scan)(sa_context *c, sa_matrix x, sa_matrix sq, double *out) {
   SA_CHECK(c, "scan", sa_there(x) && sa_is(sq, 1, x.rows) && out, "x is not (n, d) or sq not (1, n)");
   sa_begin(c);
   const int64_t tasks = sa_ceil(x.rows, ROWS);
-  void *sums = sa_take(c, 4 * tasks);
+  void *sums = sa_take(c, 6 * tasks);
   if (!sums) return sa_fail(c, SA_ERR_MEMORY, "scan", "no memory");
   row_job j = {.kn = c->kernels, .a = x, .b = sq, .sums = sums};
   sa_run_exact(c, (double)x.rows * (double)x.cols * 4 * SA_NS_PER_BYTE, tasks, scan_task, &j);
   out[0] = -1;
-  out[1] = 0;
+  out[1] = out[2] = 0;
   for (int64_t t = 0; t < tasks; t++) {
-    if (out[0] < 0) out[0] = j.sums[2 * t];
-    out[1] += j.sums[2 * t + 1];
+    if (out[0] < 0) out[0] = j.sums[3 * t];
+    out[1] += j.sums[3 * t + 1];
+    out[2] += j.sums[3 * t + 2];
   }
   return SA_OK;
 }
 
-// a = phi, b = inv, c = x, vector = sq
+// a = phi or nothing, b = inv, c = x, vector = sq
 static void normalize_task(void *arg, int64_t task, int worker) {
   (void)worker;
   const row_job *j = arg;
   const int64_t d = j->c.cols;
   FOR_ROWS(task, j->c.rows) {
     const float sq = j->vector[i], *x = sa_row(j->c, i);
-    float *phi = sa_row(j->a, i);
-    // Below, squares of elements may have been lost to underflow; float64 has room for all of them.
-    if (sq >= 1e-30f && sq <= FLT_MAX) {
+    float *phi = j->a.data ? sa_row(j->a, i) : NULL;
+    if (sq >= smallest_sq && sq <= FLT_MAX) {
       const float inv = (float)(1 / sqrt((double)sq));
       j->b.data[i] = inv;
-      j->kn->scaled(phi, x, d, inv);
+      if (phi) j->kn->scaled(phi, x, d, inv);
       continue;
     }
+    // float64 has room for all of the squares
     const double norm = sqrt(j->kn->sum_squares64(x, d)), inv = norm > 0 ? 1 / norm : 0;
     j->b.data[i] = inv > (double)FLT_MAX ? FLT_MAX : (float)inv;
-    for (int64_t k = 0; k < d; k++) phi[k] = (float)((double)x[k] * inv);
+    for (int64_t k = 0; phi && k < d; k++) phi[k] = (float)((double)x[k] * inv);
   }
 }
 
 sa_status SA_API(normalize)(sa_context *c, sa_matrix phi, sa_matrix inv, sa_matrix x, sa_matrix sq) {
-  SA_CHECK(c, "normalize", sa_there(x) && sa_is(phi, x.rows, x.cols), "x or phi is not (n, d)");
+  SA_CHECK(c, "normalize", sa_there(x) && (!phi.data || sa_is(phi, x.rows, x.cols)), "x or phi is not (n, d)");
   SA_CHECK(c, "normalize", sa_is(inv, 1, x.rows) && sa_is(sq, 1, x.rows), "inv or sq is not (1, n)");
   row_job j = {.kn = c->kernels, .a = phi, .b = inv, .c = x, .vector = sq.data};
-  sa_run_exact(c, (double)x.rows * (double)x.cols * 8 * SA_NS_PER_BYTE, sa_ceil(x.rows, ROWS), normalize_task, &j);
+  const double bytes = (double)x.rows * (phi.data ? 8 * (double)x.cols : 8);
+  sa_run_exact(c, bytes * SA_NS_PER_BYTE, sa_ceil(x.rows, ROWS), normalize_task, &j);
   return SA_OK;
 }
 

@@ -64,6 +64,13 @@ typedef struct sa_side {
   float sigma;     // bandwidth, > 0; unused by SA_LINEAR
 } sa_side;
 
+// sa_factors are two feature maps, row by row phi_i = scale_i x_i, that make L = (phi1 phi1ᵀ - eta phi2 phi2ᵀ) / n.
+typedef struct sa_factors {
+  sa_matrix x1, x2;          // x1: (n, d1); x2: (n, d2), may be absent
+  sa_matrix scale1, scale2;  // (1, n); absent: 1
+  float eta;
+} sa_factors;
+
 typedef struct sa_options {
   const char *isa;  // "" or NULL: the best this CPU has; else one of levels' names
   int32_t threads;  // most threads of an operation; 0: half of the CPUs this process may run on, 1 to 16
@@ -120,12 +127,12 @@ sa_status SA_API(sync)(sa_context *c);
 // --- rows
 
 // scan: squared norms; out[0] = first row with a NaN, an Inf or an overflowing squared norm (-1: none), out[1] =
-// number of all-zero rows.
-// x: (n, d); sq: (1, n); out: 2
+// number of all-zero rows, out[2] = number of other rows whose squared norm is below 1e-30.
+// x: (n, d); sq: (1, n); out: 3
 sa_status SA_API(scan)(sa_context *c, sa_matrix x, sa_matrix sq, double *out);
 
 // normalize: phi_i = x_i inv_i, inv_i = 1/sqrt(sq_i), 0 for a zero row. Where sq has left the normal range the norm is
-// found anew in float64. inv saturates at the largest float.
+// found anew in float64. inv saturates at the largest float. phi may be absent.
 // phi: (n, d); inv: (1, n); x: (n, d); sq: (1, n)
 sa_status SA_API(normalize)(sa_context *c, sa_matrix phi, sa_matrix inv, sa_matrix x, sa_matrix sq);
 
@@ -165,21 +172,25 @@ sa_status SA_API(gram)(sa_context *c, sa_matrix g, sa_matrix phi1, sa_matrix phi
 // y: (b, n); l: (n, n) symmetric; v: (b, n)
 sa_status SA_API(product)(sa_context *c, sa_matrix y, sa_matrix l, sa_matrix v);
 
-// factor_product: t_b = [phi1ᵀ v_b, phi2ᵀ v_b], y_b = (phi1 t1_b - eta phi2 t2_b) / n. phi2 may be absent.
-// y: (b, n); t: (b, d1+d2); phi1: (n, d1); phi2: (n, d2); v: (b, n)
-sa_status SA_API(factor_product)(sa_context *c, sa_matrix y, sa_matrix t, sa_matrix phi1, sa_matrix phi2, sa_matrix v,
-                                 float eta);
+// factor_product: t_b = [phi1ᵀ v_b, phi2ᵀ v_b], y_b = (phi1 t1_b - eta phi2 t2_b) / n.
+// y: (b, n); t: (b, d1+d2); v: (b, n)
+sa_status SA_API(factor_product)(sa_context *c, sa_matrix y, sa_matrix t, sa_factors f, sa_matrix v);
 
-// orthogonalize: one classical Gram-Schmidt step with float64 sums: h_j += <basis_j, w>, w -= Σ_j <basis_j, w> basis_j
-// over the first m rows, out[0] = |w|² after it.
-// w: (1, n); basis: (>= m, n); h: m; out: 1
-sa_status SA_API(orthogonalize)(sa_context *c, sa_matrix w, sa_matrix basis, int64_t m, double *h, double *out);
+// factor_advance: y_b = (phi1 t1_b - eta phi2 t2_b) / n, s_b = [phi1ᵀ y_b, phi2ᵀ y_b]: with t = Φᵀ v it is y = L v and
+// s = Φᵀ L v, for one pass over the rows.
+// y: (b, n); s, t: (b, d1+d2)
+sa_status SA_API(factor_advance)(sa_context *c, sa_matrix y, sa_matrix s, sa_factors f, sa_matrix t);
+
+// orthogonalize: one classical Gram-Schmidt step with float64 sums: c_j = <basis_j, w> over the first n columns of the
+// first m rows, h_j += c_j, w -= Σ_j c_j basis_j in all columns, out[0] = |w|² of the first n columns after it.
+// w: (1, >= n); basis: (>= m, as w); h: m; out: 1
+sa_status SA_API(orthogonalize)(sa_context *c, sa_matrix w, sa_matrix basis, int64_t m, int64_t n, double *h, double *out);
 
 // spectrum, optional: the k eigenpairs of largest magnitude and the next one, of l, or of the factor form where l is
 // absent. out: residual, products, 1 where converged. A backend without it returns SA_ERR_UNSUPPORTED.
-// values: k+1; vectors: (>= k+1, n); l: (n, n); phi1: (n, d1); phi2: (n, d2); start: (1, n); out: 3
-sa_status SA_API(spectrum)(sa_context *c, double *values, sa_matrix vectors, sa_matrix l, sa_matrix phi1,
-                           sa_matrix phi2, float eta, int64_t k, double tolerance, sa_matrix start, double *out);
+// values: k+1; vectors: (>= k+1, n); l: (n, n); start: (1, n); out: 3
+sa_status SA_API(spectrum)(sa_context *c, double *values, sa_matrix vectors, sa_matrix l, sa_factors f, int64_t k,
+                           double tolerance, sa_matrix start, double *out);
 
 // --- objectives
 
@@ -202,9 +213,10 @@ sa_status SA_API(add_outer)(sa_context *c, sa_matrix m, sa_matrix u, sa_matrix w
 
 // --- gradients
 
-// factor_gradient: g = Σ_b w_b u_b (u_bᵀ phi).
-// g, phi: (n, d); u: (b, n); w: (1, b)
-sa_status SA_API(factor_gradient)(sa_context *c, sa_matrix g, sa_matrix phi, sa_matrix u, sa_matrix w);
+// factor_gradient: g = Σ_b w_b u_b (u_bᵀ phi), with respect to phi = x; or where scale is there and phi_i = scale_i x_i
+// are unit rows, with respect to x: scale_i (g_i - phi_i <phi_i, g_i>).
+// g, x: (n, d); scale: (1, n); u: (b, n); w: (1, b)
+sa_status SA_API(factor_gradient)(sa_context *c, sa_matrix g, sa_matrix x, sa_matrix scale, sa_matrix u, sa_matrix w);
 
 // matmul: g = alpha a phi.
 // g: (n, d); a: (n, m); phi: (m, d)

@@ -38,6 +38,7 @@ func Backend(t *testing.T, open func() align.Backend) {
 		{"CenterBoth", (*suite).centerBoth},
 		{"Product", (*suite).product},
 		{"FactorProduct", (*suite).factorProduct},
+		{"FactorAdvance", (*suite).factorAdvance},
 		{"Gram", (*suite).gram},
 		{"Orthogonalize", (*suite).orthogonalize},
 		{"SumSquares", (*suite).sumSquares},

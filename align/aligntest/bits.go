@@ -60,7 +60,7 @@ var everyOperation = []struct {
 	run  func(f *fixture, data *drawer)
 }{
 	{"Scan", func(f *fixture, data *drawer) {
-		f.ok(f.b.Scan(f.in(data.normal(500, 200)), f.out(1, 500), f.scalars(2)))
+		f.ok(f.b.Scan(f.in(data.normal(500, 200)), f.out(1, 500), f.scalars(3)))
 	}},
 	{"Normalize", func(f *fixture, data *drawer) {
 		x := data.normal(500, 200)
@@ -96,13 +96,15 @@ var everyOperation = []struct {
 		f.ok(f.b.Product(f.out(1, 333), f.in(data.symmetric(333)), f.in(data.normal(1, 333))))
 	}},
 	{"FactorProduct", func(f *fixture, data *drawer) {
-		f.ok(f.b.FactorProduct(f.out(2, 900), f.out(2, 500), f.in(data.normal(900, 200)), f.in(data.normal(900, 300)), f.in(data.normal(2, 900)), 0.9))
+		fs := align.Factors{X1: f.in(data.normal(900, 200)), X2: f.in(data.normal(900, 300)), Scale2: f.in(data.normal(1, 900)), Eta: 0.9}
+		f.ok(f.b.FactorProduct(f.out(2, 900), f.out(2, 500), fs, f.in(data.normal(2, 900))))
+		f.ok(f.b.FactorAdvance(f.out(3, 900), f.out(3, 500), fs, f.in(data.normal(3, 500))))
 	}},
 	{"Gram", func(f *fixture, data *drawer) {
 		f.ok(f.b.Gram(f.out(270, 270), f.in(data.normal(600, 150)), f.in(data.normal(600, 120))))
 	}},
 	{"Orthogonalize", func(f *fixture, data *drawer) {
-		f.ok(f.b.Orthogonalize(f.update(data.normal(1, 9001)), f.in(data.normal(20, 9001)), 20, f.scalars(20), f.scalars(1)))
+		f.ok(f.b.Orthogonalize(f.update(data.normal(1, 9001)), f.in(data.normal(20, 9001)), 20, 5000, f.scalars(20), f.scalars(1)))
 	}},
 	{"SumSquares", func(f *fixture, data *drawer) { f.ok(f.b.SumSquares(f.in(data.normal(500, 500)), f.scalars(1))) }},
 	{"RelationalKL", func(f *fixture, data *drawer) {
@@ -115,8 +117,10 @@ var everyOperation = []struct {
 		f.ok(f.b.AddOuter(f.update(data.symmetric(400)), f.in(data.normal(31, 400)), f.in(data.normal(1, 31))))
 	}},
 	{"FactorGradient", func(f *fixture, data *drawer) {
-		f.ok(f.b.FactorGradient(f.out(600, 300), f.in(data.normal(600, 300)), f.in(data.normal(31, 600)), f.in(data.normal(1, 31))))
-		f.ok(f.b.FactorGradient(f.out(600, 300), f.in(data.normal(600, 300)), f.in(data.normal(2, 600)), f.in(data.normal(1, 2))))
+		for _, b := range []int{31, 2} {
+			x, scale := f.in(data.normal(600, 300)), f.in(data.normal(1, 600))
+			f.ok(f.b.FactorGradient(f.out(600, 300), x, scale, f.in(data.normal(b, 600)), f.in(data.normal(1, b))))
+		}
 	}},
 	{"MatMul", func(f *fixture, data *drawer) {
 		f.ok(f.b.MatMul(f.out(300, 170), f.in(data.normal(300, 400)), f.in(data.normal(400, 170)), 2))

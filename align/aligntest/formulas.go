@@ -233,6 +233,17 @@ func factorProduct[F float](phi1, phi2, v grid[F], eta F) (y, t grid[F]) {
 	return buildGrid(len(v), len(phi1), func(b, i int) F { return (y1[b][i] - F(eta*y2[b][i])) / n }), beside(t1, t2)
 }
 
+// factorAdvance is y = (phi1 t1 - eta phi2 t2) / n and s = [phi1ᵀ y, phi2ᵀ y].
+func factorAdvance[F float](phi1, phi2, t grid[F], eta F) (y, s grid[F]) {
+	d := phi1.cols()
+	t1 := buildGrid(len(t), d, func(b, j int) F { return t[b][j] })
+	t2 := buildGrid(len(t), phi2.cols(), func(b, j int) F { return t[b][d+j] })
+	y1, y2 := matMul(t1, transposed(phi1)), matMul(t2, transposed(phi2))
+	n := F(len(phi1))
+	y = buildGrid(len(t), len(phi1), func(b, i int) F { return (y1[b][i] - F(eta*y2[b][i])) / n })
+	return y, beside(matMul(y, phi1), matMul(y, phi2))
+}
+
 // gram is [phi1 phi2]ᵀ [phi1 phi2] / n.
 func gram[F float](phi1, phi2 grid[F]) grid[F] {
 	phi := beside(phi1, phi2)
@@ -250,6 +261,20 @@ func factorGradient[F float](phi, u, w grid[F]) grid[F] {
 	t := matMul(u, phi)
 	weighted := buildGrid(len(u), u.cols(), func(b, i int) F { return w[0][b] * u[b][i] })
 	return matMul(transposed(weighted), t)
+}
+
+// scaledGradient is factorGradient through phi_i = scale_i x_i taken for unit rows. sign is 1; with magnitudes for
+// arguments and -1 it sums up those of all terms.
+func scaledGradient[F float](x, scale, u, w grid[F], sign F) grid[F] {
+	phi := buildGrid(len(x), x.cols(), func(i, j int) F { return scale[0][i] * x[i][j] })
+	g := factorGradient(phi, u, w)
+	for i := range g {
+		c := sign * dot(phi[i], g[i])
+		for j := range g[i] {
+			g[i][j] = scale[0][i] * (g[i][j] - F(phi[i][j]*c))
+		}
+	}
+	return g
 }
 
 // softmax is the softmax of row i of k/T without entry i, and its logarithms.

@@ -3,6 +3,8 @@ package aligntest
 import (
 	"fmt"
 	"math"
+
+	"github.com/specalign/specalign/align"
 )
 
 func (s *suite) product() {
@@ -17,20 +19,72 @@ func (s *suite) product() {
 	})
 }
 
+// scales gives factors of the rows of both sides, one or both of them absent for some shapes.
+func scales(f *fixture, fs *align.Factors, s1, s2 grid[float32], kind int) {
+	if kind&1 != 0 {
+		fs.Scale1 = f.in(s1)
+	}
+	if kind&2 != 0 {
+		fs.Scale2 = f.in(s2)
+	}
+}
+
+// scaledRows is the feature map: x_i, or scale_i x_i where kind says that there is a scale.
+func scaledRows[F float](x, scale grid[F], there bool) grid[F] {
+	if !there {
+		return x
+	}
+	return buildGrid(len(x), x.cols(), func(i, j int) F { return scale[0][i] * x[i][j] })
+}
+
 func (s *suite) factorProduct() {
 	const eta = 0.75
+	kind := 0
 	s.walk(func(sh shape, data *drawer) {
-		for _, b := range []int{1, 3} {
-			phi1, phi2, v := data.normal(sh.n, sh.d), data.normal(sh.n, sh.m), data.normal(b, sh.n)
-			label := fmt.Sprintf("factor product of (%d, %d+%d) with %d vectors", sh.n, sh.d, sh.m, b)
+		for _, b := range []int{1, 2, 3, 6} {
+			x1, x2, v := data.normal(sh.n, sh.d), data.normal(sh.n, sh.m), data.normal(b, sh.n)
+			s1, s2 := data.normal(1, sh.n), data.normal(1, sh.n)
+			kind++
+			label := fmt.Sprintf("factor product of (%d, %d+%d) with %d vectors, scales %d", sh.n, sh.d, sh.m, b, kind%4)
 			got := s.run(label, func(f *fixture) {
-				f.ok(f.b.FactorProduct(f.out(b, sh.n), f.out(b, sh.d+sh.m), f.in(phi1), f.in(phi2), f.in(v), eta))
+				fs := align.Factors{X1: f.in(x1), X2: f.in(x2), Eta: eta}
+				scales(f, &fs, s1, s2, kind)
+				f.ok(f.b.FactorProduct(f.out(b, sh.n), f.out(b, sh.d+sh.m), fs, f.in(v)))
 			})
-			y, t := factorProduct(convert[float64](phi1), convert[float64](phi2), convert[float64](v), eta)
-			sizeY, sizeT := factorProduct(magnitude(phi1), magnitude(phi2), magnitude(v), -eta)
+			phi1, phi2 := scaledRows(x1, s1, kind&1 != 0), scaledRows(x2, s2, kind&2 != 0)
+			exact1 := scaledRows(convert[float64](x1), convert[float64](s1), kind&1 != 0)
+			exact2 := scaledRows(convert[float64](x2), convert[float64](s2), kind&2 != 0)
+			y, t := factorProduct(exact1, exact2, convert[float64](v), eta)
+			sizeY, sizeT := factorProduct(magnitude(exact1), magnitude(exact2), magnitude(v), -eta)
 			plainY, plainT := factorProduct(phi1, phi2, v, eta)
 			s.near(label+" t", got.matrices[1], plainT, t, sizeT)
 			s.near(label+" y", got.matrices[0], plainY, y, sizeY)
+		}
+	})
+}
+
+func (s *suite) factorAdvance() {
+	const eta = 0.75
+	kind := 0
+	s.walk(func(sh shape, data *drawer) {
+		for _, b := range []int{1, 2, 3, 6} {
+			x1, x2, t := data.normal(sh.n, sh.d), data.normal(sh.n, sh.m), data.normal(b, sh.d+sh.m)
+			s1, s2 := data.normal(1, sh.n), data.normal(1, sh.n)
+			kind++
+			label := fmt.Sprintf("factor advance of (%d, %d+%d) with %d vectors, scales %d", sh.n, sh.d, sh.m, b, kind%4)
+			got := s.run(label, func(f *fixture) {
+				fs := align.Factors{X1: f.in(x1), X2: f.in(x2), Eta: eta}
+				scales(f, &fs, s1, s2, kind)
+				f.ok(f.b.FactorAdvance(f.out(b, sh.n), f.out(b, sh.d+sh.m), fs, f.in(t)))
+			})
+			phi1, phi2 := scaledRows(x1, s1, kind&1 != 0), scaledRows(x2, s2, kind&2 != 0)
+			exact1 := scaledRows(convert[float64](x1), convert[float64](s1), kind&1 != 0)
+			exact2 := scaledRows(convert[float64](x2), convert[float64](s2), kind&2 != 0)
+			y, next := factorAdvance(exact1, exact2, convert[float64](t), eta)
+			sizeY, sizeNext := factorAdvance(magnitude(exact1), magnitude(exact2), magnitude(t), -eta)
+			plainY, plainNext := factorAdvance(phi1, phi2, t, eta)
+			s.near(label+" y", got.matrices[0], plainY, y, sizeY)
+			s.near(label+" s", got.matrices[1], plainNext, next, sizeNext)
 		}
 	})
 }
@@ -73,10 +127,19 @@ func (s *suite) factorGradient() {
 			phi, u, w := data.normal(sh.n, sh.d), data.normal(b, sh.n), data.normal(1, b)
 			label := fmt.Sprintf("factor gradient (%d, %d) of %d vectors", sh.n, sh.d, b)
 			got := s.run(label, func(f *fixture) {
-				f.ok(f.b.FactorGradient(f.out(sh.n, sh.d), f.in(phi), f.in(u), f.in(w)))
+				f.ok(f.b.FactorGradient(f.out(sh.n, sh.d), f.in(phi), absent, f.in(u), f.in(w)))
 			})
 			want := factorGradient(convert[float64](phi), convert[float64](u), convert[float64](w))
 			s.near(label, got.matrices[0], factorGradient(phi, u, w), want, factorGradient(magnitude(phi), magnitude(u), magnitude(w)))
+
+			scale := data.normal(1, sh.n)
+			scale[0][0] = 0
+			got = s.run(label+", scaled", func(f *fixture) {
+				f.ok(f.b.FactorGradient(f.out(sh.n, sh.d), f.in(phi), f.in(scale), f.in(u), f.in(w)))
+			})
+			want = scaledGradient(convert[float64](phi), convert[float64](scale), convert[float64](u), convert[float64](w), 1)
+			size := scaledGradient(magnitude(phi), magnitude(scale), magnitude(u), magnitude(w), -1)
+			s.near(label+", scaled", got.matrices[0], scaledGradient(phi, scale, u, w, 1), want, size)
 		}
 	})
 }
@@ -111,19 +174,21 @@ func (s *suite) orthogonalize() {
 	s.walk(func(sh shape, data *drawer) {
 		n, m := sh.n, min(sh.m, 40)
 		// any basis will do: the operation does not use that it is orthonormal. One row more than m must not matter.
-		basis, w1, w2 := scaled(data.normal(m+1, n), float32(1/math.Sqrt(float64(n)))), data.normal(1, n), data.normal(1, n)
-		label := fmt.Sprintf("orthogonalize (1, %d) to %d rows", n, m)
+		// Columns behind the first n go along, without a part in the products and the norm.
+		all := n + sh.d
+		basis, w1, w2 := scaled(data.normal(m+1, all), float32(1/math.Sqrt(float64(n)))), data.normal(1, all), data.normal(1, all)
+		label := fmt.Sprintf("orthogonalize (1, %d) to %d rows in %d columns", all, m, n)
 		got := s.run(label, func(f *fixture) {
 			h, b := f.scalars(m), f.in(basis)
-			f.ok(f.b.Orthogonalize(f.update(w1), b, m, h, f.scalars(1)))
-			f.ok(f.b.Orthogonalize(f.update(w2), b, m, h, f.scalars(1)))
+			f.ok(f.b.Orthogonalize(f.update(w1), b, m, n, h, f.scalars(1)))
+			f.ok(f.b.Orthogonalize(f.update(w2), b, m, n, h, f.scalars(1)))
 		})
 		h, size := make([]float64, m), make([]float64, m)
 		for q, w := range []grid[float32]{w1, w2} {
-			want, terms, plain := convert[float64](w), magnitude(w), newGrid[float32](1, n)
+			want, terms, plain := convert[float64](w), magnitude(w), newGrid[float32](1, all)
 			for j := range m {
 				c, z := 0.0, 0.0
-				for i, v := range basis[j] {
+				for i, v := range basis[j][:n] {
 					c += float64(v) * float64(w[0][i])
 					z += math.Abs(float64(v) * float64(w[0][i]))
 				}
@@ -139,7 +204,7 @@ func (s *suite) orthogonalize() {
 			}
 			s.near(fmt.Sprintf("%s, w%d", label, q+1), got.matrices[q], plain, want, terms)
 			// the norm is that of the vector as rounded, or as it was before that
-			s.within(fmt.Sprintf("%s, |w%d|²", label, q+1), got.scalars[1+q][0], dot(want[0], want[0]), dot(terms[0], terms[0]), float64(n+m), 4*unit)
+			s.within(fmt.Sprintf("%s, |w%d|²", label, q+1), got.scalars[1+q][0], dot(want[0][:n], want[0][:n]), dot(terms[0][:n], terms[0][:n]), float64(n+m), 4*unit)
 		}
 		for j := range h {
 			s.within(fmt.Sprintf("%s, h[%d]", label, j), got.scalars[0][j], h[j], size[j], float64(n+1), 0)

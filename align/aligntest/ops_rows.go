@@ -87,12 +87,19 @@ func (s *suite) scan() {
 				zeros++
 			}
 		}
+		tiny := 0
+		for i := range x {
+			if i%5 == 2 && i%3 != 1 {
+				x[i] = scaled(x[i:i+1], 3e-17)[0]
+				tiny++
+			}
+		}
 		label := fmt.Sprintf("scan (%d, %d)", sh.n, sh.d)
-		got := s.run(label, func(f *fixture) { f.ok(f.b.Scan(f.in(x), f.out(1, sh.n), f.scalars(2))) })
+		got := s.run(label, func(f *fixture) { f.ok(f.b.Scan(f.in(x), f.out(1, sh.n), f.scalars(3))) })
 		want := squaredNorms(convert[float64](x))
 		s.near(label+" sq", got.matrices[0], squaredNorms(x), want, want)
-		if bad, zero := got.scalars[0][0], got.scalars[0][1]; bad != -1 || zero != float64(zeros) {
-			s.t.Fatalf("%s: first bad row %v, %v zero rows; want -1 and %d", label, bad, zero, zeros)
+		if sc := got.scalars[0]; sc[0] != -1 || sc[1] != float64(zeros) || sc[2] != float64(tiny) {
+			s.t.Fatalf("%s: first bad row %v, %v zero rows, %v tiny ones; want -1, %d and %d", label, sc[0], sc[1], sc[2], zeros, tiny)
 		}
 	})
 }
@@ -110,7 +117,7 @@ func (s *suite) scanFindsBadRows() {
 				x[n-1][0] = nan // a later bad row does not hide the first
 			}
 			label := fmt.Sprintf("scan (%d, %d) with %v at row %d, column %d", n, d, bad, place/d, place%d)
-			got := s.run(label, func(f *fixture) { f.ok(f.b.Scan(f.in(x), f.out(1, n), f.scalars(2))) })
+			got := s.run(label, func(f *fixture) { f.ok(f.b.Scan(f.in(x), f.out(1, n), f.scalars(3))) })
 			if got.scalars[0][0] != float64(place/d) {
 				s.t.Fatalf("%s finds row %v", label, got.scalars[0][0])
 			}
@@ -118,15 +125,15 @@ func (s *suite) scanFindsBadRows() {
 	}
 	// an overflow that no single square shows
 	x := buildGrid(3, 40, func(i, _ int) float32 { return []float32{1, 1.7e19 / 8, 1.7e19 / 2}[i] })
-	got := s.run("scan with a sum that overflows", func(f *fixture) { f.ok(f.b.Scan(f.in(x), f.out(1, 3), f.scalars(2))) })
+	got := s.run("scan with a sum that overflows", func(f *fixture) { f.ok(f.b.Scan(f.in(x), f.out(1, 3), f.scalars(3))) })
 	if got.scalars[0][0] != 2 {
 		s.t.Errorf("scan finds row %v, want 2, whose squared norm overflows", got.scalars[0][0])
 	}
 	// no overflow, and rows that are not zero though their squares are
 	x = buildGrid(4, 7, func(i, j int) float32 { return []float32{1e18, 1e-30, 0, 1e-45}[i] })
-	got = s.run("scan of large and small rows", func(f *fixture) { f.ok(f.b.Scan(f.in(x), f.out(1, 4), f.scalars(2))) })
-	if bad, zero := got.scalars[0][0], got.scalars[0][1]; bad != -1 || zero != 1 {
-		s.t.Errorf("scan of large and small rows: first bad row %v, %v zero rows; want -1 and 1", bad, zero)
+	got = s.run("scan of large and small rows", func(f *fixture) { f.ok(f.b.Scan(f.in(x), f.out(1, 4), f.scalars(3))) })
+	if sc := got.scalars[0]; sc[0] != -1 || sc[1] != 1 || sc[2] != 2 {
+		s.t.Errorf("scan of large and small rows: first bad row %v, %v zero rows, %v tiny ones; want -1, 1 and 2", sc[0], sc[1], sc[2])
 	}
 }
 
@@ -142,11 +149,15 @@ func (s *suite) normalize() {
 		sq := squaredNorms(x)
 		got := s.run(label, func(f *fixture) {
 			f.ok(f.b.Normalize(f.out(sh.n, sh.d), f.out(1, sh.n), f.in(x), f.in(sq)))
+			f.ok(f.b.Normalize(absent, f.out(1, sh.n), f.in(x), f.in(sq)))
 		})
 		phi, inv := normalize(convert[float64](x))
 		plainPhi, plainInv := normalize(x)
 		s.near(label+" phi", got.matrices[0], plainPhi, phi, magnitude(phi))
 		s.near(label+" inv", got.matrices[1], plainInv, inv, inv)
+		if i, j, same := sameBits(got.matrices[1], got.matrices[2]); !same {
+			s.t.Fatalf("%s: without phi inv is another at (%d, %d)", label, i, j)
+		}
 	})
 }
 

@@ -117,7 +117,7 @@ func (w *Worker) read(side, first, count int) (x, sq align.Matrix, err error) {
 	if sq, err = w.matrix("sq"+sideName[side], 1, count); err != nil {
 		return x, sq, err
 	}
-	out, err := w.b.Alloc64(2)
+	out, err := w.b.Alloc64(3)
 	if err != nil {
 		return x, sq, err
 	}

@@ -61,7 +61,7 @@ static sa_matrix make(sa_context *c, int64_t rows, int64_t cols) {
 enum { N = 300, D = 200, R = 96, B = 3 };
 
 typedef struct set {
-  sa_matrix x, phi, sq, inv, mean, w, f, gf, l, k1, k2, g, gram, v, y, t, u12, c1, c12, y1;
+  sa_matrix x, phi, sq, inv, mean, w, f, gf, l, k1, k2, g, gram, v, y, t, t2, u12, c1, c12, y1;
   double *h;
 } set;
 
@@ -69,7 +69,7 @@ static set make_set(sa_context *c) {
   set s = {.x = make(c, N, D), .phi = make(c, N, D), .sq = make(c, 1, N), .inv = make(c, 1, N), .mean = make(c, 1, D),
            .w = make(c, R, D), .f = make(c, N, 2 * R), .gf = make(c, N, 2 * R), .l = make(c, N, N), .k1 = make(c, N, N),
            .k2 = make(c, N, N), .g = make(c, N, D), .gram = make(c, 2 * D, 2 * D), .v = make(c, B, N), .y = make(c, B, N),
-           .t = make(c, B, 2 * D), .u12 = make(c, 12, N), .c1 = make(c, 1, B), .c12 = make(c, 1, 12), .y1 = make(c, 1, N)};
+           .t = make(c, B, 2 * D), .t2 = make(c, B, 2 * D), .u12 = make(c, 12, N), .c1 = make(c, 1, B), .c12 = make(c, 1, 12), .y1 = make(c, 1, N)};
   expect(sa_alloc64(c, 16, &s.h) == SA_OK, "alloc64");
   return s;
 }
@@ -89,12 +89,14 @@ static void every(sa_context *c, set *s) {
   RUN(sa_difference(c, m, s->k1, s->k2, gauss, laplace, 1));
   RUN(sa_center_both(c, s->l));
   RUN(sa_product(c, s->y, s->l, s->v));
-  RUN(sa_factor_product(c, s->y, s->t, s->x, s->phi, s->v, 1));
+  const sa_factors f = {.x1 = s->x, .x2 = s->phi, .scale1 = s->inv, .eta = 1};
+  RUN(sa_factor_product(c, s->y, s->t, f, s->v));
+  RUN(sa_factor_advance(c, s->y, s->t, f, s->t2));
   RUN(sa_gram(c, s->gram, s->x, s->phi));
-  RUN(sa_orthogonalize(c, s->y1, s->v, B, s->h, s->h + 8));
+  RUN(sa_orthogonalize(c, s->y1, s->v, B, s->v.cols, s->h, s->h + 8));
   RUN(sa_sum_squares(c, s->l, s->h));
-  RUN(sa_factor_gradient(c, s->g, s->x, s->v, s->c1));
-  RUN(sa_factor_gradient(c, s->g, s->x, s->u12, s->c12));
+  RUN(sa_factor_gradient(c, s->g, s->x, s->inv, s->v, s->c1));
+  RUN(sa_factor_gradient(c, s->g, s->x, s->inv, s->u12, s->c12));
   RUN(sa_matmul(c, s->g, s->l, s->x, 2));
   RUN(sa_kernel_gradient(c, s->g, gauss, m, s->v, s->c1, s->k1));
   RUN(sa_kernel_gradient(c, s->g, laplace, m, s->v, s->c1, m));
