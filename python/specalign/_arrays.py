@@ -130,6 +130,33 @@ def check_out(out: Any, student: Rows) -> None:
         raise InputError("specalign: out is read-only")
 
 
+def moments(*used: Any) -> list[tuple[Any, Any]]:
+    """Mark where this thread's streams of the tensors' GPUs stand: pairs of device and event, for `wait_for`."""
+    devices = {x.device for x in used if is_tensor(x) and x.device.type == "cuda"}
+    return [(d, sys.modules["torch"].cuda.current_stream(d).record_event()) for d in devices]
+
+
+def wait_for(marked: list[tuple[Any, Any]]) -> None:
+    """Let this thread's streams wait for what `moments` marked in another thread's.
+
+    Each thread has a current stream of its own: what the caller's stream still computes or reads must not be read or
+    overwritten from here before.
+    """
+    for device, event in marked:
+        sys.modules["torch"].cuda.current_stream(device).wait_event(event)
+
+
+def on_gpu(student: Rows, out: Any) -> Any:
+    """Return `out`, or for a student on a GPU a tensor for the gradient, made in the caller's stream.
+
+    To that its memory returns.
+    """
+    if out is not None or not student.tensor or student.device.type != "cuda":
+        return out
+    torch = sys.modules["torch"]
+    return torch.empty((student.rows, student.cols), dtype=student.source.dtype, device=student.device)
+
+
 def gradient(arena: Arena, offset: int, student: Rows, out: Any) -> Any:
     """Return the float32 gradient at `offset` in `out`, or as a new array of the student's type and device."""
     source = arena.view(offset, student.rows, student.cols, _FLOAT32)

@@ -18,7 +18,7 @@ import numpy as np
 
 from . import _fork
 from ._arena import Arena, Layout, Shape, up
-from ._arrays import Rows, check_out, gradient
+from ._arrays import Rows, check_out, gradient, moments, on_gpu, wait_for
 from ._connection import PROTOCOL_MAJOR, Connection, Forgotten, Lost
 from ._errors import ClosedError, Error, InputError, SidecarError, StepTimeoutError
 from ._messages import OpenSessionRequest, Region, StepRequest
@@ -46,6 +46,7 @@ class _Job:
     timeout: float
     future: Future[Result] | None = None  # where somebody waits for one
     loaded: Layout | None = None  # where its rows lie in the arena, once they do
+    ready: Any = ()  # where the caller's GPU streams stood; another thread waits for that
 
 
 class _StepFuture(Future[Result]):
@@ -134,7 +135,10 @@ class Session:
             StepTimeoutError: it took too long. The step counts as never taken.
             SidecarError: the sidecar failed, or died and could not be replaced.
         """
-        job = self._job(student, reference, out, grad, timeout)
+        return self.take(self.job(student, reference, out, grad, timeout))
+
+    def take(self, job: _Job) -> Result:
+        """Take the step of a job; see `step`."""
         owned = False
         try:
             with self._cond:
@@ -157,7 +161,10 @@ class Session:
 
         Args and errors as for `step`; errors of shape and type are raised here, the others by the future.
         """
-        job = self._job(student, reference, out, grad, timeout)
+        return self.start(self.job(student, reference, out, grad, timeout))
+
+    def start(self, job: _Job) -> Future[Result]:
+        """Start the step of a job; see `submit`."""
         owned = False
         try:
             with self._cond:
@@ -201,7 +208,8 @@ class Session:
         if done:
             self._arena.close()
 
-    def _job(self, student: Any, reference: Any, out: Any, grad: bool, timeout: float | None) -> _Job:
+    def job(self, student: Any, reference: Any, out: Any, grad: bool, timeout: float | None = None) -> _Job:
+        """Return a step to take or to start. Raises `InputError` for shapes and types that cannot be."""
         _fork.check(self._pid, "session")
         rows1, rows2 = Rows.of(student, "student"), Rows.of(reference, "reference")
         if rows1.rows != rows2.rows:
@@ -222,6 +230,9 @@ class Session:
 
     def _enqueue(self, job: _Job) -> Future[Result]:
         """Queue a job, at the front where its rows are in the arena already. The caller holds the lock."""
+        if job.want_gradient:
+            job.out = on_gpu(job.student, job.out)
+        job.ready = moments(job.student.source, job.reference.source, job.out)
         future = job.future = _StepFuture()
         if job.loaded is None:
             self._queue.append(job)
@@ -273,6 +284,7 @@ class Session:
                 assert job.future is not None
                 if job.future.set_running_or_notify_cancel():
                     try:
+                        wait_for(job.ready)
                         result = self._run(job)
                     except BaseException as e:
                         job.future.set_exception(e)

@@ -15,6 +15,8 @@ Or, so that the sidecar works while something else runs here::
 
 from __future__ import annotations
 
+import logging
+import math
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -23,10 +25,12 @@ import torch
 from torch import Tensor, nn
 
 from . import _shared
-from ._errors import Error, InputError
+from ._errors import ClosedError, Error, InputError, ProcessError
 from ._result import Result
 from ._session import Session
 from ._sidecar import Sidecar
+
+_log = logging.getLogger("specalign.torch")
 
 __all__ = ["Handle", "SpecAlign", "penalty", "with_gradient"]
 
@@ -39,32 +43,40 @@ class Handle:
     """Of the step; its result's `grad` is the float32 gradient of the unweighted value."""
     student: Tensor
     """The features that the penalty belongs to."""
+    grad: bool
+    """Whether a gradient was asked for."""
 
 
 class _Penalty(torch.autograd.Function):
-    """Puts a value and its gradient, both known, into the graph behind the student's features."""
+    """Puts a value and its gradient, both known, into the graph behind the student's features.
+
+    The features themselves are not kept: they may be overwritten before the backward pass.
+    """
 
     @staticmethod
     def forward(ctx: Any, student: Tensor, value: Tensor, gradient: Tensor | None) -> Tensor:
         # value: () float32, already weighted; gradient: (n, d) float32 of the same, or None where nobody wants it
         ctx.gradient = gradient
-        ctx.save_for_backward(student)
+        ctx.dtype = student.dtype
         return value.clone()
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         if ctx.gradient is None:
             return None, None, None
-        (student,) = ctx.saved_tensors
-        return _Scaled.apply(grad_outputs[0], ctx.gradient, student), None, None
+        # In float32, then in the features' type: a GradScaler's factor comes before the rounding.
+        grad = (grad_outputs[0].float() * ctx.gradient).to(ctx.dtype)
+        if torch.is_grad_enabled():  # somebody asked for create_graph
+            grad = _Once.apply(grad.detach().requires_grad_())
+        return grad, None, None
 
 
-class _Scaled(torch.autograd.Function):
-    """grad_out * G in float32, then in the features' type: a GradScaler's factor comes before the rounding."""
+class _Once(torch.autograd.Function):
+    """A gradient that cannot be differentiated again."""
 
     @staticmethod
-    def forward(ctx: Any, grad_out: Tensor, gradient: Tensor, student: Tensor) -> Tensor:
-        return (grad_out.float() * gradient).to(student.dtype)
+    def forward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.clone()
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
@@ -82,22 +94,37 @@ class SpecAlign(nn.Module):
     `torch.compile` leaves the call out of its graphs. Copies and pickles take the settings along and start sessions
     of their own, without what was remembered between steps.
 
+    A step that fails (a NaN in the features, a time-out, a sidecar that dies again and again) has the value 0 and a
+    gradient of zeros, and the logger `specalign.torch` says why; `max_failures` of them in a row raise an error. What
+    would fail every time is raised at once: settings, shapes and types that cannot be.
+
     Attributes:
         weight: the factor; may be changed between steps.
+        failure: why the last step failed; None where it did not.
         last: the `Result` of the last step that `forward` or `wait` returned, with the unweighted value; its `grad`
-            is the float32 gradient, (n, d1), on the features' device. None before the first.
+            is the float32 gradient, (n, d1), on the features' device. None before the first, and after a
+            step that failed.
     """
 
-    def __init__(self, weight: float = 1.0, *, sidecar: Sidecar | None = None, **settings: Any) -> None:
+    def __init__(
+        self, weight: float = 1.0, *, sidecar: Sidecar | None = None, max_failures: int = 10, **settings: Any
+    ) -> None:
         """Remember the settings; the session opens with the first step.
 
         Args:
             weight: the factor of the penalty in the loss.
             sidecar: the sidecar to use; by default one that the process shares.
+            max_failures: failed steps in a row after which `forward` and `wait` raise; 1 raises each failure itself.
             **settings: see `Sidecar.session`.
         """
         super().__init__()
         self.weight = float(weight)
+        self._check_weight()
+        if isinstance(max_failures, bool) or not isinstance(max_failures, int) or max_failures < 1:
+            raise InputError(f"specalign: max_failures is {max_failures!r}; give a whole number of 1 or more")
+        self.max_failures = max_failures
+        self.failure: str | None = None
+        self._failures = 0
         self.last: Result | None = None
         self._settings = settings
         self._sidecar = sidecar
@@ -123,8 +150,8 @@ class SpecAlign(nn.Module):
             do not require one) only the value is computed.
 
         Raises:
-            InputError: shapes, types or values that cannot be, such as a NaN; the message names the row.
-            SidecarError: the sidecar failed, or died and could not be replaced.
+            InputError: shapes, types, settings or a weight that cannot be.
+            Error: `max_failures` steps in a row have failed; the message says why, and names the row of a bad value.
         """
         return self.wait(self._submit(student, reference, now=True))
 
@@ -139,24 +166,57 @@ class SpecAlign(nn.Module):
     @torch.compiler.disable
     def wait(self, handle: Handle) -> Tensor:
         """Return what `forward` would have, once the computation that `submit` started is done."""
-        result = handle.future.result()
-        self.last = result
-        student = handle.student
+        try:
+            result = handle.future.result()
+            if not (math.isfinite(result.value) and math.isfinite(result.gradient_norm)):
+                raise Error(f"specalign: the penalty came back as {result.value}")
+        except (ClosedError, ProcessError):
+            raise
+        except Error as e:
+            return self._failed(e, handle)
+        self.last, self.failure, self._failures = result, None, 0
         gradient = None if result.grad is None else self.weight * result.grad
-        return with_gradient(student, self.weight * result.value, gradient)
+        return with_gradient(handle.student, self.weight * result.value, gradient)
+
+    def _failed(self, error: Error, handle: Handle) -> Tensor:
+        self._failures += 1
+        self.last, self.failure = None, str(error).splitlines()[0].removeprefix("specalign: ")
+        if self.max_failures == 1:
+            raise error
+        if self._failures >= self.max_failures:
+            raise Error(
+                f"specalign: the penalty failed {self._failures} times in a row (max_failures={self.max_failures}); "
+                f"the last time: {self.failure}"
+            ) from error
+        _log.warning(
+            "specalign: no penalty for this step, its value and gradient count as zero (%d of %d in a row): %s",
+            self._failures, self.max_failures, self.failure,
+        )  # fmt: skip
+        student = handle.student
+        zeros = torch.zeros(student.shape, dtype=torch.float32, device=student.device) if handle.grad else None
+        return with_gradient(student, 0.0, zeros)
+
+    def _check_weight(self) -> None:
+        if not math.isfinite(self.weight):
+            raise InputError(f"specalign: weight is {self.weight}; give a finite number")
 
     def _submit(self, student: Tensor, reference: Any, now: bool) -> Handle:
         if not isinstance(student, Tensor):
             raise InputError(f"specalign: student is a {type(student).__name__}; give a tensor")
+        self._check_weight()
         out = None
         if torch.is_grad_enabled() and student.requires_grad and student.ndim == 2:
             out = torch.empty(student.shape, dtype=torch.float32, device=student.device)
         session = self.session
+        job = session.job(student, reference, out, out is not None)  # raises what would fail every time
         if not now:
-            return Handle(session.submit(student, reference, out, grad=out is not None), student)
+            return Handle(session.start(job), student, out is not None)
         future: Future[Result] = Future()
-        future.set_result(session.step(student, reference, out, grad=out is not None))
-        return Handle(future, student)
+        try:
+            future.set_result(session.take(job))
+        except Error as e:
+            future.set_exception(e)
+        return Handle(future, student, out is not None)
 
     def close(self) -> None:
         """Close the session; the next step opens another one."""
@@ -211,7 +271,7 @@ def penalty(
         InputError: shapes, types, values or settings that cannot be.
         SidecarError: the sidecar failed, or died and could not be replaced.
     """
-    loss_fn = SpecAlign(weight, **settings)
+    loss_fn = SpecAlign(weight, max_failures=1, **settings)
     if session is None:
         try:
             return loss_fn(student, reference)  # type: ignore[no-any-return]

@@ -75,7 +75,7 @@ def test_closing_during_a_long_step_leaves_the_sidecar_to_the_others(sidecar, rn
             session = sidecar.session(objective="schatten")
             for _ in range(steps):
                 session.step(*batch)
-            future = session.submit(*clustered(rng, 3000, 512, 512))
+            future = session.submit(*clustered(rng, 1500, 400, 400))
             session.close()
             with pytest.raises(specalign.ClosedError, match="closed during a step"):
                 future.result(30)
@@ -127,7 +127,7 @@ class TestCtrlC:
     """What a KeyboardInterrupt may find anywhere."""
 
     def test_a_step_behind_another_one_is_taken_back(self, sidecar, rng):
-        big = clustered(rng, 3000, 512, 512)
+        big = clustered(rng, 1200, 300, 300)
         with sidecar.session(objective="schatten") as session:
             future = session.submit(*big)
             out = np.zeros_like(big[0])

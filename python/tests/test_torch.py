@@ -210,7 +210,17 @@ def test_bad_input(loss_fn, features):
     bad = student.detach().clone()
     bad[5] = float("nan")
     with pytest.raises(specalign.InputError, match="row 5"):
-        loss_fn(bad.requires_grad_(), reference)
+        specalign.torch.SpecAlign(max_failures=1)(bad.requires_grad_(), reference)
+    for weight in (float("nan"), float("inf")):
+        with pytest.raises(specalign.InputError, match=f"weight is {weight}"):
+            specalign.torch.SpecAlign(weight)
+        other = specalign.torch.SpecAlign()
+        other.weight = weight
+        with pytest.raises(specalign.InputError, match=f"weight is {weight}"):
+            other(student, reference)
+    for most in (0, True, 1.5):
+        with pytest.raises(specalign.InputError, match="max_failures is"):
+            specalign.torch.SpecAlign(max_failures=most)
     with pytest.raises(specalign.InputError, match="rows"):
         loss_fn(student, reference[1:])
     with pytest.raises(specalign.InputError, match="student is a ndarray"):
@@ -218,6 +228,68 @@ def test_bad_input(loss_fn, features):
     with pytest.raises(specalign.InputError, match="kernle"):
         specalign.torch.SpecAlign(kernle="cosine")(student, reference)
     assert loss_fn(student, reference).item() > 0
+
+
+@pytest.mark.parametrize("overlapped", [False, True])
+def test_failures_are_zero_then_stop(features, caplog, overlapped):
+    student, reference = features
+    loss_fn = specalign.torch.SpecAlign(max_failures=3, k=3)
+    bad = student.detach().clone()
+    bad[5] = float("nan")
+    bad.requires_grad_()
+
+    def step(x):
+        return loss_fn.wait(loss_fn.submit(x, reference)) if overlapped else loss_fn(x, reference)
+
+    with torch.no_grad():
+        assert step(bad).item() == 0
+    assert step(student).item() > 0
+    for _ in range(2):  # two failures and a success: never three in a row
+        for _ in range(2):
+            loss = step(bad)
+            loss.backward()
+            assert loss.item() == 0
+            assert not bad.grad.any()
+            assert loss_fn.last is None
+            assert "row 5 of the student features is not finite" in loss_fn.failure
+        assert step(student).item() > 0
+        assert loss_fn.failure is None
+        assert loss_fn.last is not None
+    assert "(1 of 3 in a row): align: row 5" in caplog.text
+    step(bad)
+    step(bad)
+    with pytest.raises(specalign.Error, match=r"failed 3 times in a row \(max_failures=3\); the last time: .*row 5"):
+        step(bad)
+
+
+def test_features_may_change_before_the_backward_pass(loss_fn, features):
+    student, reference = features
+    z = student * 1
+    loss = loss_fn(z, reference)
+    z.zero_()
+    loss.backward()
+    assert ref.relative(student.grad, 2 * exact(student, reference)[1]) <= 1e-4
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_another_streams_work_is_waited_for(sidecar, features):
+    student, reference = (x.detach().cuda() for x in features)
+    with sidecar.session(k=3) as session:
+        want = session.step(student, reference)
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        for _ in range(5):
+            with torch.cuda.stream(stream):
+                out = torch.empty_like(student)
+                first = session.submit(student, reference)  # keeps the session busy
+                torch.cuda._sleep(100_000_000)
+                late = student * 1  # not there before the sleep is over
+                out.fill_(7)
+                future = session.submit(late, reference, out)
+            first.result(30)
+            got = future.result(30)
+            assert got.value == pytest.approx(want.value, rel=1e-5)
+            assert torch.allclose(out, want.grad, rtol=1e-3)
 
 
 def test_function(sidecar, features):

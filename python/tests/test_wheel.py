@@ -26,6 +26,9 @@ def test_a_wheel_is_all_that_it_takes(tmp_path):
     installer = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps", "--target", site, wheel]
     subprocess.run(installer, check=True, timeout=60)
     assert not (ROOT / "python/specalign/bin").exists()  # the source tree stays as it is
+    said = subprocess.run([site / "specalign/bin/specalign", "--version"], capture_output=True, text=True, check=True)
+    commit = subprocess.run(["git", "describe", "--always", "--exclude", "*"], cwd=ROOT, capture_output=True, text=True)
+    assert commit.stdout.strip() in said.stdout  # built as `make build` does
     program = """
         import numpy as np, specalign
         x = np.random.default_rng(0).standard_normal((64, 16)).astype("f4")
