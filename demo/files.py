@@ -54,6 +54,11 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
 
 
+def digest_of_sources(folder: Path) -> str:
+    """Return a fingerprint of all Python files below a folder: their names and contents."""
+    return fingerprint({str(path.relative_to(folder)): digest(path) for path in folder.rglob("*.py")})
+
+
 def _digest(file: IO[bytes]) -> str:
     sha = hashlib.sha256()  # Python 3.10
     while block := file.read(1 << 20):

@@ -77,7 +77,7 @@ def _make_store(train: Part, path: Path, root: Path) -> None:
         sys.executable, "-m", "specalign.openclip", "features",
         "--model", "python:demo.reference:efficientnet_lite0", "--center",
         "--csv", os.path.relpath(train.csv, root), "--csv-separator", ",",
-        "--batch-size", "64", "--output", str(path),
+        "--batch-size", "64", "--output", str(path), "--force",
     ]  # fmt: skip
     status = subprocess.run(command, cwd=root, stdin=subprocess.DEVNULL, check=False).returncode
     if status != 0:

@@ -21,7 +21,7 @@ from specalign import _binary
 from . import dataset, evaluation, figure, pairs, reference, report, store
 from .console import Console, DemoError
 from .evaluation import Floats, Scores
-from .files import digest, write_json, written
+from .files import digest, digest_of_sources, write_json, written
 from .training import Plan, Trained, Trainer
 
 TRAIN = 8000
@@ -137,7 +137,7 @@ def run(options: argparse.Namespace, root: Path, console: Console) -> None:
         "train": train.fingerprint,
         "store": made.fingerprint,
         "sidecar": digest(Path(_binary.find())),
-        "specalign": specalign.__version__,
+        "specalign": digest_of_sources(Path(specalign.__file__).parent),
         "open_clip": open_clip.__version__,
         "torch": str(torch.__version__),
     }
