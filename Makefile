@@ -8,6 +8,7 @@ VENV        = .venv
 PY          = $(VENV)/bin/python
 COMMIT     := $(shell git describe --always --dirty --exclude '*' 2>/dev/null)
 LDFLAGS     = -s -w -X main.commit=$(COMMIT)
+PROGRAM    ?= bin/specalign
 
 # The demonstration's options.
 SEEDS   ?= 1
@@ -26,10 +27,10 @@ help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST) | \
 	  if [ -t 1 ]; then cat; else sed 's/\x1b\[[0-9;]*m//g'; fi
 
-build: bin/specalign ## bin/specalign, the command and the sidecar
+build: $(PROGRAM) ## bin/specalign, the command and the sidecar
 
 # The go tool knows best what has changed.
-bin/specalign: FORCE
+$(PROGRAM): FORCE
 	@CGO_ENABLED=1 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $@ ./cmd/specalign
 
 venv: $(VENV)/.stamp ## .venv, the Python environment of tests and demonstration

@@ -45,7 +45,7 @@ def build_program(target: Path, arch: str, compiler: Path) -> None:
     compiler.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m ziglang cc {flags} "$@" -Wno-error\n')
     compiler.chmod(0o755)
     run(
-        ["go", "build", "-trimpath", "-ldflags=-s -w", "-o", str(target), "./cmd/specalign"],
+        ["make", "-s", "build", f"PROGRAM={target}"],
         ROOT,
         CGO_ENABLED="1",
         GOOS="linux",
