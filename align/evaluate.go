@@ -10,6 +10,10 @@ import (
 // roundoff is the share of operator.norm below which an eigenvalue of a float32 matrix is noise.
 const roundoff = 1e-6
 
+// smallestTop is the largest entry of L below which what its other entries add up to, 2⁻²⁴ of it and less, would near
+// 2⁻¹²⁶, where float32 loses digits.
+const smallestTop = 0x1p-96
+
 // evaluate computes the value and leaves its derivative with respect to K1.
 func (st *step) evaluate(ctx context.Context) (*Result, error) {
 	sh := st.shape()
@@ -143,7 +147,10 @@ func (st *step) operator(route string, sh *shape) error {
 	st.op.n = st.n
 	st.op.norm = a.trace + st.s.cfg.Eta*b.trace
 	if limit := float64(st.n) * (a.top + st.s.cfg.Eta*b.top); limit > math.MaxFloat32/4 {
-		return inputErrorf("align: inner products of the features overflow float32 (the largest squared norm of a row is %.3g); scale the features down", math.Max(a.top, b.top))
+		return inputErrorf("align: inner products of the features, times eta, overflow float32 (the largest squared norm of a row is %.3g, eta is %v); scale the features down", math.Max(a.top, b.top), st.s.cfg.Eta)
+	}
+	if top := math.Max(a.top, st.s.cfg.Eta*b.top); top > 0 && top < smallestTop*float64(st.n) {
+		return inputErrorf("align: inner products of the features underflow float32 (the largest squared norm of a row is %.3g); scale the features up", math.Max(a.top, b.top))
 	}
 	st.op.noise = 0x1p-22 * st.op.norm / float64(st.n)
 	st.op.b, st.op.l, st.op.f = st.b, Matrix{}, Factors{}

@@ -125,14 +125,16 @@ func (s *Session) Step(ctx context.Context, student, reference Features, grad []
 		return nil, err
 	}
 	st.state.steps++
+	sigma := st.state.sigma
+	if st.provisional {
+		st.state.sigma = s.state.sigma
+	}
 	s.state, st.state = st.state, s.state
 	s.last = st.approx
 	res.Backend = s.b.Info()
 	res.ZeroRows = st.zeroRows
-	res.StudentSigma, res.ReferenceSigma = s.state.sigma[0], s.state.sigma[1]
-	if res.Warnings == nil {
-		res.Warnings = []string{}
-	}
+	res.StudentSigma, res.ReferenceSigma = sigma[0], sigma[1]
+	res.Warnings = append(append([]string{}, st.notes...), res.Warnings...)
 	res.Seconds = time.Since(begin).Seconds()
 	return res, nil
 }
@@ -225,6 +227,9 @@ type step struct {
 	wantGrad bool
 	approx   Approximation
 
+	notes       []string // warnings of the bandwidths
+	provisional bool     // the bandwidths are not to be frozen
+
 	op     operator
 	req    request
 	k1, k2 Matrix    // the kernel matrices where they were kept
@@ -288,6 +293,9 @@ func (st *step) load(side int, f Features) error {
 		for _, v := range e.sq.row(0) {
 			e.trace += float64(v) / float64(st.n)
 			e.top = math.Max(e.top, float64(v))
+		}
+		if e.top == 0 && int(out[1]) < st.n { // not all rows are zero, but all squared norms
+			e.top = math.SmallestNonzeroFloat32
 		}
 	}
 	return nil

@@ -2,6 +2,7 @@ package align
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"slices"
 )
@@ -16,17 +17,33 @@ const (
 // bandwidths finds the bandwidths that are not numbers on the first batch and freezes them. No gradient flows through
 // them: a bandwidth that followed the student's own median would let the student collapse.
 func (st *step) bandwidths(ctx context.Context) error {
-	sigma, err := Bandwidths(ctx, &st.s.cfg, [2]Matrix{st.side[0].x, st.side[1].x}, st.state.sigma)
+	found, err := findBandwidths(ctx, &st.s.cfg, [2]Matrix{st.side[0].x, st.side[1].x}, st.state.sigma)
 	if err == nil {
-		st.state.sigma = sigma
+		st.state.sigma, st.notes, st.provisional = found.sigma, found.notes, found.provisional
 	}
 	return err
+}
+
+// bandwidths is what the rules gave.
+type bandwidths struct {
+	sigma       [2]float64
+	notes       []string // warnings
+	provisional bool     // not to be frozen
 }
 
 // Bandwidths finds the bandwidths of both sides from the rows x (n, d1) and (n, d2), by the settings; those that are known
 // already (> 0) stay. A kernel without one has 0.
 func Bandwidths(ctx context.Context, cfg *Config, x [2]Matrix, known [2]float64) ([2]float64, error) {
-	sigma := known
+	found, err := findBandwidths(ctx, cfg, x, known)
+	return found.sigma, err
+}
+
+// findBandwidths is Bandwidths with what is to be said of them. Where all rows of a side are equal, as one row is, no
+// bandwidth can be found, and none matters to that side's kernel: it is 1, and what the rules gave does not hold for other
+// rows.
+func findBandwidths(ctx context.Context, cfg *Config, x [2]Matrix, known [2]float64) (bandwidths, error) {
+	out := bandwidths{sigma: known}
+	sigma := &out.sigma
 	for side := 1; side >= 0; side-- { // match needs the reference's first
 		kernel := cfg.KernelOf(side)
 		if !kernel.NeedsSigma() || sigma[side] > 0 {
@@ -39,19 +56,31 @@ func Bandwidths(ctx context.Context, cfg *Config, x [2]Matrix, known [2]float64)
 		}
 		dist, err := distances(ctx, kernel, x[side], medianRows)
 		if err != nil {
-			return known, err
+			return bandwidths{sigma: known}, err
 		}
 		median := medianOf(dist)
-		if checkSigma(median) != nil {
-			return known, inputErrorf("align: the median distance between rows of the %s features is %v, so the rule %q gives no bandwidth; give sigma as a number", sideName[side], median, rule.Rule)
+		if median == 0 {
+			dist = slices.DeleteFunc(dist, func(d float64) bool { return d == 0 })
+			if median = medianOf(dist); len(dist) > 0 {
+				out.notes = append(out.notes, fmt.Sprintf("most rows of the %s features are equal: the bandwidth is the median of the distances between different ones", sideName[side]))
+			}
 		}
-		if sigma[side] = median; rule.Rule == SigmaMatch && side == 0 {
-			if sigma[0], err = match(ctx, cfg, x, sigma); err != nil {
-				return known, err
+		if len(dist) == 0 {
+			out.provisional = true
+			if x[side].Rows > 1 {
+				out.notes = append(out.notes, fmt.Sprintf("all rows of the %s features are equal, so that every bandwidth gives the same kernel: it is 1 here, and is found on a later batch", sideName[side]))
+			}
+		}
+		if checkSigma(median) != nil {
+			return bandwidths{sigma: known}, inputErrorf("align: the median distance between rows of the %s features is %v, so the rule %q gives no bandwidth; give sigma as a number", sideName[side], median, rule.Rule)
+		}
+		if sigma[side] = median; rule.Rule == SigmaMatch && side == 0 && !out.provisional {
+			if sigma[0], err = match(ctx, cfg, x, *sigma); err != nil {
+				return bandwidths{sigma: known}, err
 			}
 		}
 	}
-	return sigma, nil
+	return out, nil
 }
 
 // distances returns the pairwise distances of up to limit rows, evenly spaced, in the order (0,1), (0,2), ..., in
@@ -79,7 +108,7 @@ func distances(ctx context.Context, kernel Kernel, x Matrix, limit int) ([]float
 
 func medianOf(v []float64) float64 {
 	if len(v) == 0 {
-		return 1 // one row: every bandwidth gives the same kernel
+		return 1 // no two rows are different: every bandwidth gives the same kernel
 	}
 	v = slices.Clone(v)
 	slices.Sort(v)

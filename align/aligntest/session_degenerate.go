@@ -16,6 +16,7 @@ var allKernels = []align.Kernel{align.KernelCosine, align.KernelLinear, align.Ke
 func (s *sessions) equalInputs() {
 	for _, kernel := range allKernels {
 		for _, shape := range []shapeOf{{n: 20, d1: 12}, {n: 40, d1: 12}, {n: 60, d1: 5}, {n: 70, d1: 15}} {
+			s.equalKernels(kernel, shape)
 			x := embed(groups(5, shape.n, shape.d1, 4), align.Float32)
 			for _, center := range []bool{false, true} {
 				for _, terms := range objectives(3) {
@@ -31,6 +32,63 @@ func (s *sessions) equalInputs() {
 					}
 				}
 			}
+		}
+	}
+}
+
+// equalKernels has a reference that is the student with a column of zeros beside it: the same kernel, but not the same
+// input, so that a route is taken. What is left are rounding errors of the kernels' size, 1 for a normalised one.
+func (s *sessions) equalKernels(kernel align.Kernel, shape shapeOf) {
+	x := groups(5, shape.n, shape.d1, 4)
+	padded := make(ref.Matrix, len(x))
+	size := 1.0
+	for i, row := range x {
+		padded[i] = append(append([]float64{}, row...), 0)
+		if kernel == align.KernelLinear {
+			size = max(size, ref.Dot(row, row))
+		}
+	}
+	for _, terms := range objectives(3)[:6] {
+		cfg := withSigma(settings(kernel, terms...), shape.d1, shape.d1)
+		r := s.start("equal kernels, "+describe(cfg, shape.n, shape.d1, shape.d1+1), cfg)
+		res, grad := r.step(embed(x, align.Float32), embed(padded, align.Float32))
+		if math.Abs(res.Value) > 1e-5*size || norm(grad) > 1e-4*size || !res.Converged {
+			s.t.Errorf("%s, %s: value %v, gradient of norm %v, converged: %v", r.label, res.Route, res.Value, norm(grad), res.Converged)
+		}
+	}
+}
+
+// equalRowsBandwidth: a batch whose rows are all equal gives no bandwidth, works nevertheless, and freezes none.
+func (s *sessions) equalRowsBandwidth() {
+	const n = 12
+	x, y := embed(groups(2, n, 4, 3), align.Float32), embed(groups(3, n, 4, 3), align.Float32)
+	point := x.repeat(n)
+	for _, kernel := range allKernels[2:] {
+		for _, rule := range []string{align.SigmaMedian, align.SigmaMatch} {
+			cfg := settings(kernel, term(align.ObjectiveSpectralRadius, 0))
+			cfg.Sigma = &align.Sigma{Rule: rule}
+			r := s.start(fmt.Sprintf("equal rows, %s, %s", kernel, rule), cfg)
+			if res, grad := r.step(point, point); res.Value != 0 || norm(grad) != 0 || len(res.Warnings) != 2 {
+				s.t.Errorf("%s: value %v, gradient of norm %v, warnings %v", r.label, res.Value, norm(grad), res.Warnings)
+			}
+			for _, student := range []embedding{point, x} {
+				res, grad := r.step(student, point)
+				p := penalty(cfg, res, [2]ref.Matrix{})
+				c := p.Compare(student.x, point.x)
+				r.accurate(res, grad, p.ValueOf(c), p.GradientOf(c, student.x), 1)
+			}
+			fresh := s.start(r.label+", fresh", cfg)
+			want, _ := fresh.step(x, y)
+			got, _ := r.step(x, y)
+			if got.StudentSigma != want.StudentSigma || got.ReferenceSigma != want.ReferenceSigma || len(got.Warnings) != 0 {
+				s.t.Errorf("%s: then bandwidths %v and %v, want %v and %v; warnings %v", r.label, got.StudentSigma, got.ReferenceSigma, want.StudentSigma, want.ReferenceSigma, got.Warnings)
+			}
+		}
+		// most rows equal: the median distance is 0, that of different rows is not
+		mostly := append(append(ref.Matrix{}, point.x[:n-2]...), y.x[0], y.x[1])
+		r := s.start(fmt.Sprintf("most rows equal, %s", kernel), settings(kernel, term(align.ObjectiveSpectralRadius, 0)))
+		if res, _ := r.step(embed(mostly, align.Float32), y); !(res.StudentSigma > 0.1) || len(res.Warnings) != 1 {
+			s.t.Errorf("%s: bandwidth %v, warnings %v", r.label, res.StudentSigma, res.Warnings)
 		}
 	}
 }

@@ -1,9 +1,12 @@
 package aligntest
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"strings"
 
 	"github.com/specalign/specalign/align"
 	"github.com/specalign/specalign/align/ref"
@@ -26,6 +29,56 @@ func (s *sessions) scaling() {
 				q.settled(scaledRes)
 				q.accurate(scaledRes, scaledGrad, c*c*res.Value, times(grad, c), 0)
 			}
+		}
+	}
+}
+
+// underflow: where inner products leave the range of float32 at its lower end, a session says so by the row's norm, like
+// at the upper one. It never gives a wrong number. The cosine kernel does not mind.
+func (s *sessions) underflow() {
+	student, reference := groups(1, 40, 9, 4), groups(2, 40, 11, 3)
+	for _, c := range []float64{1e-12, 1e-15, 1e-17, 1e-18, 1e-19, 1e-20, 1e-21, 1e-23, 1e-30} {
+		x, y := embed(times(student, c), align.Float32), embed(times(reference, c), align.Float32)
+		for _, kernel := range allKernels[:2] {
+			cfg := settings(kernel, term(align.ObjectiveFrobenius, 0), term(align.ObjectiveKyFan, 40))
+			r := s.start(fmt.Sprintf("inputs times %v, %s", c, kernel), cfg)
+			grad := make([]float32, 40*9)
+			res, err := r.Step(context.Background(), x.features, y.features, grad)
+			if input := (*align.InputError)(nil); errors.As(err, &input) {
+				if !strings.Contains(err.Error(), "underflow float32") || kernel == align.KernelCosine || c > 1e-14 {
+					s.t.Errorf("%s: %v", r.label, err)
+				}
+				continue
+			}
+			if err != nil {
+				s.t.Errorf("%s: %v", r.label, err)
+				continue
+			}
+			p := penalty(cfg, res, [2]ref.Matrix{})
+			if want := p.Value(x.x, y.x); math.Abs(res.Value-want) > valueTolerance*want {
+				s.t.Errorf("%s: value %v, want %v", r.label, res.Value, want)
+			}
+		}
+	}
+}
+
+// farClusters: two groups far apart, each with distances of the order of the bandwidth, which are not to be lost beside
+// the norms.
+func (s *sessions) farClusters() {
+	for _, distance := range []float64{10, 100, 1000} {
+		data := &drawer{source(14, 15)}
+		rows := func() embedding {
+			x := data.clusters(clustering{"", distance, 0.2, 1}, 40, 16)
+			return embed(ref.Matrix(convert[float64](x)), align.Float32)
+		}
+		student, reference := rows(), rows()
+		cfg := settings(align.KernelGaussian)
+		cfg.Sigma = &align.Sigma{Value: 1}
+		p := penalty(cfg, &align.Result{StudentSigma: 1, ReferenceSigma: 1}, [2]ref.Matrix{})
+		data1 := sample{student: student, reference: reference, comparison: p.Compare(student.x, reference.x)}
+		for _, terms := range [][]align.Term{{term(align.ObjectiveFrobenius, 0)}, {term(align.ObjectiveRelationalKL, 0)}, {{Objective: align.ObjectiveSchatten, P: 1.5, Weight: 1}}} {
+			cfg.Terms = terms
+			s.agree(cfg, data1)
 		}
 	}
 }
