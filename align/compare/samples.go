@@ -57,18 +57,17 @@ func (s *samples) dim() int { return s.n }
 func (s *samples) metric(_ context.Context, x dense) (dense, error) { return x, nil }
 
 func (s *samples) advance(ctx context.Context, x, _ dense) (dense, error) {
-	y, err := s.multiply(ctx, x, [2]bool{true, true})
-	if err != nil {
-		return dense{}, err
-	}
-	for i, v := range y[1].Data {
-		y[0].Data[i] -= s.eta * v
-	}
-	return y[0], nil
+	y, err := s.apply(ctx, x, [2]bool{true, true}, true)
+	return y[0], err
 }
 
 // multiply computes K1 x_b / n and K2 x_b / n, centred, for the rows of x (b, n), those of the sides that are wanted.
 func (s *samples) multiply(ctx context.Context, x dense, sides [2]bool) ([2]dense, error) {
+	return s.apply(ctx, x, sides, false)
+}
+
+// apply is multiply, or, difference, leaves the first product less η times the second in the place of the first.
+func (s *samples) apply(ctx context.Context, x dense, sides [2]bool, difference bool) ([2]dense, error) {
 	var y [2]dense
 	v := newDense(x.Rows, x.Cols)
 	copy(v.Data, x.Data)
@@ -83,7 +82,23 @@ func (s *samples) multiply(ctx context.Context, x dense, sides [2]bool) ([2]dens
 	if x.Rows == 0 {
 		return y, nil
 	}
-	err := s.products(ctx, y, v)
+	in, err := s.w.matrix("vectors", v.Rows, s.n)
+	if err != nil {
+		return y, err
+	}
+	for i := range v.Rows {
+		r := row(in, i)
+		for j, f := range v.row(i) {
+			r[j] = float32(f)
+		}
+	}
+	if s.n > formedRows {
+		err = s.tiles(ctx, y, in, difference)
+	} else if err = s.formedProducts(ctx, y, in); difference {
+		for i, f := range y[1].Data {
+			y[0].Data[i] -= s.eta * f
+		}
+	}
 	for side := range 2 {
 		for i := range y[side].Data {
 			y[side].Data[i] /= float64(s.n)
@@ -95,20 +110,7 @@ func (s *samples) multiply(ctx context.Context, x dense, sides [2]bool) ([2]dens
 	return y, err
 }
 
-func (s *samples) products(ctx context.Context, y [2]dense, v dense) error {
-	in, err := s.w.matrix("vectors", v.Rows, s.n)
-	if err != nil {
-		return err
-	}
-	for i := range v.Rows {
-		r := row(in, i)
-		for j, f := range v.row(i) {
-			r[j] = float32(f)
-		}
-	}
-	if s.n > formedRows {
-		return s.tiles(ctx, y, in)
-	}
+func (s *samples) formedProducts(ctx context.Context, y [2]dense, v align.Matrix) error {
 	out, err := s.w.matrix("products", v.Rows, s.n)
 	if err != nil {
 		return err
@@ -120,7 +122,7 @@ func (s *samples) products(ctx context.Context, y [2]dense, v dense) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := s.w.b.Product(out, s.k[side], in); err != nil {
+		if err := s.w.b.Product(out, s.k[side], v); err != nil {
 			return err
 		}
 		addRows(y[side], out, 0)
@@ -166,7 +168,7 @@ func (s *samples) spectrum(ctx context.Context, o *Options, norm, tolerance floa
 	want := wanted{positive: o.Top + 1, negative: o.Top + 1, block: 8, tolerance: tolerance, floor: noise * norm, seed: o.Seed}
 	if s.n > formedRows {
 		// A pass is what costs: more vectors for it, and none that only sharpen what is beyond the groups.
-		want.block, want.positive, want.negative = max(16, o.Top+2), o.Top, o.Top
+		want.block, want.positive, want.negative = max(32, o.Top+2), o.Top, o.Top
 		want.most = 24 * want.block
 	}
 	r, err := krylov(ctx, s, want)

@@ -28,25 +28,27 @@ func (w *Worker) operand(side int, name string, first, count int) (align.Side, e
 	return m.side(own), nil
 }
 
-// tiles multiplies with the kernel matrices block by block, each block of the lower triangle once for both its places.
-func (s *samples) tiles(ctx context.Context, y [2]dense, v align.Matrix) error {
+// tiles multiplies with the kernel matrices block by block, each block of the lower triangle once for both its places; for
+// the difference the two blocks are subtracted first, so that one product is left.
+func (s *samples) tiles(ctx context.Context, y [2]dense, v align.Matrix, difference bool) error {
 	for first := 0; first < s.n; first += tileRows {
 		rows := min(tileRows, s.n-first)
+		var a [2]align.Side
 		for side := range 2 {
 			if y[side].Rows == 0 {
 				continue
 			}
-			a, err := s.w.operand(side, "left", first, rows)
-			if err != nil {
+			var err error
+			if a[side], err = s.w.operand(side, "left", first, rows); err != nil {
 				return err
 			}
-			for at := 0; at <= first; at += tileRows {
-				if err := ctx.Err(); err != nil {
-					return err
-				}
-				if err := s.tile(side, y[side], v, a, first, at); err != nil {
-					return err
-				}
+		}
+		for at := 0; at <= first; at += tileRows {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if err := s.place(y, v, a, first, at, difference); err != nil {
+				return err
 			}
 		}
 		s.w.step(rows)
@@ -54,28 +56,61 @@ func (s *samples) tiles(ctx context.Context, y [2]dense, v align.Matrix) error {
 	return nil
 }
 
-func (s *samples) tile(side int, y dense, v align.Matrix, a align.Side, first, at int) error {
+// place adds the products with the blocks of both kernel matrices at one place.
+func (s *samples) place(y [2]dense, v align.Matrix, a [2]align.Side, first, at int, difference bool) error {
+	var k [2]align.Matrix
+	for side := range 2 {
+		if y[side].Rows == 0 {
+			continue
+		}
+		var err error
+		if k[side], err = s.tile(side, a[side], first, at); err != nil {
+			return err
+		}
+		if difference {
+			continue
+		}
+		if err := s.spread(y[side], v, k[side], first, at); err != nil {
+			return err
+		}
+	}
+	if !difference {
+		return nil
+	}
+	if err := s.w.b.AddScaled(k[0], k[1], float32(-s.eta)); err != nil {
+		return err
+	}
+	return s.spread(y[0], v, k[0], first, at)
+}
+
+// tile computes a block of a kernel matrix: the rows of a, which begin at first, by those from at on.
+func (s *samples) tile(side int, a align.Side, first, at int) (align.Matrix, error) {
 	w := s.w
 	b := a
 	if at != first {
 		var err error
 		if b, err = w.operand(side, "right", at, min(tileRows, s.n-at)); err != nil {
-			return err
+			return align.Matrix{}, err
 		}
 	}
-	k, err := w.matrix("tile", a.X.Rows, b.X.Rows)
+	k, err := w.matrix("tile"+sideName[side], a.X.Rows, b.X.Rows)
 	if err != nil {
-		return err
+		return k, err
 	}
 	if err := w.b.CrossKernel(k, a, b); err != nil {
-		return err
+		return k, err
 	}
 	if at == first && w.plan.Maps[side].Kernel.NeedsSigma() {
 		for i := range k.Rows {
 			row(k, i)[i] = 1
 		}
 	}
-	// The rows of the block: their share of y is v's columns at .. times Kᵀ; v (b, n) is multiplied from the right.
+	return k, nil
+}
+
+// spread adds a block's products to y: v (b, n) from the left, and, off the diagonal, the block's mirror image.
+func (s *samples) spread(y dense, v, k align.Matrix, first, at int) error {
+	w := s.w
 	left := v
 	left.Cols, left.Data = k.Rows, v.Data[first:]
 	out, err := w.matrix("down", v.Rows, k.Cols)

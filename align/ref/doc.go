@@ -8,6 +8,7 @@
 //	eigen.go       the eigenpairs of a symmetric matrix
 //	objective.go   functions of the difference, and their derivative with respect to K1
 //	penalty.go     the whole step: value, and gradient with respect to the student's rows
+//	groups.go      what is said of a group of samples: Theorem 1, shares, KODA's direction
 //
 // The equations are those of Jalali, Dibaei Nia and Farnia, "Towards an Explainable Comparison and Alignment of Feature
 // Embeddings", ICML 2025 (arXiv 2506.06231), called the paper.
