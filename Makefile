@@ -15,13 +15,16 @@ SEEDS   ?= 1
 CONTROL ?=
 PENALTY ?=
 
+# Which of the studies runs.
+STUDY ?= crosscheck
+
 # How long each fuzz target and the soak run.
 FUZZTIME ?= 30s
 FUZZ     ?= .
 KEEP     ?= 0
 SOAKTIME ?= 10m
 
-.PHONY: help build venv demo test bench wheel lint clean proto fmt fuzz soak race asan ubsan arm64 test-go test-python FORCE
+.PHONY: help build venv demo test bench wheel lint clean proto fmt fuzz study soak race asan ubsan arm64 test-go test-python FORCE
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST) | \
@@ -74,6 +77,9 @@ arm64: venv ## compile for arm64
 fuzz: ## every fuzz target for FUZZTIME (30s each), or those that match FUZZ; KEEP=20 keeps that many inputs of each
 	@KEEP=$(KEEP) .ci/fuzz $(FUZZTIME) $(FUZZ)
 
+study: build venv ## a study of real data (STUDY=fashion, sentences, overlay, analogies or crosscheck), see docs/studies.md
+	@$(PY) -m studies.$(STUDY)
+
 soak: ## the sidecar's and the engine's tests over and over under the race detector, for SOAKTIME (10m)
 	@end=$$(( $$(date +%s) + $$(echo $(SOAKTIME) | sed 's/m$$/*60/; s/h$$/*3600/; s/s$$//') )); round=0; \
 	while [ $$(date +%s) -lt $$end ]; do \
@@ -93,7 +99,7 @@ proto: venv ## generate the Go code of the protocol again
 
 fmt: venv ## format Go and Python
 	@gofmt -w $$(git ls-files '*.go')
-	@$(VENV)/bin/ruff format --quiet python demo
+	@$(VENV)/bin/ruff format --quiet python demo studies
 
 clean: ## remove what was built; .venv and the demonstration's cached data stay
 	@rm -rf bin build dist demo-out .soak.log
