@@ -59,19 +59,24 @@ func (st *step) shape() shape {
 		n: st.n, features: st.side[0].phi.Cols + st.side[1].phi.Cols,
 		exact: st.side[0].phi.empty() || st.side[1].phi.empty(), solver: st.s.cfg.Solver,
 	}
-	for _, t := range st.s.terms {
+	sh.wants(st.s.terms)
+	return sh
+}
+
+// wants notes what resolved terms need.
+func (s *shape) wants(terms []Term) {
+	for _, t := range terms {
 		switch t.Objective {
 		case ObjectiveRelationalKL:
-			sh.relational = true
+			s.relational = true
 		case ObjectiveFrobenius:
-			sh.frobenius = true
+			s.frobenius = true
 		case ObjectiveSchatten:
-			sh.whole, sh.want = true, st.n
+			s.whole, s.want = true, s.n
 		default:
-			sh.want = max(sh.want, min(t.K, st.n))
+			s.want = max(s.want, min(t.K, s.n))
 		}
 	}
-	return sh
 }
 
 // request says what the terms want of the spectrum. A float32 inner product of features has rounding errors of a few

@@ -141,7 +141,7 @@ func (s *Session) Step(ctx context.Context, student, reference Features, grad []
 
 // compute is the step itself, once rows and bandwidths are known.
 func (st *step) compute(ctx context.Context, grad []float32) (*Result, error) {
-	st.approx = st.approximation()
+	st.approx = st.s.cfg.approximation(st.n)
 	if st.identical() {
 		clear(grad)
 		return st.zero(), nil
@@ -310,13 +310,12 @@ func (st *step) badRow(side, row int) error {
 	return inputErrorf("align: row %d of the %s features is so large that its squared norm overflows float32; scale the features down", row, sideName[side])
 }
 
-// approximation resolves `auto`: exact wherever that is affordable.
-func (st *step) approximation() Approximation {
-	cfg := &st.s.cfg
+// approximation resolves `auto` for n rows: exact wherever that is affordable.
+func (c *Config) approximation(n int) Approximation {
 	switch {
-	case cfg.Approximation != ApproximationAuto:
-		return cfg.Approximation
-	case st.n > maxExact && (cfg.KernelOf(0).NeedsSigma() || cfg.KernelOf(1).NeedsSigma()):
+	case c.Approximation != ApproximationAuto:
+		return c.Approximation
+	case n > maxExact && (c.KernelOf(0).NeedsSigma() || c.KernelOf(1).NeedsSigma()):
 		return ApproximationRFF
 	}
 	return ApproximationExact

@@ -3,10 +3,7 @@ package plugin
 import (
 	"context"
 	"fmt"
-	"math"
 	"sync"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/specalign/specalign/align"
 )
@@ -19,7 +16,7 @@ import (
 type engines struct {
 	devices Devices
 	turn    chan struct{} // holds one element while a step runs
-	memory  uint64        // bytes that the machine has
+	memory  uint64        // bytes that steps may take
 
 	mu   sync.Mutex
 	open map[engineKey]*engine
@@ -37,12 +34,7 @@ type engine struct {
 }
 
 func newEngines(d Devices) *engines {
-	es := &engines{devices: d, turn: make(chan struct{}, 1), memory: math.MaxUint64, open: map[engineKey]*engine{}}
-	var info unix.Sysinfo_t
-	if unix.Sysinfo(&info) == nil {
-		es.memory = uint64(info.Totalram) * uint64(info.Unit)
-	}
-	return es
+	return &engines{devices: d, turn: make(chan struct{}, 1), memory: availableMemory(), open: map[engineKey]*engine{}}
 }
 
 // get returns the backend for a setting of device and threads, and counts its use. note is Resolve's.

@@ -81,22 +81,12 @@ func (sh *shape) features(a *arena, side int) align.Features {
 	return align.Features{Rows: sh.rows, Cols: sh.cols[side], Type: sh.dtype[side], Data: a.bytes(sh.place[side])}
 }
 
-// square tells whether settings make a step form matrices of n x n, whatever n is.
-func square(cfg *align.Config) bool {
-	for _, t := range cfg.ResolvedTerms() {
-		if t.Objective == align.ObjectiveRelationalKL {
-			return true
-		}
-	}
-	return cfg.Approximation == align.ApproximationExact && (cfg.KernelOf(0).NeedsSigma() || cfg.KernelOf(1).NeedsSigma())
-}
-
-// checkSquare refuses rows whose three matrices of n x n float32 (a difference and two kernels) exceed the machine's
-// memory: a few rows of one column each could otherwise end the sidecar.
-func checkSquare(rows int, memory uint64) error {
-	if need := 12 * uint64(rows) * uint64(rows); need > memory {
-		return inputErrorf("plugin: %d rows need matrices of %d x %d, %.0f GiB together, on a machine of %.0f GiB; give fewer rows a step, or random features instead of exact kernels",
-			rows, rows, rows, float64(need)/(1<<30), float64(memory)/(1<<30))
+// checkMemory refuses a step that would take more memory than there is: a few rows of one column each could otherwise
+// end the sidecar.
+func checkMemory(cfg *align.Config, rows int, cols [2]int, memory uint64) error {
+	if need := align.Memory(cfg, rows, cols); need > memory {
+		return inputErrorf("plugin: %d rows of %d and %d columns may take %.1f GiB with these settings, and there are %.1f GiB for the sidecar; give fewer rows a step, random features instead of exact kernels, or ky_fan instead of schatten",
+			rows, cols[0], cols[1], float64(need)/(1<<30), float64(memory)/(1<<30))
 	}
 	return nil
 }

@@ -30,8 +30,8 @@ type session struct {
 	arena      *arena
 	arenaBytes uint64 // its size, for those who do not hold lock
 	slots      slots
-	settings   uint64    // fingerprint
-	square     bool      // whether steps form matrices of n x n
+	settings   uint64 // fingerprint
+	cfg        align.Config
 	sum        []float64 // one scalar of the backend
 
 	ctx   context.Context // ends with the session
@@ -51,7 +51,7 @@ func newSession(owner int, es *engines, e *engine, a *arena, sl slots, cfg align
 	_, _ = rand.Read(id[:]) // never fails
 	se := &session{
 		id: hex.EncodeToString(id[:]), owner: owner, engines: es, engine: e, arena: a, arenaBytes: uint64(len(a.data)), slots: sl,
-		square: square(&cfg), lock: make(chan struct{}, 1), freed: make(chan struct{}),
+		cfg: cfg, lock: make(chan struct{}, 1), freed: make(chan struct{}),
 	}
 	var err error
 	if se.settings, err = fingerprint(cfg); err != nil {
@@ -117,10 +117,8 @@ func (se *session) step(ctx context.Context, req *pb.StepRequest) (r *pb.StepRep
 	if err != nil {
 		return nil, err
 	}
-	if se.square {
-		if err := checkSquare(sh.rows, se.engines.memory); err != nil {
-			return nil, err
-		}
+	if err := checkMemory(&se.cfg, sh.rows, sh.cols, se.engines.memory); err != nil {
+		return nil, err
 	}
 	if err := se.engines.take(ctx); err != nil {
 		return nil, context.Cause(ctx)

@@ -1,0 +1,48 @@
+package align
+
+// Memory returns how many bytes a step of n rows and of cols columns (student, reference) may take with these settings,
+// beside its inputs and its gradient: an upper estimate, by the route that the step would take.
+func Memory(c *Config, n int, cols [2]int) uint64 {
+	approx := c.approximation(n)
+	sh := shape{n: n, solver: c.Solver}
+	rows := uint64(n)
+	bytes := 64 * rows // norms, factors, single vectors
+	for side, d := range cols {
+		features := d
+		switch kernel := c.KernelOf(side); {
+		case kernel.NeedsSigma() && approx.Fourier():
+			features = 2 * c.numFeatures()
+			bytes += 4 * uint64(c.numFeatures()) * uint64(d)
+		case kernel.NeedsSigma():
+			features, sh.exact = 0, true
+		}
+		sh.features += features
+		bytes += 4 * rows * (2*uint64(d) + 3*uint64(features)) // rows as float32, gradient; features, centred, their gradient
+	}
+	sh.wants(c.ResolvedTerms())
+	route, solver := sh.route()
+	width, keep := rows+uint64(sh.features), uint64(min(n, sh.want+extraVectors))
+	switch route {
+	case routeFormed:
+		square := uint64(2) // the difference and the derivative
+		if sh.exact || sh.relational {
+			square += 2 // the kernels
+		}
+		bytes += 4 * square * rows * rows
+		if solver == SolverDense {
+			bytes += 8*rows*rows + 4*keep*rows
+		}
+	case routeCovariance:
+		order := uint64(sh.features)
+		keep = min(keep, order)
+		bytes += 20*order*order + 4*keep*(9*rows+order)
+	}
+	switch solver {
+	case SolverLanczos:
+		basis := min(rows, 4*uint64(sh.want)+64)
+		bytes += 4 * (2*basis + 3*keep) * width
+	case SolverPower:
+		bytes += 4 * 3 * keep * width
+	}
+	return bytes
+}
