@@ -27,18 +27,26 @@ type AttachFile struct {
 // ReadAttachFile reads the file at path and checks that it is an attach file of this user's. An *align.InputError says
 // what is wrong. Whether that daemon still runs is another question: see Alive.
 func ReadAttachFile(path string) (*AttachFile, error) {
-	var b []byte
-	f, err := os.Open(path)
-	if err == nil {
-		defer func() { _ = f.Close() }()
-		b, err = io.ReadAll(io.LimitReader(f, 1<<16))
-	}
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a FIFO must not be waited for
 	if err != nil {
 		return nil, inputErrorf("plugin: the attach file cannot be read: %v", err)
 	}
+	defer func() { _ = f.Close() }()
 	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil || int(st.Uid) != os.Geteuid() {
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return nil, inputErrorf("plugin: the attach file cannot be read: %v", err)
+	}
+	switch {
+	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+		return nil, inputErrorf("plugin: %s is no file", path)
+	case int(st.Uid) != os.Geteuid():
 		return nil, inputErrorf("plugin: the attach file %s is another user's (%d)", path, st.Uid)
+	case st.Mode&0o022 != 0:
+		return nil, inputErrorf("plugin: the attach file %s may be written by others; start the daemon again", path)
+	}
+	b, err := io.ReadAll(io.LimitReader(f, 1<<16))
+	if err != nil {
+		return nil, inputErrorf("plugin: the attach file cannot be read: %v", err)
 	}
 	var a AttachFile
 	if err := json.Unmarshal(b, &a); err != nil {

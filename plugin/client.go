@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"slices"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	goplugin "github.com/hashicorp/go-plugin"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -97,7 +99,9 @@ func Dial(ctx context.Context, attachFile string) (*Client, error) {
 	if !a.Alive() {
 		return nil, fmt.Errorf("plugin: daemon %d, which wrote %s, has ended", a.Pid, attachFile)
 	}
-	conn, err := grpc.NewClient("unix:"+a.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost"))
+	dial := func(ctx context.Context, _ string) (net.Conn, error) { return dialDaemon(ctx, a) }
+	conn, err := grpc.NewClient("passthrough:"+a.Socket, grpc.WithContextDialer(dial),
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost"))
 	if err != nil {
 		return nil, fmt.Errorf("plugin: daemon %d: %w", a.Pid, err)
 	}
@@ -106,6 +110,28 @@ func Dial(ctx context.Context, attachFile string) (*Client, error) {
 		return nil, errors.Join(err, conn.Close())
 	}
 	return c, nil
+}
+
+// dialDaemon connects to a daemon, if the process that listens is the one that the file names, and our own user's.
+func dialDaemon(ctx context.Context, a *AttachFile) (net.Conn, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", a.Socket)
+	if err != nil {
+		return nil, err
+	}
+	cred, err := askKernel(conn)
+	if err == nil {
+		_ = unix.Close(cred.pidfd)
+		switch {
+		case cred.uid != os.Geteuid():
+			err = fmt.Errorf("plugin: at %s a process of user %d listens; it is not talked to", a.Socket, cred.uid)
+		case cred.pid != a.Pid:
+			err = fmt.Errorf("plugin: at %s process %d listens, not daemon %d", a.Socket, cred.pid, a.Pid)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
 }
 
 // Close ends the connection, and the sidecar if it was launched. Sessions should be closed before.

@@ -101,7 +101,19 @@ func goDevices() Devices {
 
 func sidecarOptions(timed bool) (Options, error) {
 	log, err := NewLogger(NewLogWriter(os.Stderr), os.Getenv("SPECALIGN_LOG"), timed)
-	return Options{Version: "test", Devices: goDevices(), Log: log}, err
+	o := Options{Version: "test", Devices: goDevices(), Log: log}
+	if os.Getenv("SPECALIGN_TEST_FAULT") == "panic" { // after some steps, in a goroutine, where nobody recovers it
+		f, d := newFaulty()
+		scans := 0
+		f.set(func() {
+			if scans++; scans == 20 {
+				go func() { panic("boom") }()
+				select {}
+			}
+		})
+		o.Devices = d
+	}
+	return o, err
 }
 
 func runLaunched() error {

@@ -199,7 +199,7 @@ func (c *countedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// askKernel asks who connected.
+// askKernel asks who is at the other end: who connected or, for one who did, who listens.
 func askKernel(conn net.Conn) (*peerCred, error) {
 	u, ok := conn.(*net.UnixConn)
 	if !ok {

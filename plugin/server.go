@@ -166,6 +166,9 @@ func (s *server) OpenSession(ctx context.Context, req *pb.OpenSessionRequest) (*
 	}
 	settings, err := se.settingsJSON()
 	if err == nil {
+		err = ctx.Err() // nobody would ever close it
+	}
+	if err == nil {
 		err = s.add(se, room)
 	}
 	if err != nil {

@@ -2,11 +2,11 @@
 
     python python/bench/soak.py --record build/soak.csv --plot build/soak.png
 
-A round takes small steps (16 rows of 16 and 24) one behind the other, the sessions in turns, and then large ones (512
-rows of 512 and 768) with all sessions at once. A row of the record stands for a thousandth of the small steps, or a
-hundredth of the large ones, of a round. Before the first round and after every one a new session takes the same step:
-its value, eigenvalues and gradient must be the same to the bit. `--attach FILE` takes a running daemon in place of a
-sidecar of its own; records of several runs against the same daemon are one. Exit code 1: something did not stay.
+A round takes small steps (16 rows of 16 and 24) and then large ones (512 rows of 512 and 768), with all sessions at
+once; and after every hundredth of either a few one behind the other, whose latency is recorded. Before the first round
+and after every one a new session takes the same two steps: values, eigenvalues and gradients must be the same to the
+bit. `--attach FILE` takes a running daemon in place of a sidecar of its own; records of several runs against the same
+daemon are one. Exit code 1: something did not stay.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ import numpy as np
 import specalign
 
 SESSIONS = 8
-COLUMNS = ["round", "kind", "steps", "ms_median", "ms_p99", "engine_ms"]
+ALONE = 20  # steps of a window that are taken one behind the other
+COLUMNS = ["round", "kind", "steps", "ms_a_step", "ms_alone", "engine_ms"]
 COLUMNS += ["sidecar_rss_mib", "sidecar_fds", "trainer_rss_mib", "trainer_fds", "cold"]
 
 
@@ -87,30 +88,28 @@ class Soak:
         for batch in (self.small[0], self.large[0]):  # all memory and connections that they will need
             for future in [session.submit(*batch) for session in sessions * 4]:
                 future.result()
-        window = max(SESSIONS, small // 1000)
-        for begin in range(0, small, window):
-            times, engine = [], []
-            for i in range(begin, min(begin + window, small)):
-                start = time.perf_counter()
-                r = sessions[i % SESSIONS].step(*self.small[i % 4])
-                times.append(time.perf_counter() - start)
-                engine.append(r.seconds)
-            self.window(number, "small", times, engine)
-        window = max(SESSIONS, large // 100)
-        for begin in range(0, large, window):
-            count = min(window, large - begin)
-            start = time.perf_counter()
-            futures = [sessions[i % SESSIONS].submit(*self.large[i % 4]) for i in range(count)]
-            engine = [f.result().seconds for f in futures]
-            self.window(number, "large", [(time.perf_counter() - start) / count], engine)
+        for kind, total, batches in (("small", small, self.small), ("large", large, self.large)):
+            window = max(SESSIONS, total // 100)
+            for begin in range(0, total, window):
+                self.window(number, kind, sessions, min(window, total - begin), batches)
         for session in sessions:
             session.close()
         self.append([number, "cold", 0, 0, 0, 0], self.cold())
 
-    def window(self, number: int, kind: str, times: list[float], engine: list[float]) -> None:
-        """Write what a window of steps took; large steps, which overlap, have a mean only."""
-        ms = [f"{1e3 * v:.4f}" for v in (*np.percentile(times, [50, 99]), np.median(engine))]
-        self.append([number, kind, len(engine), *ms])
+    def window(self, number: int, kind: str, sessions: list[specalign.Session], count: int, batches: list) -> None:
+        """Take that many steps, the last ones alone, and write what they took."""
+        alone = min(ALONE, count // 2)
+        start = time.perf_counter()
+        futures = [sessions[i % SESSIONS].submit(*batches[i % 4]) for i in range(count - alone)]
+        engine = [f.result().seconds for f in futures]
+        together = (time.perf_counter() - start) / len(futures)
+        times = []
+        for i in range(alone):
+            start = time.perf_counter()
+            engine.append(sessions[i % SESSIONS].step(*batches[i % 4]).seconds)
+            times.append(time.perf_counter() - start)
+        figures = (together, float(np.median(times)), float(np.median(engine)))
+        self.append([number, kind, count, *(f"{1e3 * v:.4f}" for v in figures)])
 
     def verdict(self) -> bool:
         """Print the first quarter's figures beside the last one's. Tells whether all that must stay stayed."""
@@ -141,20 +140,26 @@ class Soak:
         import matplotlib.pyplot as plt
 
         figure, axes = plt.subplots(3, 2, figsize=(11, 8), sharex="col")
-        for column, kind, unit in ((0, "small", 1e3), (1, "large", 1)):
+        for side, kind, unit in ((0, "small", 1e3), (1, "large", 1)):
             rows = [r for r in self.rows if r["kind"] == kind]
             x = np.cumsum([int(r["steps"]) for r in rows]) / unit
-            top, middle, bottom = axes[:, column]
-            label = {"small": "n = 16, one behind the other", "large": "n = 512, eight sessions at once"}[kind]
+            top, middle, bottom = axes[:, side]
+            label = {"small": "n = 16", "large": "n = 512"}[kind]
             top.set_title(f"{sum(int(r['steps']) for r in rows):,} steps, {label}", fontsize=10)
-            top.plot(x, [float(r["ms_median"]) for r in rows], lw=0.7, label="a step, as the trainer sees it")
-            top.plot(x, [float(r["engine_ms"]) for r in rows], lw=0.7, label="the engine's part")
+            for column, name in (
+                ("ms_a_step", "a step, of 8 sessions at once"),
+                ("ms_alone", "a step alone"),
+                ("engine_ms", "engine"),
+            ):
+                top.plot(x, [float(r[column]) for r in rows], lw=0.7, label=name)
+            top.set_yscale("log")
             for who in ("sidecar", "trainer"):
                 middle.plot(x, [float(r[who + "_rss_mib"]) for r in rows], lw=0.9, label=who)
                 bottom.plot(x, [int(r[who + "_fds"]) for r in rows], lw=0.9, label=who)
             names = ("milliseconds", "resident memory, MiB", "open descriptors")
             for ax, name in zip((top, middle, bottom), names, strict=True):
-                ax.set_ylim(bottom=0)
+                if ax is not top:
+                    ax.set_ylim(bottom=0)
                 ax.set_ylabel(name)
                 ax.legend(fontsize=8)
             bottom.set_xlabel("thousand steps" if unit > 1 else "steps")

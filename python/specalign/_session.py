@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("specalign")
 _BACKOFF, _MAX_BACKOFF = 0.1, 2.0  # seconds before the second, third, ... restart
 _CLOSE_TIMEOUT = 5.0  # for the step under way
+_OPEN_TIMEOUT = 5.0  # at least: a session that was opened when nobody waited any more would stay open
 _CALL_TIMEOUT = 1.0  # for CloseSession
 _IDLE = 5.0  # after which the thread of `submit` ends
 _DEFAULT_NUM_FEATURES = 4096  # of the settings
@@ -426,7 +427,7 @@ class Session:
                 state_slot_size=arena.slot_size,
                 resume_seq=self._seq,
             ),
-            timeout,
+            max(timeout, _OPEN_TIMEOUT),
         )
         self._connection, self._id = connection, reply.session
         try:

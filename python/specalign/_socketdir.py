@@ -25,7 +25,7 @@ class SocketDir:
     def __init__(self) -> None:
         """Make it, in `$XDG_RUNTIME_DIR`, the temporary directory or /tmp. Raises `SidecarError`."""
         problem = "their paths are too long"
-        for parent in (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp"):  # noqa: S108 (0700)
+        for parent in (os.environ.get("XDG_RUNTIME_DIR"), _temporary(), "/tmp"):  # noqa: S108 (0700)
             if not parent or len(os.fsencode(parent)) + len(PREFIX) + 10 > _PATH_BYTES:
                 continue
             try:
@@ -43,6 +43,14 @@ class SocketDir:
             _remove(self.path)
             os.close(self._lock)
             self._lock = -1
+
+
+def _temporary() -> str | None:
+    """Return Python's temporary directory, if one can be written."""
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        return None
 
 
 def _make(parent: str) -> tuple[str, int]:

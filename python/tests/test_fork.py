@@ -38,12 +38,14 @@ ON = "import os; os.environ['GRPC_ENABLE_FORK_SUPPORT'] = '1'\n"
 
 
 @pytest.mark.parametrize(
-    "head", [HEAD, "import grpc\n" + HEAD, ON + HEAD], ids=["grpc after us", "grpc before us", "fork support asked for"]
+    ("head", "persistent"),
+    [(HEAD, False), ("import grpc\n" + HEAD, False), (ON + HEAD, False), (HEAD, True)],
+    ids=["grpc after us", "grpc before us", "fork support asked for", "persistent workers"],
 )
-def test_four_dataloader_workers_over_two_epochs(head):
+def test_four_dataloader_workers_over_two_epochs(head, persistent):
     """Workers fork while steps are under way; none hangs, and no step is lost."""
     out = run(
-        """
+        f"""
         import torch
         from torch.utils.data import DataLoader, Dataset
 
@@ -64,9 +66,11 @@ def test_four_dataloader_workers_over_two_epochs(head):
         pid = sidecar.pid
         first = session.step(x, y).value
         count = 0
+        options = dict(num_workers=4, multiprocessing_context="fork", persistent_workers={persistent})
+        loader = DataLoader(Rows(), batch_size=64, **options)
         for epoch in range(2):
             futures = [session.submit(x, y) for _ in range(8)]
-            for rows in DataLoader(Rows(), batch_size=64, num_workers=4, multiprocessing_context="fork"):
+            for rows in loader:
                 assert abs(session.step(rows.numpy(), y).value - first) < 1e-5
                 count += 1
             assert all(abs(f.result(30).value - first) < 1e-5 for f in futures)
