@@ -30,7 +30,7 @@ func (st *step) covariance(ctx context.Context, req *request, whole bool) (*pair
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if err := outer.solve(dim); err != nil {
+	if err := outer.solve(ctx, dim); err != nil {
 		return nil, err
 	}
 	rank := 1 // eigenvalues of C at rounding level belong to no sample
@@ -53,7 +53,7 @@ func (st *step) covariance(ctx context.Context, req *request, whole bool) (*pair
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if err := inner.solve(rank); err != nil {
+	if err := inner.solve(ctx, rank); err != nil {
 		return nil, err
 	}
 	keep, rest := rank, 0.0
@@ -74,7 +74,7 @@ func (st *step) covariance(ctx context.Context, req *request, whole bool) (*pair
 		p.converged = true
 		err = p.certify(st.ws, &st.op)
 	} else {
-		err = st.correct(p, req)
+		err = st.correct(ctx, p, req)
 	}
 	p.products = 0 // certificate and correction are not an iteration
 	return p, err
@@ -82,7 +82,7 @@ func (st *step) covariance(ctx context.Context, req *request, whole bool) (*pair
 
 // correct iterates on the subspace of p's vectors: each step is a Rayleigh-Ritz step, and a product with L before all but
 // the first, which shrinks what the vectors have of an eigenvector with λ outside the subspace by |λ/λ_i|.
-func (st *step) correct(p *pairs, req *request) error {
+func (st *step) correct(ctx context.Context, p *pairs, req *request) error {
 	const steps = 12
 	slopes := make([]float64, p.vectors.Rows)
 	for i := range steps {
@@ -96,7 +96,7 @@ func (st *step) correct(p *pairs, req *request) error {
 			}
 			p.vectors = y
 		}
-		if err := st.rotate(p); err != nil {
+		if err := st.rotate(ctx, p); err != nil {
 			return err
 		}
 		truncation, rounding := req.gradientError(p.values, p.residuals, slopes, p.rest)
@@ -167,7 +167,7 @@ func (st *step) toSamples(out, u Matrix) error {
 
 // rotate is one Rayleigh-Ritz step over the vectors: they are made orthonormal and turned so that they diagonalise L
 // restricted to their span. It measures the residuals.
-func (st *step) rotate(p *pairs) error {
+func (st *step) rotate(ctx context.Context, p *pairs) error {
 	k := p.vectors.Rows
 	out, err := st.ws.floats(1)
 	if err != nil {
@@ -201,7 +201,7 @@ func (st *step) rotate(p *pairs) error {
 			h[i*k+j] = (dot(p.vectors.row(i), y.row(j)) + dot(p.vectors.row(j), y.row(i))) / 2
 		}
 	}
-	if err := turn.solve(k); err != nil {
+	if err := turn.solve(ctx, k); err != nil {
 		return err
 	}
 	s, err := st.ws.matrix("ritz", k, k)

@@ -36,8 +36,28 @@ func (s *symmetric) load(m Matrix) {
 	}
 }
 
-// solve replaces the matrix by its eigenvectors.
-func (s *symmetric) solve(n int) error {
+// quickDense is the order up to which a solve takes so few milliseconds that nobody needs to interrupt it.
+const quickDense = 200
+
+// solve replaces the matrix by its eigenvectors. LAPACK cannot be interrupted: when ctx ends first the solve is left to
+// run out beside, with the memory that it has, and s begins anew.
+func (s *symmetric) solve(ctx context.Context, n int) error {
+	if n <= quickDense {
+		return s.run(n)
+	}
+	work, done := *s, make(chan error, 1)
+	go func() { done <- work.run(n) }()
+	select {
+	case err := <-done:
+		*s = work
+		return err
+	case <-ctx.Done():
+		*s = symmetric{}
+		return ctx.Err()
+	}
+}
+
+func (s *symmetric) run(n int) error {
 	s.values = resize(s.values, n)
 	// LAPACK chooses its blocks by the memory it is given: always as much as this order wants, so that results do not
 	// depend on what was solved before.
@@ -65,7 +85,7 @@ func (st *step) dense(ctx context.Context, req *request) (*pairs, error) {
 	}
 	eig := &st.ws.large
 	eig.load(st.op.l)
-	if err := eig.solve(n); err != nil {
+	if err := eig.solve(ctx, n); err != nil {
 		return nil, err
 	}
 	keep := min(req.want+1, n)

@@ -43,7 +43,7 @@ func TestWarmDirection(t *testing.T) {
 				}
 			}
 		}
-		if err := eig.solve(n); err != nil {
+		if err := eig.solve(context.Background(), n); err != nil {
 			t.Fatal(err)
 		}
 		total, inside := 0.0, 0.0
