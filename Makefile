@@ -24,7 +24,7 @@ FUZZ     ?= .
 KEEP     ?= 0
 SOAKTIME ?= 10m
 
-.PHONY: help build venv demo test bench wheel lint clean proto fmt fuzz study soak race asan ubsan arm64 test-go test-python FORCE
+.PHONY: help build venv demo test bench wheel lint clean proto fmt fuzz study soak race asan ubsan arm64 test-go test-python test-report bundle FORCE
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST) | \
@@ -32,8 +32,14 @@ help: ## print this
 
 build: $(PROGRAM) ## bin/specalign, the command and the sidecar
 
+# The program of compare's page: bundled by Node.js, embedded by Go.
+bundle: report/web/dist/report.js
+
+report/web/dist/report.js: report/web/build.sh report/web/build.mjs report/web/package-lock.json $(wildcard report/web/src/*.js)
+	@report/web/build.sh
+
 # The go tool knows best what has changed.
-$(PROGRAM): FORCE
+$(PROGRAM): bundle FORCE
 	@CGO_ENABLED=1 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $@ ./cmd/specalign
 
 venv: $(VENV)/.stamp ## .venv, the Python environment of tests and demonstration
@@ -71,6 +77,9 @@ asan: ## C kernels under AddressSanitizer
 ubsan: ## C kernels under UndefinedBehaviorSanitizer
 	@.ci/checks ubsan
 
+test-report: build ## the report's page in a browser
+	@.ci/checks report
+
 arm64: venv ## compile for arm64
 	@.ci/checks arm64
 
@@ -102,4 +111,4 @@ fmt: venv ## format Go and Python
 	@$(VENV)/bin/ruff format --quiet python demo studies
 
 clean: ## remove what was built; .venv and the demonstration's cached data stay
-	@rm -rf bin build dist demo-out .soak.log
+	@rm -rf bin build dist demo-out .soak.log report/web/node_modules report/web/dist/report.js

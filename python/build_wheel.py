@@ -24,6 +24,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+REPORT = ROOT / "report/web/dist/report.js"
 GLIBC = (2, 28)
 GO_ARCH = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -53,6 +54,8 @@ def build_program(target: Path, arch: str, compiler: Path) -> None:
         CC=str(compiler),
     )
     target.chmod(0o755)
+    if not REPORT.is_file():
+        print("build_wheel: compare --report is not in it; `make bundle` first, with Node.js", file=sys.stderr)
 
 
 def newest_glibc(program: Path) -> tuple[int, ...]:

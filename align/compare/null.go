@@ -101,7 +101,7 @@ func (w *Worker) keep(index []int) (phi [2]align.Matrix, err error) {
 			if err != nil {
 				return phi, err
 			}
-			out, err := w.b.Alloc64(2)
+			out, err := w.b.Alloc64(3)
 			if err != nil {
 				return phi, err
 			}

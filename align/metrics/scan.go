@@ -144,7 +144,7 @@ func (s *scan) read(name string, side, first, count int) (x, sq align.Matrix, er
 	if err != nil {
 		return x, sq, err
 	}
-	out, err := s.b.Alloc64(2)
+	out, err := s.b.Alloc64(3)
 	if err != nil {
 		return x, sq, err
 	}

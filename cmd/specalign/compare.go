@@ -23,6 +23,7 @@ type compareFlags struct {
 	rows             *rowFlags
 	csv, ids, labels string
 	json             bool
+	report           reportFlags
 	options          compare.Options
 }
 
@@ -41,6 +42,7 @@ Files are .npy, .npz:KEY, .safetensors:KEY or .parquet:COLUMN with a matrix of f
 patterns; memory does not grow with the number of rows.`,
 		Example: `  specalign compare clip.npy dino.npy
   specalign compare clip.npy dino.npy --top 5 --samples 50 --ids names.txt --csv groups.csv
+  specalign compare clip.npy dino.npy --report page.html --images images.npy --labels classes.txt
   specalign compare a.npy b.npy --kernel gaussian --approximation nystrom --num-features 512
   specalign compare --student 'clip-*.npy' --reference 'dino-*.npy' --json`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -51,6 +53,7 @@ patterns; memory does not grow with the number of rows.`,
 			f.options.Config = cfg
 			ctx, cancel := interruptible(cmd.Context())
 			defer cancel()
+			f.report.command, f.report.stderr = commandText(cmd), cmd.ErrOrStderr()
 			bar := progress.New(cmd.ErrOrStderr())
 			f.options.Progress = bar.Step
 			result, err := f.run(ctx)
@@ -76,6 +79,7 @@ patterns; memory does not grow with the number of rows.`,
 	fl.StringVar(&f.ids, "ids", "", "`LIST` of the samples' names, one a line")
 	fl.StringVar(&f.labels, "labels", "", "`FILE` of the samples' classes, one a line: what each group consists of")
 	fl.StringVar(&f.csv, "csv", "", "write the samples of all groups to `FILE.csv`")
+	f.report.add(fl)
 	fl.IntVar(&f.options.Permutations, "permutations", f.options.Permutations, "`COUNT` of shuffles of the reference's rows to compare with; 0: none")
 	fl.IntVar(&f.options.Koda, "koda", f.options.Koda, "`COUNT` of directions of KODA's constrained mode; 0: none")
 	fl.BoolVar(&f.options.Certify, "certify", f.options.Certify, "evaluate Theorem 1 of the paper for every group, and what an approximation is off by")
@@ -105,6 +109,11 @@ func (f *compareFlags) run(ctx context.Context) (result *compare.Result, err err
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, table.Close()) }()
+	page, err := f.report.open(f, student, reference, in.Labels)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, page.Close()) }()
 	device, note, err := devices().Resolve(f.options.Device)
 	if err != nil {
 		return nil, err
@@ -118,5 +127,8 @@ func (f *compareFlags) run(ctx context.Context) (result *compare.Result, err err
 		return nil, err
 	}
 	result.DeviceNote = note
+	if err := page.write(ctx, result, backend); err != nil {
+		return nil, err
+	}
 	return result, table.Write(func(w io.Writer) error { return writeGroups(w, result) })
 }

@@ -1,0 +1,342 @@
+package report
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"html"
+	"image"
+	"image/color"
+	"image/png"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/specalign/specalign/align"
+	"github.com/specalign/specalign/align/compare"
+	"github.com/specalign/specalign/align/features"
+)
+
+// rows are an embedding in memory.
+type rows struct {
+	x []float32
+	d int
+}
+
+func (r *rows) Len() int             { return len(r.x) / r.d }
+func (r *rows) Dim() int             { return r.d }
+func (r *rows) Where(row int) string { return fmt.Sprintf("row %d", row) }
+func (r *rows) Read(dst []float32, first int) error {
+	copy(dst, r.x[first*r.d:])
+	return nil
+}
+
+func normal(seed uint64, n, d int) *rows {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	x := make([]float32, n*d)
+	for i := range x {
+		x[i] = float32(rng.NormFloat64())
+	}
+	return &rows{x, d}
+}
+
+// compared is a comparison of two embeddings with a common part.
+func compared(t *testing.T, n int) Input {
+	t.Helper()
+	a, b := normal(1, n, 6), normal(2, n, 9)
+	for i := range n {
+		copy(b.x[i*9:i*9+3], a.x[i*6:i*6+3])
+	}
+	in := Input{Student: a, Reference: b, Names: [2]string{"one", "two"}, Backend: align.NewGo(1)}
+	o := compare.DefaultOptions()
+	o.Top, o.Samples, o.Permutations, o.Koda = 3, 8, 2, 0
+	r, err := compare.Run(context.Background(), compare.Input{Student: a, Reference: b}, o, in.Backend)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in.Result = r
+	return in
+}
+
+func TestSelection(t *testing.T) {
+	in := compared(t, 5000)
+	s := choose(in.Result, 7)
+	if !slices.IsSorted(s.points) || len(slices.Compact(slices.Clone(s.points))) != len(s.points) {
+		t.Error("points are not different samples in rising order")
+	}
+	if len(s.points) > wantedPoints || len(s.points) < wantedPoints-50 {
+		t.Errorf("%d points, %d are wanted", len(s.points), wantedPoints)
+	}
+	for g, members := range s.members {
+		for k, p := range members {
+			if s.points[p] != s.groups[g].Samples[k].Index {
+				t.Fatalf("group %d, sample %d: point %d is sample %d, not %d", g, k, p, s.points[p], s.groups[g].Samples[k].Index)
+			}
+		}
+	}
+	// A uniform sample of 0..n-1 has this mean up to four standard errors.
+	mean := 0.0
+	for _, p := range s.background {
+		mean += float64(s.points[p]) / float64(len(s.background))
+	}
+	if limit := 4 * 5000 / math.Sqrt(12*float64(len(s.background))); math.Abs(mean-2499.5) > limit {
+		t.Errorf("the random points' mean index is %.0f, off by more than %.0f", mean, limit)
+	}
+	if again := choose(in.Result, 7); !slices.Equal(again.points, s.points) {
+		t.Error("another choice the second time")
+	}
+}
+
+// TestGeometry compares distances, neighbours and layout with float64 loops.
+func TestGeometry(t *testing.T) {
+	for _, kernel := range []align.Kernel{align.KernelCosine, align.KernelLinear, align.KernelGaussian, align.KernelLaplacian} {
+		t.Run(string(kernel), func(t *testing.T) {
+			in := compared(t, 60)
+			cfg := &in.Result.Settings.Config
+			cfg.Kernel = kernel
+			if kernel.NeedsSigma() {
+				cfg.Sigma = &align.Sigma{Value: 3}
+			}
+			points := make([]int, 60)
+			for i := range points {
+				points[i] = i
+			}
+			g, err := measure(context.Background(), &in, points)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for side, r := range []*rows{in.Student.(*rows), in.Reference.(*rows)} {
+				indices, distances := g.neighbours(side, 5)
+				for i := range points {
+					want := make([]float64, len(points))
+					for j := range points {
+						want[j] = kernelDistance(kernel, r, i, j)
+						if got := g.distance(side, i, j); math.Abs(got*got-want[j]*want[j]) > 1e-5*(1+want[j]*want[j]) {
+							t.Fatalf("side %d: the distance of %d and %d is %g, not %g", side, i, j, got, want[j])
+						}
+					}
+					slices.Sort(want)
+					if int(indices[i*5]) != i {
+						t.Fatalf("point %d is not its own nearest neighbour", i)
+					}
+					for k := range 5 {
+						if got := float64(distances[i*5+k]); math.Abs(got-want[k]) > 3e-3 {
+							t.Fatalf("side %d: neighbour %d of %d is at %g, not %g", side, k, i, got, want[k])
+						}
+					}
+				}
+				checkStart(t, g, side)
+			}
+		})
+	}
+}
+
+// kernelDistance is √(k(x, x) + k(y, y) - 2 k(x, y)) with σ = 3.
+func kernelDistance(kernel align.Kernel, r *rows, i, j int) float64 {
+	if i == j {
+		return 0
+	}
+	k := func(i, j int) float64 {
+		var dot, ii, jj, square, absolute float64
+		for c := range r.d {
+			x, y := float64(r.x[i*r.d+c]), float64(r.x[j*r.d+c])
+			dot, ii, jj = dot+x*y, ii+x*x, jj+y*y
+			square, absolute = square+(x-y)*(x-y), absolute+math.Abs(x-y)
+		}
+		switch kernel {
+		case align.KernelCosine:
+			return dot / math.Sqrt(ii*jj)
+		case align.KernelGaussian:
+			return math.Exp(-square / 18)
+		case align.KernelLaplacian:
+			return math.Exp(-absolute / 3)
+		}
+		return dot
+	}
+	return math.Sqrt(max(k(i, i)+k(j, j)-2*k(i, j), 0))
+}
+
+// checkStart: the layout's two columns are orthogonal, and eigenvectors of the centred kernel matrix to a few percent.
+func checkStart(t *testing.T, g *geometry, side int) {
+	t.Helper()
+	start := g.start(side)
+	var columns [2][]float64
+	for i, v := range start {
+		columns[i%2] = append(columns[i%2], float64(v))
+	}
+	if dot := inner(columns[0], columns[1]); math.Abs(dot) > 1e-3*inner(columns[0], columns[0]) {
+		t.Errorf("side %d: the columns are not orthogonal", side)
+	}
+	v := columns[0]
+	image := make([]float64, g.m)
+	for i := range image {
+		for j, x := range v {
+			image[i] += float64(g.kernels[side][i*g.m+j]) * x
+		}
+	}
+	centre(image)
+	lambda := inner(image, v) / inner(v, v)
+	rest := 0.0
+	for i := range image {
+		rest += (image[i] - lambda*v[i]) * (image[i] - lambda*v[i])
+	}
+	if rest > 0.05*inner(image, image) {
+		t.Errorf("side %d: the first column is no eigenvector (%g)", side, rest/inner(image, image))
+	}
+}
+
+func TestClean(t *testing.T) {
+	long := strings.Repeat("ä", 50)
+	for _, c := range []struct{ in, want string }{
+		{"plain", "plain"}, {"  a \t\n b\x00c  ", "a b c"}, {"\u202eabc\u202c", "abc"}, {"a\xff\xfeb", "ab"},
+		{"<b>&", "<b>&"}, {long, strings.Repeat("ä", 20) + "…"}, {"", ""},
+	} {
+		if got := clean(c.in, 20); got != c.want {
+			t.Errorf("%q became %q, not %q", c.in, got, c.want)
+		}
+	}
+}
+
+func TestNames(t *testing.T) {
+	for _, c := range []struct{ a, b, wantA, wantB string }{
+		{"x/pixels.npy", "clip.safetensors", "pixels", "clip"},
+		{"run1/f.npy", "run2/f.npy", "run1/f", "run2/f"},
+		{"f.npz:a", "f.npz:b", "f:a", "f:b"},
+		{"x/f.npy", "x/f.npy", "f (A)", "f (B)"},
+		{"/a/b/f.npy", "f.npy", "b/f", "f"},
+	} {
+		if got := Names(c.a, c.b); got != [2]string{c.wantA, c.wantB} {
+			t.Errorf("%s and %s are called %q", c.a, c.b, got)
+		}
+	}
+}
+
+func TestImages(t *testing.T) {
+	folder := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(folder, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	picture := image.NewNRGBA(image.Rect(0, 0, 300, 150))
+	picture.SetNRGBA(0, 0, color.NRGBA{1, 2, 3, 255})
+	var good bytes.Buffer
+	if err := png.Encode(&good, picture); err != nil {
+		t.Fatal(err)
+	}
+	write("good.png", good.String())
+	write("torn.png", good.String()[:good.Len()/2])
+	write("text.png", "not a picture")
+	list := write("list.txt", "good.png\ntorn.png\ntext.png\nmissing.png\n\n")
+
+	m, err := OpenImages(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.Len() != 5 {
+		t.Fatalf("%d pictures", m.Len())
+	}
+	small, err := m.shrunk(0, 60)
+	if err != nil || small.Rect.Dx() != 60 || small.Rect.Dy() != 30 {
+		t.Fatalf("%v, %v", small.Rect, err)
+	}
+	if c := small.RGBAAt(30, 15); c != (color.RGBA{255, 255, 255, 255}) {
+		t.Errorf("a transparent picture is %v, not white", c)
+	}
+	for row, want := range []string{"", "torn.png", "text.png", "missing.png: no such file", "is empty"} {
+		if row == 0 {
+			continue
+		}
+		_, err := m.shrunk(row, 60)
+		var input *align.InputError
+		if !errors.As(err, &input) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), fmt.Sprintf("row %d", row)) {
+			t.Errorf("row %d: %v", row, err)
+		}
+	}
+	if _, err := OpenImages(filepath.Join(folder, "none.txt")); err == nil {
+		t.Error("a list that is not there")
+	}
+}
+
+func TestCheck(t *testing.T) {
+	in := compared(t, 30)
+	in.Labels = make([]string, 29)
+	err := in.Check()
+	if !built() {
+		if !errors.Is(err, ErrNotBuilt) || !strings.Contains(err.Error(), "make build") {
+			t.Errorf("without the page's program: %v", err)
+		}
+		return
+	}
+	var input *align.InputError
+	if !errors.As(err, &input) || !strings.Contains(err.Error(), "29 labels for 30 samples") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestRender: whatever names and labels say, the page has two scripts, its data and its program, and the policy names
+// the one that runs.
+func TestRender(t *testing.T) {
+	in := compared(t, 40)
+	const hostile = "</script><script>alert(1)</script><!-- \u2028 ]]> \" ' & {{.}}"
+	in.Names = [2]string{hostile, "b"}
+	in.Command = hostile
+	for i := range in.Student.Len() {
+		in.Labels = append(in.Labels, hostile)
+		in.Texts = append(in.Texts, fmt.Sprint(hostile, i))
+	}
+	p, _, err := build(context.Background(), &in)
+	if errors.Is(err, ErrNotBuilt) {
+		p.parts = parts{Script: "0", Style: "a{}", Policy: "default-src 'none'"}
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := p.render(&out); err != nil {
+		t.Fatal(err)
+	}
+	page := out.String()
+	if n := strings.Count(page, "</script"); n != 2 {
+		t.Errorf("%d closing script tags", n)
+	}
+	if strings.Contains(page, "<script>alert") {
+		t.Error("a text is mark-up")
+	}
+	if !strings.Contains(html.UnescapeString(page), hash([]byte(p.Style))) && built() {
+		t.Error("the policy does not admit the style sheet")
+	}
+}
+
+func TestOpenImagesArray(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "images.npy")
+	header := "{'descr': '|u1', 'fortran_order': False, 'shape': (2, 3, 4, 3), }\n"
+	data := append([]byte("\x93NUMPY\x01\x00"), byte(len(header)), 0)
+	data = append(append(data, header...), bytes.Repeat([]byte{10, 20, 30}, 24)...)
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m, err := OpenImages(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	small, err := m.shrunk(1, 96)
+	if err != nil || small.Rect.Dx() != 4 || small.Rect.Dy() != 3 || small.RGBAAt(2, 1) != (color.RGBA{10, 20, 30, 255}) {
+		t.Errorf("%v %v %v", small.Rect, small.RGBAAt(2, 1), err)
+	}
+	if err := errors.Join(m.Close(), m.Close()); err != nil {
+		t.Error(err)
+	}
+	if err := os.WriteFile(path, data[:len(data)-1], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := features.OpenImages(path); err == nil || !strings.Contains(err.Error(), "damaged") {
+		t.Errorf("a torn array: %v", err)
+	}
+}

@@ -1,0 +1,57 @@
+// Choosing a group: the rows of the overview, the panel beside the map, its buttons, and the address's fragment.
+import { html } from "./dom.js";
+import { listen, set, state } from "./state.js";
+import { samples } from "./tip.js";
+
+const STRIP = 6; // pictures in a row of the overview
+
+export function groups(data) {
+  const articles = [...document.querySelectorAll(".group")];
+  const rows = data.groups.map((group) => document.querySelector(`.row[href="#group-${group.tag}"]`));
+  rows.forEach((row, g) => {
+    const strip = row.querySelector(".strip");
+    for (const image of strip ? [...articles[g].querySelectorAll("img")].slice(0, STRIP) : []) {
+      html(strip, "img").src = image.src;
+      strip.lastChild.alt = "";
+    }
+  });
+
+  const open = (tag, scroll) => {
+    const g = data.groups.findIndex((group) => group.tag === tag);
+    if (g < 0) return;
+    set({ group: g, point: -1 });
+    if (scroll) {
+      document.getElementById("map").scrollIntoView({ block: "start" });
+      articles[g].focus({ preventScroll: true });
+    }
+  };
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest?.('a[href^="#group-"]');
+    if (!link) return;
+    event.preventDefault();
+    open(link.hash.slice("#group-".length), true);
+  });
+  const step = (by) => set({ group: (state.group + by + data.groups.length) % data.groups.length, point: -1 });
+  document.getElementById("previous").addEventListener("click", () => step(-1));
+  document.getElementById("next").addEventListener("click", () => step(1));
+  document.querySelector(".walk").hidden = false;
+  samples(data, document.querySelector(".chosen"));
+
+  const show = (_, changed) => {
+    if (changed.has("group")) {
+      const group = data.groups[state.group];
+      articles.forEach((article, g) => article.classList.toggle("on", g === state.group));
+      rows.forEach((row, g) => (g === state.group ? row.setAttribute("aria-current", "true") : row.removeAttribute("aria-current")));
+      document.getElementById("which").textContent = `${group.tag} (${state.group + 1} of ${data.groups.length})`;
+      if (location.hash.startsWith("#group-") || state.group > 0) history.replaceState(null, "", `#group-${group.tag}`);
+    }
+    for (const item of document.querySelectorAll(".thumbs li, .texts li")) {
+      const point = item.dataset.point ?? item.firstChild.dataset.point;
+      item.classList.toggle("here", Number(point) === state.point);
+    }
+  };
+  listen(show);
+  document.documentElement.classList.add("live");
+  show(state, new Set(["group"]));
+  if (location.hash.startsWith("#group-")) open(location.hash.slice("#group-".length), false);
+}

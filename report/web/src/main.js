@@ -1,0 +1,30 @@
+// The page's program. The document is complete without it but for the charts; what it draws comes from the JSON block.
+import { unpack } from "./dom.js";
+import { bars } from "./bars.js";
+import { groups } from "./groups.js";
+import { heat } from "./heat.js";
+import { maps } from "./maps.js";
+import { terms } from "./terms.js";
+import { violins } from "./violins.js";
+
+const data = JSON.parse(document.getElementById("data").textContent);
+for (const side of data.sides) {
+  side.neighbours = unpack(side.neighbours, Uint16Array);
+  side.distances = unpack(side.distances, Float32Array);
+  side.start = unpack(side.start, Float32Array);
+}
+data.member = data.points.map(() => []); // the groups of each point
+data.groups.forEach((group, g) => {
+  group.pairs = group.pairs.map((text) => unpack(text, Float32Array));
+  for (const point of group.points) data.member[point].push(g);
+});
+terms();
+if (data.groups.length > 0) {
+  groups(data);
+  violins(data);
+  bars(data);
+  heat(data);
+  maps(data);
+} else {
+  document.documentElement.classList.add("settled");
+}

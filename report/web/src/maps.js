@@ -1,0 +1,191 @@
+// The two maps: the same points as each model places them. What is pointed at in one is marked in both.
+import { colour, context, redraw, svg } from "./dom.js";
+import { fitted, layout } from "./layout.js";
+import { listen, set, state } from "./state.js";
+import { describe, hideTip, showTip } from "./tip.js";
+
+const COLOURS = 10; // classes with a colour of their own
+const EDGE = 14; // free space round the points, in pixels
+const REACH = 14; // how near the pointer must be to a point
+const SLICE = 16; // milliseconds of layout at a time
+const FRAME = 150; // milliseconds between two pictures of it
+
+export function maps(data) {
+  const canvases = [...document.querySelectorAll("canvas.map")];
+  const contexts = [];
+  let places = [[], []]; // of the points in the unit square
+  let size = 0;
+  let by = "group";
+
+  const position = (side, point) => places[side][point].map((v) => EDGE + v * (size - 2 * EDGE));
+  const dot = (c, side, point, radius) => {
+    const [x, y] = position(side, point);
+    c.beginPath();
+    c.arc(x, y, radius, 0, 2 * Math.PI);
+  };
+
+  const draw = () => {
+    if (size === 0) return;
+    const sides = [colour("--a"), colour("--b")];
+    const classes = Array.from({ length: COLOURS }, (_, i) => colour(`--c${i}`));
+    const [grey, focus, ground] = ["--point", "--focus", "--ground"].map(colour);
+    const chosen = data.groups[state.group];
+    contexts.forEach((c, side) => {
+      c.clearRect(0, 0, size, size);
+      data.points.forEach((p, point) => {
+        const group = data.member[point][0];
+        const hue = by === "class" ? classes[p.class] : group === undefined ? undefined : sides[data.groups[group].side];
+        c.globalAlpha = by === "class" || hue === undefined ? 0.7 : 0.45;
+        c.fillStyle = hue ?? grey;
+        dot(c, side, point, 2.2);
+        c.fill();
+      });
+      c.globalAlpha = 1;
+      for (const point of chosen.points) {
+        c.fillStyle = by === "class" ? (classes[data.points[point].class] ?? grey) : sides[chosen.side];
+        c.strokeStyle = ground;
+        c.lineWidth = 1.5;
+        dot(c, side, point, 5);
+        c.fill();
+        c.stroke();
+      }
+      if (state.point >= 0) {
+        c.strokeStyle = focus;
+        c.lineWidth = 3;
+        dot(c, side, state.point, 9);
+        c.stroke();
+      }
+    });
+  };
+
+  redraw(canvases[0], (width) => {
+    size = width;
+    canvases.forEach((canvas, side) => (contexts[side] = context(canvas, width, width)));
+    draw();
+  });
+  listen(draw);
+  settle(data, (found) => {
+    places = found;
+    draw();
+  });
+
+  /** The point nearest to a place on a map; points of the chosen group win where it is close. */
+  const nearest = (side, x, y) => {
+    let [best, least] = [-1, REACH];
+    data.points.forEach((_, point) => {
+      const [px, py] = position(side, point);
+      const distance = Math.hypot(px - x, py - y) - (data.member[point].includes(state.group) ? 3 : 0);
+      if (distance < least) [best, least] = [point, distance];
+    });
+    return best;
+  };
+
+  const said = document.getElementById("said");
+  canvases.forEach((canvas, side) => {
+    const pointed = (event) => {
+      const box = canvas.getBoundingClientRect();
+      return nearest(side, event.clientX - box.left, event.clientY - box.top);
+    };
+    canvas.addEventListener("pointermove", (event) => {
+      const point = pointed(event);
+      set({ point });
+      if (point < 0) hideTip();
+      else showTip(data, [point], event.clientX, event.clientY);
+    });
+    canvas.addEventListener("pointerleave", () => {
+      set({ point: -1 });
+      hideTip();
+    });
+    canvas.addEventListener("click", (event) => {
+      const point = pointed(event);
+      const of = point < 0 ? [] : data.member[point];
+      // A sample of several groups: each click chooses the next of them.
+      if (of.length > 0) set({ group: of[(of.indexOf(state.group) + 1) % of.length], point });
+    });
+    canvas.addEventListener("keydown", (event) => {
+      const along = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      const across = { ArrowUp: -1, ArrowDown: 1 }[event.key];
+      if (!along && !across) return;
+      event.preventDefault();
+      const count = data.groups.length;
+      const group = across ? (state.group + across + count) % count : state.group;
+      const { points, tag, title } = data.groups[group];
+      const at = across ? 0 : points.indexOf(state.point);
+      const next = across ? 0 : at < 0 ? (along > 0 ? 0 : points.length - 1) : (at + along + points.length) % points.length;
+      set({ group, point: points[next] });
+      const [x, y] = position(side, state.point);
+      const box = canvas.getBoundingClientRect();
+      showTip(data, [state.point], box.left + x, box.top + y);
+      const text = data.points[state.point].text;
+      said.textContent = `${across ? `group ${tag}${title ? `, ${title}` : ""}. ` : ""}${next + 1} of ${points.length}: ${describe(data, state.point)}${text ? `. ${text}` : ""}`;
+    });
+    canvas.addEventListener("blur", () => {
+      set({ point: -1 });
+      hideTip();
+    });
+  });
+
+  const select = document.getElementById("colour");
+  select.addEventListener("change", () => {
+    by = select.value;
+    legend(data, by);
+    draw();
+  });
+  legend(data, by);
+}
+
+/** Lays both maps out, a slice of time after another so that the page stays usable, and shows them as they form. */
+function settle(data, show) {
+  const status = document.getElementById("layout");
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  const n = data.points.length;
+  const at = (side) => data.sides[side].points ?? Array.from({ length: n }, (_, i) => [...data.sides[side].start.subarray(2 * i, 2 * i + 2)]);
+  const present = () => show(fitted(at(0), at(1)));
+  present();
+  if (data.nearest < 3) return; // too few points to speak of neighbours: they stay at their principal components
+  const runs = data.sides.map((side) => layout(side, n, data.nearest));
+  let done = false;
+  let drawn = performance.now();
+  const advance = (milliseconds) => {
+    const end = performance.now() + milliseconds;
+    let slowest = 1;
+    while (!done && performance.now() < end) {
+      const steps = runs.map((run) => run.next());
+      done = steps.every((step) => step.done);
+      slowest = Math.min(...steps.map((step) => step.value ?? 1));
+    }
+    status.textContent = done ? "" : `arranging the maps: ${Math.floor(100 * slowest)} %`;
+    if (done || (!still && performance.now() - drawn > FRAME)) {
+      present();
+      drawn = performance.now();
+    }
+    if (done) document.documentElement.classList.add("settled");
+  };
+  const later = () => {
+    if (done) return;
+    advance(SLICE);
+    setTimeout(later, 0);
+  };
+  setTimeout(later, 0);
+  addEventListener("beforeprint", () => advance(Infinity));
+}
+
+/** The meaning of the colours. */
+function legend(data, by) {
+  const list = document.getElementById("legend");
+  list.replaceChildren();
+  const entry = (name, text) => {
+    const item = document.createElement("li");
+    svg(svg(item, "svg", { "aria-hidden": "true" }), "circle", { cx: 6, cy: 6, r: 5 }).style.fill = `var(${name})`;
+    item.append(text);
+    list.append(item);
+  };
+  if (by === "class") {
+    data.classes.slice(0, COLOURS).forEach((label, i) => entry(`--c${i}`, label));
+    if (data.classes.length > COLOURS) entry("--point", "all other labels");
+    return;
+  }
+  entry("--a", `seen by ${data.names[0]}`);
+  entry("--b", `seen by ${data.names[1]}`);
+  entry("--point", "in no group");
+}

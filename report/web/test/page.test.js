@@ -1,0 +1,226 @@
+// The page of a comparison with planted groups, in a real browser.
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { after, before, test } from "node:test";
+import axe from "axe-core";
+import { launch, open, page, planted } from "./fixture.js";
+
+const N = 400;
+let browser;
+let data;
+let full; // with everything that a page can have
+
+before(async () => {
+  browser = await launch();
+  data = planted(N);
+  full = page("full.html", data.files, "--top", "4", "--images", data.images, "--labels", data.labels, "--texts", data.texts, "--ids", data.ids);
+});
+after(() => browser?.close());
+
+/** Counts the different colours in a canvas, up to 50: one that was not drawn has one. */
+const colours = (canvas) =>
+  canvas.evaluate((element) => {
+    const { data: pixels } = element.getContext("2d").getImageData(0, 0, element.width, element.height);
+    const seen = new Set();
+    for (let i = 0; i < pixels.length && seen.size < 50; i += 4) seen.add(pixels.slice(i, i + 4).join());
+    return seen.size;
+  });
+
+test("says in one sentence what each model sees, and names the planted groups", async () => {
+  const view = await open(browser, full);
+  const headline = (await view.locator("h1").innerText()).replace(/\s+/g, " ");
+  assert.match(headline, /first holds \d groups? together that second spreads out: .*only in A/);
+  assert.match(headline, /second holds \d groups? together that first spreads out: .*only in B/);
+  assert.equal(await view.locator("#group-A1 h3").innerText(), "A1 only in A");
+  assert.equal(await view.locator("#group-B1 h3").textContent(), "B1 only in B");
+  assert.deepEqual(view.complaints, []);
+  await view.context().close();
+});
+
+test("draws every chart", async () => {
+  const view = await open(browser, full);
+  for (const name of ["canvas.map", "canvas.heat"]) {
+    const canvases = view.locator(name);
+    assert.equal(await canvases.count(), 2, name);
+    for (let i = 0; i < 2; i++) assert.ok((await colours(canvases.nth(i))) > 3, `${name} ${i} is empty`);
+  }
+  assert.equal(await view.locator("#violins path.violin").count(), 16);
+  for (const path of await view.locator("#violins path.violin").all()) assert.doesNotMatch(await path.getAttribute("d"), /NaN|Infinity/);
+  assert.ok((await view.locator("#bars .hit").count()) === 8);
+  assert.ok(await view.locator(".row .strip img").first().evaluate((image) => image.naturalWidth > 0));
+  await view.context().close();
+});
+
+test("chooses a group by click, in the overview, the charts and the map", async () => {
+  const view = await open(browser, full);
+  const shown = async () => (await view.locator(".group:visible h3 .tag").allInnerTexts()).join();
+  assert.equal(await shown(), "A1");
+  await view.locator('.row[href="#group-B1"]').click();
+  assert.equal(await shown(), "B1");
+  assert.equal(await view.locator('.row[aria-current="true"] .tag').innerText(), "B1");
+  assert.ok(await view.locator("canvas.map").first().isVisible());
+  await view.locator('#violins [data-group="A2"] .hit').click();
+  assert.equal(await shown(), "A2");
+  await view.locator("#bars .hit").nth(1).click();
+  assert.equal(await shown(), "A2");
+  await view.getByRole("button", { name: "Next group" }).click();
+  assert.equal(await shown(), "A3");
+  await view.getByRole("button", { name: "Previous group" }).click();
+  await view.getByRole("button", { name: "Previous group" }).click();
+  assert.equal(await shown(), "A1");
+  const heat = view.locator("canvas.heat").first();
+  await heat.scrollIntoViewIfNeeded();
+  const { width, height } = await heat.boundingBox();
+  await heat.click({ position: { x: width - 3, y: height - 3 } });
+  assert.equal(await shown(), "B4");
+  assert.equal(new URL(view.url()).hash, "#group-B4");
+  assert.deepEqual(view.complaints, []);
+  await view.context().close();
+});
+
+test("shows a sample that is pointed at in the map, and chooses its group by click", async () => {
+  const view = await open(browser, full);
+  await view.locator('.row[href="#group-B1"]').click();
+  await view.mouse.move(0, 0);
+  const map = view.locator("canvas.map").first();
+  await map.scrollIntoViewIfNeeded();
+  const box = await map.boundingBox();
+  // Points that are pointed at in a grid: each must be described, and one of A's groups can be chosen.
+  let [met, chosen] = [0, false];
+  for (let y = 8; y < box.height && !chosen; y += 9) {
+    for (let x = 8; x < box.width && !chosen; x += 9) {
+      await view.mouse.move(box.x + x, box.y + y);
+      if (!(await view.locator("#tip").isVisible())) continue;
+      const said = await view.locator("#tip p").first().innerText();
+      assert.match(said, /row \d+/);
+      assert.match(said, /only in A|only in B|in both|in neither/);
+      assert.ok(await view.locator("#tip canvas").isVisible());
+      met++;
+      const tag = said.match(/in (A\d)$/)?.[1];
+      if (!tag) continue;
+      await view.mouse.click(box.x + x, box.y + y);
+      assert.equal(await view.locator(".group:visible h3 .tag").innerText(), tag);
+      chosen = true;
+    }
+  }
+  assert.ok(met > 0 && chosen, `${met} points met, none of a group of A's`);
+  await view.mouse.move(0, 0);
+  assert.ok(!(await view.locator("#tip").isVisible()));
+  assert.deepEqual(view.complaints, []);
+  await view.context().close();
+});
+
+test("works by keyboard alone", async () => {
+  const view = await open(browser, full);
+  await view.keyboard.press("Tab");
+  assert.equal(await view.evaluate(() => document.activeElement.textContent), "Skip to the groups");
+  await view.locator('.row[href="#group-A2"]').focus();
+  await view.keyboard.press("Enter");
+  assert.equal(await view.evaluate(() => document.activeElement.id), "group-A2");
+  await view.locator("canvas.map").first().focus();
+  await view.keyboard.press("ArrowRight");
+  assert.match(await view.locator("#said").textContent(), /^1 of \d+: .*in .*A2/);
+  await view.keyboard.press("ArrowRight");
+  assert.match(await view.locator("#said").textContent(), /^2 of /);
+  await view.keyboard.press("ArrowLeft");
+  await view.keyboard.press("ArrowLeft");
+  assert.match(await view.locator("#said").textContent(), /^20 of 20/);
+  await view.keyboard.press("ArrowDown");
+  assert.match(await view.locator("#said").textContent(), /^group A3/);
+  assert.ok(await view.locator("#tip").isVisible());
+  await view.keyboard.press("Escape");
+  assert.ok(!(await view.locator("#tip").isVisible()));
+  const term = view.locator("a.term").first();
+  await term.focus();
+  assert.match(await view.locator("#tip").innerText(), /mean distance/);
+  assert.deepEqual(view.complaints, []);
+  await view.context().close();
+});
+
+test("colours by label", async () => {
+  const view = await open(browser, full);
+  await view.locator("#colour").selectOption("class");
+  assert.deepEqual((await view.locator("#legend li").allInnerTexts()).sort(), ["in both", "in neither", "only in A", "only in B"]);
+  await view.context().close();
+});
+
+test("lays the map out the same each time", async () => {
+  const pictures = [];
+  for (let round = 0; round < 2; round++) {
+    const view = await open(browser, full);
+    pictures.push(await view.locator("canvas.map").first().evaluate((canvas) => canvas.toDataURL()));
+    await view.context().close();
+  }
+  assert.equal(pictures[0], pictures[1]);
+});
+
+test("shows hostile texts and ids as text", async () => {
+  const view = await open(browser, full);
+  assert.equal(await view.locator("script").count(), 2);
+  assert.equal(await view.locator("img[src=x]").count(), 0);
+  const everything = await view.evaluate(() => document.body.innerText + document.body.textContent);
+  assert.ok(everything.includes('</script><script>alert("in a text")</script>'));
+  assert.doesNotMatch(everything, /[\u202a-\u202e\u2066-\u2069]|x{500}/);
+  assert.deepEqual(view.complaints, []);
+  await view.context().close();
+});
+
+for (const colorScheme of ["light", "dark"]) {
+  for (const width of [1280, 400]) {
+    test(`is accessible, ${colorScheme}, ${width} pixels wide`, async () => {
+      const view = await open(browser, full, { colorScheme, viewport: { width, height: 860 }, bypassCSP: true, reducedMotion: "reduce" });
+      await view.evaluate(axe.source);
+      const { violations } = await view.evaluate(() => window.axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"] }));
+      assert.deepEqual(violations.map((v) => `${v.id}: ${v.nodes.map((node) => node.html.slice(0, 120)).join(" ")}`), []);
+      assert.ok(await view.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "it scrolls sideways");
+      const ground = await view.evaluate(() => getComputedStyle(document.body).backgroundColor.match(/\d+/g).map(Number)[0]);
+      assert.ok(colorScheme === "dark" ? ground < 64 : ground > 192, `the ground is ${ground}`);
+      await view.context().close();
+    });
+  }
+}
+
+test("prints all groups, without what needs a pointer", async () => {
+  const view = await open(browser, full, { colorScheme: "dark" });
+  await view.emulateMedia({ media: "print" });
+  assert.equal(await view.locator(".group:visible").count(), 8);
+  assert.ok(!(await view.locator(".tools").isVisible()));
+  assert.equal(await view.evaluate(() => getComputedStyle(document.body).backgroundColor), "rgb(255, 255, 255)");
+  assert.ok((await view.pdf()).length > 50_000);
+  assert.deepEqual(view.complaints, []);
+  await view.context().close();
+});
+
+test("says everything but the charts without JavaScript", async () => {
+  const context = await browser.newContext({ javaScriptEnabled: false });
+  const view = await context.newPage();
+  await view.goto(`file://${full}`);
+  assert.equal(await view.locator(".group:visible").count(), 8);
+  assert.match(await view.locator("noscript").innerText(), /JavaScript/);
+  await context.close();
+});
+
+test("forbids itself to fetch", async () => {
+  const view = await open(browser, full);
+  const blocked = await view.evaluate(() => fetch("https://example.org/").then(() => "fetched", (error) => error.name));
+  assert.equal(blocked, "TypeError");
+  assert.ok(view.complaints.some((c) => c.includes("Content Security Policy")));
+  await view.context().close();
+});
+
+test("is complete with nothing but the embeddings", async () => {
+  const path = page("plain.html", data.files);
+  const view = await open(browser, path);
+  assert.match(await view.locator("h1").innerText(), /first holds .* second spreads out\./);
+  assert.equal(await view.locator("canvas.map").count(), 2);
+  assert.match(readFileSync(path, "utf8"), /specalign compare .*first\.npy .*second\.npy --report/);
+  assert.deepEqual(view.complaints, []);
+  await view.context().close();
+});
+
+test("says that two equal embeddings see the same groups", async () => {
+  const view = await open(browser, page("same.html", [data.files[0], data.files[0]]));
+  assert.match(await view.locator("h1").innerText(), /see the same groups/);
+  assert.deepEqual(view.complaints, []);
+  await view.context().close();
+});
