@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -162,6 +163,9 @@ func readSettings(path string, out map[string]any) error {
 	if len(text) > maxSettings {
 		return fmt.Errorf("%s: larger than %d bytes; that is no file of settings", path, maxSettings)
 	}
+	if !utf8.Valid(text) {
+		return fmt.Errorf("%s: it is not text in UTF-8", path)
+	}
 	var doc yaml.Node
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
 	if err := decoder.Decode(&doc); err != nil {
@@ -206,6 +210,14 @@ func knownKeys(path string, node *yaml.Node, of reflect.Type) error {
 			return fmt.Errorf("%s:%d: aliases are not taken here; write the value out", path, inner.Line)
 		}
 		seen[key.Value] = true
+		switch list := field.Kind() == reflect.Slice; {
+		case list && inner.Kind != yaml.SequenceNode:
+			return fmt.Errorf("%s:%d: %s is a list, such as [{objective: ky_fan, k: 30}]", path, inner.Line, key.Value)
+		case !list && inner.Kind != yaml.ScalarNode:
+			return fmt.Errorf("%s:%d: %s is one value, not a list or a mapping", path, inner.Line, key.Value)
+		case inner.ShortTag() == "!!float" && strings.Contains(".inf.nan", strings.ToLower(strings.TrimLeft(inner.Value, "+-"))):
+			return fmt.Errorf("%s:%d: %s is %s; give a finite number", path, inner.Line, key.Value, inner.Value)
+		}
 		if inner.Kind != yaml.SequenceNode || field.Kind() != reflect.Slice {
 			continue
 		}
