@@ -31,6 +31,8 @@ def find_daemon(path: str, timeout: float) -> str:
             f"specalign: the daemon of {path} (specalign {content.get('version')}) speaks protocol version {major}, "
             f"this package version {PROTOCOL_MAJOR}; install the same release of both"
         )
+    if _ended(pid, content.get("start_time"), content.get("boot")):
+        raise SidecarError(f"specalign: the daemon {pid} that {path} names has ended; start it again")
     listener, uid = _listener(path, address, timeout)
     if uid != os.geteuid():
         raise SidecarError(f"specalign: at {address} ({path}) a process of user {uid} listens; it is not talked to")
@@ -60,6 +62,18 @@ def _read(path: str) -> Any:
         return json.loads(data)
     except (ValueError, RecursionError) as e:
         raise SidecarError(f"specalign: {path} is no attach file of a sidecar: {e!r}") from None
+
+
+def _ended(pid: int, start_time: Any, boot: Any) -> bool:
+    """Tell whether a process has ended, even if another one has its number now."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as f:
+            if f.read().strip() != boot:
+                return True
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().rpartition(")")[2].split()[19] != str(start_time)  # field 22
+    except OSError:
+        return True
 
 
 def _listener(path: str, address: str, timeout: float) -> tuple[int, int]:

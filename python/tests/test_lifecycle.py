@@ -444,3 +444,15 @@ class TestAttach:
         other.write_text(json.dumps({**content, "socket": "/nonexistent"}))
         with pytest.raises(specalign.SidecarError, match="no daemon answers"):
             specalign.Sidecar.attach(other)
+
+    @pytest.mark.parametrize("change", [{"start_time": 1}, {"boot": "another"}, {"pid": 1 << 22}])
+    def test_a_daemon_that_has_ended(self, daemon, tmp_path, change):
+        import json
+
+        attach, start = daemon
+        start()
+        content = json.loads(attach.read_text()) | change
+        (tmp_path / "old.json").write_text(json.dumps(content))
+        (tmp_path / "old.json").chmod(0o600)
+        with pytest.raises(specalign.SidecarError, match=r"daemon \d+ that .* names has ended"):
+            specalign.Sidecar.attach(tmp_path / "old.json")
