@@ -33,10 +33,20 @@ var formats = []format{
 	{".parquet", true, openParquet},
 }
 
+// keyed tells whether a name has a key behind an extension that takes one, which may look like a file's name itself.
+func keyed(name string) bool {
+	for _, f := range formats {
+		if at := strings.Index(name, f.extension+":"); f.keyed && at >= 0 && !strings.Contains(name[at:], "/") {
+			return true
+		}
+	}
+	return false
+}
+
 // split takes a name apart. A colon belongs to a key only behind an extension that takes one.
 func split(name string) (path, key string, f format, err error) {
 	for _, f := range formats {
-		if strings.HasSuffix(name, f.extension) {
+		if strings.HasSuffix(name, f.extension) && !keyed(name) {
 			return name, "", f, nil
 		}
 	}
