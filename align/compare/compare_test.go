@@ -50,7 +50,7 @@ func specification(o *Options, k1, k2 ref.Kernel, x1, x2 ref.Matrix) (values []f
 
 func options(top int) Options {
 	o := DefaultOptions()
-	o.Top, o.Permutations, o.Koda, o.Certify = top, 0, 0, false
+	o.Top, o.Permutations, o.Koda, o.Certify, o.ValidateGroups = top, 0, 0, false, false
 	return o
 }
 

@@ -18,6 +18,8 @@ type Options struct {
 	Certify      bool `json:"certify"`      // evaluate Theorem 1 for every group, and the exact-kernel residuals of an approximation
 	CheckRows    int  `json:"check_rows"`   // rows on which the exact-kernel residuals are evaluated
 
+	ValidateGroups bool `json:"validate"` // ask of the samples listed whether the groups are groups in either embedding
+
 	// Progress, where not nil, is told how far a stage is: done of total units, in one goroutine, a few times a second.
 	Progress func(stage string, done, total int) `json:"-"`
 }
@@ -39,7 +41,7 @@ const (
 func DefaultOptions() Options {
 	return Options{
 		Config: align.DefaultConfig(), Top: DefaultTop, Samples: DefaultSamples, Permutations: DefaultPermutations,
-		Koda: DefaultKoda, Certify: true, CheckRows: DefaultCheckRows,
+		Koda: DefaultKoda, Certify: true, CheckRows: DefaultCheckRows, ValidateGroups: true,
 	}
 }
 

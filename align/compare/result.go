@@ -29,6 +29,7 @@ type Result struct {
 	KernelTops    [2]float64     `json:"kernel_tops"`      // largest eigenvalues of K1/n and K2/n; 0 where they were not computed
 	Null          *Null          `json:"permutation_null"` // null where it was not asked for or is not affordable
 	Koda          *Koda          `json:"koda"`             // null as above
+	Validation    *Validation    `json:"validate"`         // null where it was not asked for
 }
 
 // Stage is a part of the computation.

@@ -46,6 +46,11 @@ func Run(ctx context.Context, in Input, o Options, b align.Backend) (*Result, er
 	if err := r.compare(ctx); err != nil {
 		return nil, err
 	}
+	if r.o.ValidateGroups {
+		if err := r.stage("validate", func() error { return r.validate(ctx) }); err != nil {
+			return nil, err
+		}
+	}
 	r.res.Settings = r.plan.Options
 	r.res.Settings.Device, r.res.Settings.Threads = info.Device, info.Threads
 	r.res.Seconds = time.Since(r.begin).Seconds()

@@ -141,6 +141,7 @@ func (r *Result) specDiff(ctx context.Context, student, reference compare.Rows, 
 	c := compare.DefaultOptions()
 	c.Config, c.Progress = o.Config, o.Progress
 	c.Top, c.Samples, c.Permutations, c.Koda, c.Certify = 1, 1, 0, 0, o.Approximation != align.ApproximationExact
+	c.ValidateGroups = false
 	got, err := compare.Run(ctx, compare.Input{Student: student, Reference: reference}, c, b)
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/specalign/specalign/align/compare"
+	"github.com/specalign/specalign/align/validate"
 )
 
 // printComparison writes a comparison for a person.
@@ -38,8 +39,14 @@ func printComparison(w io.Writer, r *compare.Result, f *compareFlags) error {
 	for _, text := range r.Warnings {
 		line("warning", "%s", text)
 	}
+	v := r.Validation
+	if v == nil {
+		v = &compare.Validation{}
+	}
 	printGroups(b, "the student groups these, the reference does not", r.Positive)
+	printValidation(b, v.Positive)
 	printGroups(b, "the reference groups these, the student does not", r.Negative)
+	printValidation(b, v.Negative)
 	if f.csv != "" {
 		fmt.Fprintf(b, "\nThe samples are in %s.\n", f.csv)
 	}
@@ -113,6 +120,21 @@ func printGroups(w io.Writer, title string, groups []compare.Group) {
 		}
 		fmt.Fprintf(w, "%s\n", sampleText(g.Samples))
 	}
+}
+
+// printValidation says in one line what the two embeddings make of the groups of a side.
+func printValidation(w io.Writer, v *validate.Result) {
+	if v == nil {
+		return
+	}
+	text := func(e *validate.Embedding) string {
+		inside := 0.0
+		for _, d := range e.Distances {
+			inside += d.Mean / float64(len(e.Distances))
+		}
+		return fmt.Sprintf("AMI %.2f ± %.2f, mean distance inside %.2f", e.AMI.Mean, e.AMI.Std, inside)
+	}
+	fmt.Fprintf(w, "  K-means finds them again in the student with %s;\n  in the reference with %s (1: any two samples)\n", text(&v.Student), text(&v.Reference))
 }
 
 func compositionText(parts []compare.Share) string {
