@@ -97,7 +97,8 @@ func openShard(name string) (shard, error) {
 	if err != nil {
 		return shard{}, inputErrorf("features: %w", err)
 	}
-	src, err := f.open(mapping, key)
+	resident := 0
+	src, err := f.open(mapping, key, func(bytes int) error { return forget(&resident, bytes, mapping) })
 	if err != nil {
 		return shard{}, errors.Join(inputErrorf("features: %s: %w", name, err), unmap(mapping))
 	}
@@ -195,16 +196,28 @@ func (d *Dataset) Read(dst []float32, first int) error {
 	return nil
 }
 
-// touch counts what reading brought into memory, and gives the pages of the mappings back to the system when they are
-// many; it keeps the files' contents in its cache as long as it likes.
+// touch counts what reading brought into memory, and gives it back to the system when it is much.
 func (d *Dataset) touch(bytes int) error {
-	if d.touched += bytes; d.touched < maxTouched {
+	mappings := make([][]byte, 0, 2*len(d.shards))
+	for _, s := range d.shards {
+		mappings = append(mappings, s.mapping)
+		if t, ok := s.source.(*table); ok && t.unpacked != nil {
+			mappings = append(mappings, t.unpacked)
+		}
+	}
+	return forget(&d.touched, bytes, mappings...)
+}
+
+// forget adds to the bytes of mappings that are in memory, and where they reach maxTouched gives all their pages back to
+// the system, which keeps the files' contents in its cache as long as it likes.
+func forget(touched *int, bytes int, mappings ...[]byte) error {
+	if *touched += bytes; *touched < maxTouched {
 		return nil
 	}
-	d.touched = 0
-	for _, s := range d.shards {
-		if err := unix.Madvise(s.mapping, unix.MADV_DONTNEED); err != nil {
-			return fmt.Errorf("%s: madvise: %w", s.path, err)
+	*touched = 0
+	for _, m := range mappings {
+		if err := unix.Madvise(m, unix.MADV_DONTNEED); err != nil {
+			return fmt.Errorf("madvise: %w", err)
 		}
 	}
 	return nil

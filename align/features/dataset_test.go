@@ -1,6 +1,7 @@
 package features
 
 import (
+	"archive/zip"
 	"bytes"
 	"encoding/binary"
 	"errors"
@@ -177,6 +178,41 @@ func TestMemory(t *testing.T) {
 		}
 		if most > 2*maxTouched>>10 {
 			t.Errorf("fortran_order %s: %d KiB of the file were in memory", order, most)
+		}
+	}
+}
+
+// TestMemoryNPZ reads archives whose members are larger than what may stay in memory: one stored, one deflated.
+func TestMemoryNPZ(t *testing.T) {
+	const rows, cols = 1 << 16, 512 // 128 MiB
+	npy := append(npyFile(fmt.Sprintf("{'descr': '<f4', 'fortran_order': False, 'shape': (%d, %d), }\n", rows, cols), 0), make([]byte, 4*rows*cols)...)
+	binary.LittleEndian.PutUint32(npy[len(npy)-4:], 0x40e00000) // 7
+	for _, method := range []uint16{zip.Store, zip.Deflate} {
+		path := filepath.Join(t.TempDir(), "large.npz")
+		if err := os.WriteFile(path, npzFile(t, &zip.FileHeader{Name: "a.npy", Method: method}, npy), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		before := residentFiles(t)
+		d, err := Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		most := residentFiles(t) - before
+		dst := make([]float32, 2048*cols)
+		for at := 0; at < rows; at += 2048 {
+			if err := d.Read(dst, at); err != nil {
+				t.Fatal(err)
+			}
+			most = max(most, residentFiles(t)-before)
+		}
+		if dst[len(dst)-1] != 7 || dst[0] != 0 {
+			t.Errorf("method %d: read %v and %v", method, dst[0], dst[len(dst)-1])
+		}
+		if most > 3*maxTouched/2>>10 {
+			t.Errorf("method %d: %d KiB of files were in memory", method, most)
+		}
+		if err := d.Close(); err != nil {
+			t.Error(err)
 		}
 	}
 }

@@ -200,13 +200,13 @@ func TestNPZErrors(t *testing.T) {
 	npy := npyFile("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }\n", 24)
 	for _, method := range []uint16{zip.Store, zip.Deflate} {
 		good := npzFile(t, &zip.FileHeader{Name: "a.npy", Method: method}, npy)
-		if m, err := parseNPZ(good, "a"); err != nil || m.Rows != 2 {
+		if m, err := parseNPZ(good, "a", untouched); err != nil || m.Rows != 2 {
 			t.Fatal(m, err)
 		}
 		for at := range good { // one byte changed: an error, or a matrix of the right shape
 			bad := bytes.Clone(good)
 			bad[at] ^= 0x10
-			if m, err := parseNPZ(bad, "a"); err == nil && (m.Rows != 2 || m.Cols != 3 || !bytes.Equal(m.Data, make([]byte, 24))) {
+			if m, err := parseNPZ(bad, "a", untouched); err == nil && (m.Rows != 2 || m.Cols != 3 || !bytes.Equal(m.Data, make([]byte, 24))) {
 				t.Errorf("method %d, byte %d: damage was not noticed", method, at)
 			}
 		}
@@ -227,7 +227,7 @@ func TestNPZErrors(t *testing.T) {
 		"encrypted": {locked, "a", "encrypted"},
 		"no npy":    {npzFile(t, &zip.FileHeader{Name: "a.npy"}, []byte("text")), "a", "a: it does not begin as an .npy"},
 	} {
-		_, err := parseNPZ(c.data, c.key)
+		_, err := parseNPZ(c.data, c.key, untouched)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
 		}
@@ -415,7 +415,7 @@ func FuzzNPZ(f *testing.F) {
 	seeds(f, "*.npz")
 	f.Fuzz(func(t *testing.T, data []byte) {
 		for _, key := range []string{"", "a", "only"} {
-			if m, err := parseNPZ(data, key); err == nil {
+			if m, err := parseNPZ(data, key, untouched); err == nil {
 				sound(t, m)
 			}
 		}

@@ -14,23 +14,29 @@ import (
 
 // table is a matrix as it lies in the bytes of a file.
 type table struct {
-	align.Features      // Data is row-major, or
-	byColumn       bool // column-major: element (i, j) is number j*Rows + i (Fortran order)
+	align.Features        // Data is row-major, or
+	byColumn       bool   // column-major: element (i, j) is number j*Rows + i (Fortran order)
+	unpacked       []byte // mapping of a file of its own that holds Data; nil: Data lies in the file's
 }
 
 // format is one kind of file.
 type format struct {
 	extension string
 	keyed     bool
-	// open finds the matrix named key (empty: the only one) in the bytes of a file, which it may go on viewing.
-	open func(data []byte, key string) (source, error)
+	// open finds the matrix named key (empty: the only one) in the bytes of a file, which it may go on viewing. It calls
+	// touched as a source does.
+	open func(data []byte, key string, touched func(int) error) (source, error)
 }
 
 var formats = []format{
-	{".npy", false, func(data []byte, _ string) (source, error) { return viewed(parseNPY(data)) }},
-	{".npz", true, func(data []byte, key string) (source, error) { return viewed(parseNPZ(data, key)) }},
-	{".safetensors", true, func(data []byte, key string) (source, error) { return viewed(parseSafetensors(data, key)) }},
-	{".parquet", true, openParquet},
+	{".npy", false, func(data []byte, _ string, _ func(int) error) (source, error) { return viewed(parseNPY(data)) }},
+	{".npz", true, func(data []byte, key string, touched func(int) error) (source, error) {
+		return viewed(parseNPZ(data, key, touched))
+	}},
+	{".safetensors", true, func(data []byte, key string, _ func(int) error) (source, error) {
+		return viewed(parseSafetensors(data, key))
+	}},
+	{".parquet", true, func(data []byte, key string, _ func(int) error) (source, error) { return openParquet(data, key) }},
 }
 
 // keyed tells whether a name has a key behind an extension that takes one, which may look like a file's name itself.

@@ -26,7 +26,7 @@ func viewed(t table, err error) (source, error) {
 
 func (t *table) shape() (rows, cols int) { return t.Rows, t.Cols }
 func (t *table) dtype() align.DType      { return t.Type }
-func (t *table) close() error            { return nil }
+func (t *table) close() error            { return unmap(t.unpacked) }
 
 // piece is what the system maps at a time around a page that is touched: a large folio, at most.
 const piece = 2 << 20

@@ -112,8 +112,15 @@ type candidate struct {
 	index    int32
 }
 
+// nearer orders by falling nearness, which is finite, then by index. It is called often.
 func nearer(a, b candidate) int {
-	return cmp.Or(cmp.Compare(b.nearness, a.nearness), cmp.Compare(a.index, b.index))
+	switch {
+	case a.nearness > b.nearness:
+		return -1
+	case a.nearness < b.nearness:
+		return 1
+	}
+	return int(a.index - b.index)
 }
 
 // neighbours finds the k nearest others of the rows first .. first+count-1 of a side, the nearest first; of two that are
