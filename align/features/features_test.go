@@ -439,3 +439,19 @@ func FuzzSafetensors(f *testing.F) {
 		}
 	})
 }
+
+// FuzzImages: whatever a file says, either its pictures fill it exactly or there is an error.
+func FuzzImages(f *testing.F) {
+	for _, header := range []string{
+		"{'descr': '|u1', 'fortran_order': False, 'shape': (2, 1, 2), }\n", "{'descr': '|u1', 'fortran_order': False, 'shape': (1, 1, 1, 3), }\n",
+		"{'descr': '|u1', 'fortran_order': True, 'shape': (1, 2, 2), }\n", "{'descr': '|u1', 'fortran_order': False, 'shape': (4294967296, 4294967296, 4), }\n",
+	} {
+		f.Add(append([]byte("\x93NUMPY\x01\x00"+string(rune(len(header)))+"\x00"+header), 1, 2, 3, 4))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		m, err := parseImages(data)
+		if err == nil && (m.N < 1 || len(m.Data) != m.N*m.Height*m.Width*m.Channels) {
+			t.Errorf("%d bytes for %d pictures of %d x %d x %d", len(m.Data), m.N, m.Height, m.Width, m.Channels)
+		}
+	})
+}

@@ -18,7 +18,7 @@ export function bars(data) {
   redraw(place, (width) => {
     place.replaceChildren();
     hits = [];
-    const chart = svg(place, "svg", { height: HEIGHT, role: "img", "aria-label": `Eigenvalues: the largest is ${short(values[0][0] ?? 0)}, the smallest ${short(values[1][0] ?? 0)}; the table of figures has all of them` });
+    const chart = svg(place, "svg", { viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": `Eigenvalues: the largest is ${short(values[0][0] ?? 0)}, the smallest ${short(values[1][0] ?? 0)}; the table of figures has all of them` });
     const y = scaleLinear([Math.min(...all), Math.max(...all)], [HEIGHT - EDGE.bottom, EDGE.top]).nice();
     const step = (width - EDGE.left - EDGE.right) / ranks;
     for (const tick of y.ticks(6)) {

@@ -31,7 +31,7 @@ export function violins(data) {
     const narrow = width < 600;
     const left = narrow ? 44 : 250;
     const height = TOP + ROW * data.groups.length + 8;
-    const chart = svg(place, "svg", { height, role: "img", "aria-label": "Distances inside each group in both models; the table of figures has their means" });
+    const chart = svg(place, "svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "Distances inside each group in both models; the table of figures has their means" });
     const x = scaleLinear([0, end], [left, width - 12]);
     for (const tick of x.ticks(narrow ? 4 : 8)) {
       svg(chart, "line", { class: tick === 1 ? "grid one" : "grid", x1: x(tick), x2: x(tick), y1: TOP, y2: height });
