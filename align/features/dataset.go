@@ -174,8 +174,8 @@ func (d *Dataset) Where(row int) string {
 	return fmt.Sprintf("row %d of %s (row %d of all shards)", row-s.first, s.name, row)
 }
 
-// maxTouched bounds how much of the mapped files stays in this process's memory.
-const maxTouched = 64 << 20
+// maxTouched bounds how much of the mapped files stays in this process's memory. Tests change it.
+var maxTouched = 64 << 20
 
 // Read converts len(dst)/Dim() rows from row first on to float32, row-major. A float64 beyond the range of float32
 // becomes an infinity. Rows are read fastest in rising order; in Parquet, a row before the last one read starts its row

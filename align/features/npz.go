@@ -17,8 +17,8 @@ import (
 const maxDeflateRatio = 1032
 
 // maxUnpacked is the size up to which a deflated member is unpacked into memory; a larger one goes to a file that has no
-// name, in the folder for temporary files.
-const maxUnpacked = 64 << 20
+// name, in the folder for temporary files. Tests change it.
+var maxUnpacked = 64 << 20
 
 // parseNPZ reads the member KEY.npy of an archive of NumPy's. A stored member is viewed in data, a deflated one is
 // unpacked.
@@ -66,7 +66,7 @@ func memberBytes(data []byte, f *zip.File, touched func(int) error) (contents, m
 		if packed > uint64(len(data)) || size > maxDeflateRatio*packed {
 			return nil, nil, fmt.Errorf("it claims %d bytes, which its %d packed ones cannot hold", size, packed)
 		}
-		if size <= maxUnpacked {
+		if size <= uint64(maxUnpacked) {
 			var out bytes.Buffer
 			out.Grow(int(size) + bytes.MinRead)
 			err := unpack(&out, f)

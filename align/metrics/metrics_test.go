@@ -43,7 +43,7 @@ func TestAgainstReference(t *testing.T) {
 	for _, c := range []struct {
 		n, d1, d2 int
 		offset    float64
-	}{{30, 5, 9, 0}, {2, 3, 3, 0}, {150, 17, 4, 0}, {1100, 6, 5, 30}} {
+	}{{30, 5, 9, 0}, {2, 3, 3, 0}, {120, 17, 4, 0}, {1010, 3, 2, 30}} {
 		t.Run(fmt.Sprint(c.n), func(t *testing.T) {
 			x1, x2 := embedding(1, c.n, c.d1, c.offset), embedding(2, c.n, c.d2, c.offset)
 			o := DefaultOptions()
@@ -53,8 +53,8 @@ func TestAgainstReference(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, score := range r.NNGS {
-				if c.n > 1000 && score.K > 100 {
-					continue // slow by loops; 1 in any case
+				if c.n > 1000 && score.K != 7 {
+					continue // slow by loops
 				}
 				if want := ref.NNGS(x1, x2, score.K, score.Metric == Cosine); math.Abs(score.Value-want) > 1e-12 {
 					t.Errorf("NNGS, %s, k = %d: %v, want %v", score.Metric, score.K, score.Value, want)
@@ -64,7 +64,7 @@ func TestAgainstReference(t *testing.T) {
 				}
 			}
 			cosine := ref.Difference(ref.KernelMatrix(ref.Cosine{}, x1), ref.KernelMatrix(ref.Cosine{}, x2), 1)
-			if c.n <= 150 {
+			if c.n <= 120 {
 				values, _ := ref.Eigen(cosine)
 				low, high := 0.0, 0.0
 				for _, v := range values {
@@ -95,11 +95,11 @@ func TestAgainstReference(t *testing.T) {
 // TestBlocks: whatever the blocks and the number of threads are, the neighbours are the same, and so are the sums but for
 // rounding; with the same blocks, to the bit.
 func TestBlocks(t *testing.T) {
-	x1, x2 := embedding(1, 301, 5, 0), embedding(2, 301, 3, 0)
+	x1, x2 := embedding(1, 151, 5, 0), embedding(2, 151, 3, 0)
 	o := DefaultOptions()
 	o.NNGSK, o.NNGSMetric = []int{3, 20}, []string{Cosine, Euclidean}
 	var last *Result
-	for _, by := range []blocks{{301, 301, 301}, {64, 16, 48}, {17, 100, 1}, {1000, 7, 300}} {
+	for _, by := range []blocks{{151, 151, 151}, {64, 16, 48}, {17, 100, 1}, {1000, 7, 150}} {
 		var same *Result
 		for _, threads := range []int{1, 3} {
 			r, err := run(context.Background(), rows(x1), rows(x2), o, align.NewGo(threads), by)
@@ -135,7 +135,7 @@ func TestChance(t *testing.T) {
 	}
 	// The mean over random neighbourhoods.
 	rng := rand.New(rand.NewPCG(1, 1))
-	const n, k, rounds = 200, 20, 20000
+	const n, k, rounds = 200, 20, 5000
 	sum := 0.0
 	order := rng.Perm(n - 1)
 	for range rounds {
@@ -148,7 +148,7 @@ func TestChance(t *testing.T) {
 		}
 		sum += float64(m) / float64(2*k-m)
 	}
-	if got := Chance(n, k); math.Abs(sum/rounds-got) > 1e-3 {
+	if got := Chance(n, k); math.Abs(sum/rounds-got) > 2e-3 {
 		t.Errorf("%v, simulated %v", got, sum/rounds)
 	}
 	if got := Chance(1_000_000, 10); math.Abs(got-1e-4/19) > 1e-8 {
