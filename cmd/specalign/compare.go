@@ -115,11 +115,11 @@ func (f *compareFlags) run(ctx context.Context) (result *compare.Result, err err
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, page.Close()) }()
-	device, note, err := devices().Resolve(f.options.Device)
+	device, note, err := allDevices().Resolve(f.options.Device)
 	if err != nil {
 		return nil, err
 	}
-	backend, err := devices().Open(device, f.options.Threads)
+	backend, err := allDevices().Open(device, f.options.Threads)
 	if err != nil {
 		return nil, err
 	}

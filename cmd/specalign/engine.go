@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,8 +12,25 @@ import (
 	"github.com/specalign/specalign/plugin"
 )
 
-// devices are what this program can compute on.
+// devices are what the sidecar can compute on: a trainer works beside it.
 func devices() plugin.Devices { return plugin.CPU(openCPU) }
+
+// allDevices are what a command can compute on that has the machine to itself: by default it takes all CPUs of this
+// process, or as many as its container is granted the time of.
+func allDevices() plugin.Devices {
+	return plugin.CPU(func(threads int) (align.Backend, error) {
+		if threads == 0 {
+			var err error
+			if threads, err = wantedThreads(); err != nil {
+				return nil, err
+			}
+		}
+		if threads == 0 {
+			threads = min(runtime.GOMAXPROCS(0), align.MaxThreads)
+		}
+		return openCPU(threads)
+	})
+}
 
 // openCPU opens the CPU backend as SPECALIGN_ISA and SPECALIGN_THREADS say; threads 0 leaves it to them.
 func openCPU(threads int) (align.Backend, error) {
@@ -45,7 +63,7 @@ func wantedThreads() (int, error) {
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 0 || n > align.MaxThreads {
-		return 0, inputErrorf("SPECALIGN_THREADS is %q; give 0 (half of the CPUs of this process, 1 to 16) to %d", text, align.MaxThreads)
+		return 0, inputErrorf("SPECALIGN_THREADS is %q; give 0 (the default) to %d", text, align.MaxThreads)
 	}
 	return n, nil
 }

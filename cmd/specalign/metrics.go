@@ -88,11 +88,11 @@ func (f *metricsFlags) run(ctx context.Context, given bool) (result *metrics.Res
 	if f.options.Without == nil {
 		f.options.Without = []string{}
 	}
-	device, note, err := devices().Resolve(f.options.Device)
+	device, note, err := allDevices().Resolve(f.options.Device)
 	if err != nil {
 		return nil, err
 	}
-	backend, err := devices().Open(device, f.options.Threads)
+	backend, err := allDevices().Open(device, f.options.Threads)
 	if err != nil {
 		return nil, err
 	}

@@ -101,11 +101,11 @@ func penalty(ctx context.Context, cfg align.Config, student, reference, gradOut 
 	if out != nil {
 		defer func() { err = errors.Join(err, out.Close()) }()
 	}
-	device, note, err := devices().Resolve(cfg.Device)
+	device, note, err := allDevices().Resolve(cfg.Device)
 	if err != nil {
 		return nil, err
 	}
-	backend, err := devices().Open(device, cfg.Threads)
+	backend, err := allDevices().Open(device, cfg.Threads)
 	if err != nil {
 		return nil, err
 	}

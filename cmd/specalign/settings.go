@@ -60,7 +60,7 @@ var settings = []setting{
 	{"tolerance", valueNumber, "TOL", "wanted relative error of the gradient (default 1e-4)"},
 	{"center", valueSwitch, "bool", "centre the kernels"},
 	{"eta", valueNumber, "ETA", "weight of the reference's kernel, 0 or more (default 1)"},
-	{"threads", valueCount, "N", "most threads; 0: what SPECALIGN_THREADS says, else half of the CPUs of this process, 1 to 16 (default 0)"},
+	{"threads", valueCount, "N", "most threads; 0: what SPECALIGN_THREADS says, else all CPUs, and in a sidecar half of them, 1 to 16 (default 0)"},
 	{"device", valueText, "DEVICE", "auto, cpu, cuda or cuda:N; the last two never fall back (default auto)"},
 }
 
