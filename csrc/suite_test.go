@@ -11,8 +11,8 @@ import (
 )
 
 // TestBackend runs the suite of all backends at every level that this CPU has, on one thread and on three, whose shares
-// of the rows are never equal. AddressSanitizer sees the best level only; it sees the operations of all levels in
-// ops_test.go.
+// of the rows are never equal. AddressSanitizer sees the best level only; TestSessionAgreesWithGo shows
+// it whole steps at all levels.
 func TestBackend(t *testing.T) {
 	levels, threads := Levels(), []int{1, 3}
 	if asan {
