@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"unsafe"
 
 	"github.com/specalign/specalign/align"
@@ -106,19 +107,6 @@ func (g *geometry) distance(side, i, j int) float64 {
 	return math.Sqrt(max(d, 0))
 }
 
-// average is the mean distance of the pairs of some points.
-func (g *geometry) average(side int, points []int) float64 {
-	d := g.pairs(side, points)
-	if len(d) == 0 {
-		return 0
-	}
-	sum := 0.0
-	for _, v := range d {
-		sum += v
-	}
-	return sum / float64(len(d))
-}
-
 // pairs are the distances of all pairs of some points.
 func (g *geometry) pairs(side int, points []int) []float64 {
 	out := make([]float64, 0, len(points)*(len(points)-1)/2)
@@ -200,6 +188,27 @@ func (g *geometry) start(side int) []float32 {
 		out[2*i], out[2*i+1] = float32(10*v[0][i]/largest), float32(10*v[1][i]/largest)
 	}
 	return out
+}
+
+// mean is 0 for no values.
+func mean(values []float64) float64 {
+	sum := 0.0
+	for _, v := range values {
+		sum += v
+	}
+	return sum / max(float64(len(values)), 1)
+}
+
+// closer is the share of random pairs, whose distances are given in rising order, that are farther apart than the median
+// of some other pairs. It does not depend on the scale of the distances, nor on how they are spread. Neither may be empty
+// for it to say anything: it is 0 then.
+func closer(pairs, random []float64) float64 {
+	if len(pairs) == 0 || len(random) == 0 {
+		return 0
+	}
+	slices.Sort(pairs)
+	at, _ := slices.BinarySearch(random, pairs[len(pairs)/2])
+	return 1 - float64(at)/float64(len(random))
 }
 
 func centre(v []float64) {

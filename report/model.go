@@ -8,14 +8,16 @@ import (
 	"strings"
 
 	"github.com/specalign/specalign/align/compare"
+	"github.com/specalign/specalign/align/validate"
 )
 
 // page is what the template shows.
 type page struct {
 	*Input
 	Groups  []group
-	SeenBy  [2][]group // the same, by the model that sees them
-	Left    [2]int     // groups of the result that are not shown
+	SeenBy  [2][]group          // the same, by the model that sees them
+	Found   [2]*validate.Result // whether K-means finds a side's groups again; nil where it was not asked
+	Left    [2]int              // groups of the result that are not shown
 	Points  int
 	Pairs   int // pairs behind the average distance
 	Numbers numbers
@@ -33,6 +35,7 @@ type group struct {
 	Title   string     // what it consists of; "" without labels
 	Classes []share    // by falling count
 	Mean    [2]float64 // distance inside the group; the average of the data set is 1
+	Closer  [2]float64 // share of the data set's pairs that are farther apart than a typical pair (the median) of the group
 	Members []member
 	Hidden  int // samples of the result that are not shown
 }
@@ -70,14 +73,25 @@ func build(ctx context.Context, in *Input) (*page, *Report, error) {
 	}
 	p := &page{Input: in, Points: len(s.points), Pairs: len(s.background) * (len(s.background) - 1) / 2, Numbers: readNumbers(in.Result)}
 	p.Left = [2]int{len(in.Result.Positive) - s.students, len(in.Result.Negative) - (len(s.groups) - s.students)}
-	average := [2]float64{g.average(0, s.background), g.average(1, s.background)}
+	var random [2][]float64 // distances of pairs of random samples, rising
+	var average [2]float64
+	for side := range random {
+		random[side] = g.pairs(side, s.background)
+		slices.Sort(random[side])
+		average[side] = mean(random[side])
+	}
+	if v := in.Result.Validation; v != nil {
+		p.Found = [2]*validate.Result{v.Positive, v.Negative}
+	}
 	everyone := tally(in.Labels)
 	for i := range s.groups {
 		q := newGroup(in, &s, pics, i)
 		for side := range q.Mean {
+			pairs := g.pairs(side, s.members[i])
 			if average[side] > 0 {
-				q.Mean[side] = g.average(side, s.members[i]) / average[side]
+				q.Mean[side] = mean(pairs) / average[side]
 			}
+			q.Closer[side] = closer(pairs, random[side])
 		}
 		q.Classes = composition(q.Samples, in.Labels, everyone)
 		q.Title = title(q.Classes)
@@ -164,11 +178,14 @@ func title(classes []share) string {
 	return text
 }
 
-// clearBy is how much closer together, at least, the samples of a clear group are in the model that sees it.
-const clearBy = 0.9
+// clearBy is how many times as many pairs of the data set, at least, are closer together than a typical pair of a clear
+// group in the model that does not see it.
+const clearBy = 2
 
 // Clear tells whether the distances inside the group agree with its eigenvalue.
-func (q group) Clear() bool { return q.Mean[q.Side] <= clearBy*q.Mean[1-q.Side] }
+func (q group) Clear() bool {
+	return clearBy*(1-q.Closer[q.Side]) <= 1-q.Closer[1-q.Side] && q.Closer[q.Side] > 0.5
+}
 
 func clearGroups(groups []group) []group {
 	var out []group

@@ -54,6 +54,7 @@ func hash(text []byte) string {
 
 var pageTemplate = template.Must(template.New("page.html").Funcs(template.FuncMap{
 	"num": number, "count": count, "percent": percent, "along": along, "letter": letter, "plural": plural,
+	"far": func(closer [2]float64, side int) float64 { return 1 - closer[side] }, "share": shareText,
 	"pc":    func(x float64) string { return strconv.FormatFloat(100*x, 'f', 1, 64) },
 	"other": func(side int) int { return 1 - side },
 	"clear": clearGroups, "dict": dict,
@@ -81,9 +82,20 @@ func count(n int) string {
 
 func percent(x float64) string { return strconv.Itoa(int(math.Round(100*x))) + " %" }
 
-// along is where a relative distance lies on a scale from 0 to scaleEnd, in percent.
+// shareText is a percentage that says 100 only of all.
+func shareText(x float64) string {
+	switch {
+	case x > 0.9995 && x < 1:
+		return "99.9 %"
+	case x > 0.99 && x < 1:
+		return strconv.FormatFloat(100*x, 'f', 1, 64) + " %"
+	}
+	return percent(x)
+}
+
+// along is where a share of the pairs lies on the overview's scale, in percent. Beyond its end a pair is like any other.
 func along(x float64) string {
-	const scaleEnd = 1.2
+	const scaleEnd = 0.6
 	return strconv.FormatFloat(100*min(max(x, 0), scaleEnd)/scaleEnd, 'f', 1, 64)
 }
 

@@ -190,6 +190,23 @@ func checkStart(t *testing.T, g *geometry, side int) {
 	}
 }
 
+func TestCloser(t *testing.T) {
+	random := []float64{1, 2, 3, 4}
+	for _, c := range []struct {
+		pairs []float64
+		want  float64
+	}{{[]float64{9, 0, 1.5}, 0.75}, {[]float64{0.5}, 1}, {[]float64{5}, 0}, {nil, 0}} {
+		if got := closer(c.pairs, random); got != c.want {
+			t.Errorf("%v are closer than %g of the random pairs, not %g", c.pairs, got, c.want)
+		}
+	}
+	for x, want := range map[float64]string{0.5: "50 %", 0.9982: "99.8 %", 0.99999: "99.9 %", 1: "100 %"} {
+		if got := shareText(x); got != want {
+			t.Errorf("%g is %s, not %s", x, got, want)
+		}
+	}
+}
+
 func TestClean(t *testing.T) {
 	long := strings.Repeat("ä", 50)
 	for _, c := range []struct{ in, want string }{

@@ -29,8 +29,8 @@ const colours = (canvas) =>
 test("says in one sentence what each model sees, and names the planted groups", async () => {
   const view = await open(browser, full);
   const headline = (await view.locator("h1").innerText()).replace(/\s+/g, " ");
-  assert.match(headline, /first holds \d groups? together that second spreads out: .*only in A/);
-  assert.match(headline, /second holds \d groups? together that first spreads out: .*only in B/);
+  assert.match(headline, /first holds \d groups? clearly closer together than second does: .*only in A/);
+  assert.match(headline, /second holds \d groups? clearly closer together than first does: .*only in B/);
   assert.equal(await view.locator("#group-A1 h3").innerText(), "A1 only in A");
   assert.equal(await view.locator("#group-B1 h3").textContent(), "B1 only in B");
   assert.deepEqual(view.complaints, []);
@@ -211,7 +211,7 @@ test("forbids itself to fetch", async () => {
 test("is complete with nothing but the embeddings", async () => {
   const path = page("plain.html", data.files);
   const view = await open(browser, path);
-  assert.match(await view.locator("h1").innerText(), /first holds .* second spreads out\./);
+  assert.match(await view.locator("h1").innerText(), /first holds .* together than second does\./);
   assert.equal(await view.locator("canvas.map").count(), 2);
   assert.match(readFileSync(path, "utf8"), /specalign compare .*first\.npy .*second\.npy --report/);
   assert.deepEqual(view.complaints, []);
