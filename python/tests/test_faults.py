@@ -362,7 +362,7 @@ class TestAttachFile:
             process.wait()
         attach.write_text(content)
         attach.chmod(0o600)
-        assert "has ended" in self.refused(attach, "no daemon answers.*Connection refused")
+        assert "has ended" in self.refused(attach, f"the daemon {process.pid} that .* has ended")
         with daemon(home) as (attach, _), specalign.Sidecar.attach(attach) as sidecar:
             assert sidecar.session().step(*batch).converged
 
@@ -370,7 +370,8 @@ class TestAttachFile:
         with daemon(home) as (attach, process):
             content = json.loads(attach.read_text())
             other = tmp_path / "other"
-            other.write_text(json.dumps({**content, "pid": os.getpid()}))
+            start = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+            other.write_text(json.dumps({**content, "pid": os.getpid(), "start_time": start}))
             other.chmod(0o600)
             self.refused(other, f"process {process.pid} listens, not the daemon {os.getpid()}")
             other.write_text(attach.read_text())
