@@ -24,7 +24,7 @@ FUZZ     ?= .
 KEEP     ?= 0
 SOAKTIME ?= 10m
 
-.PHONY: help build venv demo test bench wheel lint clean proto fmt fuzz study soak race asan ubsan arm64 test-go test-python test-report bundle FORCE
+.PHONY: help build venv demo test bench wheel lint clean proto fmt fuzz study soak soak-steps race asan ubsan arm64 test-go test-python test-report bundle FORCE
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST) | \
@@ -95,6 +95,9 @@ soak: ## the sidecar's and the engine's tests over and over under the race detec
 	  round=$$((round + 1)); \
 	  go test -race -count 1 ./plugin ./align ./csrc > .soak.log 2>&1 || { cat .soak.log; echo "soak: failed in round $$round"; exit 1; }; \
 	done; rm -f .soak.log; echo "soak: $$round rounds without a failure"
+
+soak-steps: build venv ## a million small steps and 10,000 of n = 512 over eight sessions: build/soak.csv, build/soak.png
+	@SPECALIGN_BINARY=$(CURDIR)/bin/specalign $(PY) python/bench/soak.py --record build/soak.csv --plot build/soak.png
 
 bench: build venv ## this machine's figures, as ratios within one run
 	@go test -run '^$$' -bench . -benchtime 300ms ./csrc ./plugin

@@ -17,6 +17,7 @@ import hashlib
 import os
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ import numpy as np
 import specalign
 
 SESSIONS = 8
-ALONE = 20  # steps of a window that are taken one behind the other
+ALONE = 20  # steps of a window, or a fifth of it, that are taken one behind the other
 COLUMNS = ["round", "kind", "steps", "ms_a_step", "ms_alone", "engine_ms"]
 COLUMNS += ["sidecar_rss_mib", "sidecar_fds", "trainer_rss_mib", "trainer_fds", "cold"]
 
@@ -52,6 +53,7 @@ class Soak:
     def __init__(self, sidecar: specalign.Sidecar, record: Path) -> None:
         self.sidecar, self.path = sidecar, record
         self.small, self.large = batches(16, 16, 24), batches(512, 512, 768)
+        self.threads = ThreadPoolExecutor(SESSIONS)
         self.rows: list[dict[str, str]] = []
         if record.exists():
             with open(record, newline="") as f:
@@ -89,7 +91,7 @@ class Soak:
             for future in [session.submit(*batch) for session in sessions * 4]:
                 future.result()
         for kind, total, batches in (("small", small, self.small), ("large", large, self.large)):
-            window = max(SESSIONS, total // 100)
+            window = max(5 * SESSIONS, total // 100)
             for begin in range(0, total, window):
                 self.window(number, kind, sessions, min(window, total - begin), batches)
         for session in sessions:
@@ -98,13 +100,16 @@ class Soak:
 
     def window(self, number: int, kind: str, sessions: list[specalign.Session], count: int, batches: list) -> None:
         """Take that many steps, the last ones alone, and write what they took."""
-        alone = min(ALONE, count // 2)
         start = time.perf_counter()
-        futures = [sessions[i % SESSIONS].submit(*batches[i % 4]) for i in range(count - alone)]
-        engine = [f.result().seconds for f in futures]
-        together = (time.perf_counter() - start) / len(futures)
+        share = (count - min(ALONE, count // 5)) // SESSIONS
+
+        def work(session: specalign.Session) -> list[float]:
+            return [session.step(*batches[i % 4]).seconds for i in range(share)]
+
+        engine = [seconds for part in self.threads.map(work, sessions) for seconds in part]
+        together = (time.perf_counter() - start) / len(engine)
         times = []
-        for i in range(alone):
+        for i in range(count - len(engine)):
             start = time.perf_counter()
             engine.append(sessions[i % SESSIONS].step(*batches[i % 4]).seconds)
             times.append(time.perf_counter() - start)
