@@ -3,10 +3,10 @@ package align
 import "math"
 
 // gradient pushes the derivative with respect to K1 through the kernel to the student's rows and writes it to grad
-// (n, d1), row-major.
+// (n, d1), row-major, and its norm to res.
 //
 // With M = dV/dK1 symmetric and K1 = Φ Φᵀ: dV/dΦ = 2 M Φ (eq. 7 of the paper, whose M is sign(λ) v vᵀ / n).
-func (st *step) gradient(grad []float32) error {
+func (st *step) gradient(res *Result, grad []float32) error {
 	e := &st.side[0]
 	g, direct := st.b.Wrap(st.n, e.x.Cols, grad)
 	if !direct {
@@ -29,37 +29,45 @@ func (st *step) gradient(grad []float32) error {
 	if err != nil {
 		return err
 	}
-	if err := st.checkFinite(g); err != nil || direct {
+	if res.GradientNorm, err = st.measure(g); err != nil || direct {
 		return err
 	}
 	return st.b.Download(grad, g)
 }
 
-// checkFinite makes sure that no NaN or Inf leaves: 1/|x| in the gradient through cosine overflows for a row of
-// denormal numbers, for example.
-func (st *step) checkFinite(g Matrix) error {
+// measure makes sure that no NaN or Inf leaves, and returns the gradient's Frobenius norm: 1/|x| in the gradient through
+// cosine overflows for a row of denormal numbers, for example.
+func (st *step) measure(g Matrix) (float64, error) {
 	sq, err := st.ws.matrix("sqgradient", 1, st.n)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	out, err := st.ws.floats(3)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if err := st.b.Scan(g, sq, out); err != nil {
-		return err
+		return 0, err
 	}
+	sum := 0.0
 	if out[0] < 0 {
-		return nil
+		for _, v := range sq.row(0) {
+			sum += float64(v)
+		}
+		if sum > 1e-20 || out[2] == 0 { // beside that, squares lost to underflow are nothing
+			return math.Sqrt(sum), nil
+		}
+		sum = 0
 	}
-	for i := int(out[0]); i < st.n; i++ { // Scan also stops at squares that overflow
+	for i := range st.n { // squares overflow float32, or nearly vanish
 		for _, v := range g.row(i) {
 			if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {
-				return inputErrorf("align: the gradient with respect to row %d of the student features overflows float32 (the row's squared norm is %v); scale the features", i, st.side[0].sq.Data[i])
+				return 0, inputErrorf("align: the gradient with respect to row %d of the student features overflows float32 (the row's squared norm is %v); scale the features", i, st.side[0].sq.Data[i])
 			}
 		}
+		sum += dot(g.row(i), g.row(i))
 	}
-	return nil
+	return math.Sqrt(sum), nil
 }
 
 // throughMatrix is the way through an exact Gaussian or Laplacian. With centring K1 enters as H K1 H, so that its

@@ -252,7 +252,7 @@ func (it *krylov) negligible() float64 { return it.op.noise * math.Sqrt(float64(
 // converge goes on until the wanted pairs are accurate or the space is exhausted.
 func (it *krylov) converge(ctx context.Context) (bool, error) {
 	it.lastError = math.Inf(1)
-	next := it.done + max(6*it.block, it.wanted()+it.wanted()/2)
+	next := it.done + max(6*it.block, 2*it.wanted()+8)
 	for {
 		if err := ctx.Err(); err != nil {
 			return false, err

@@ -95,9 +95,14 @@ func rayleigh(x, w []float32) (lambda, residual float64) {
 	return lambda, math.Sqrt(sum / norm)
 }
 
+// randomVector draws entries between -1 and 1, two from each number.
 func randomVector(x []float32, rng *rand.Rand) {
-	for j := range x {
-		x[j] = float32(rng.NormFloat64())
+	for j := 0; j < len(x); j += 2 {
+		bits := rng.Uint64()
+		x[j] = float32(int32(bits)) * 0x1p-31
+		if j+1 < len(x) {
+			x[j+1] = float32(int32(bits>>32)) * 0x1p-31
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ type Result struct {
 	Gap            *float64  `json:"gap"`                       // |λ_k| - |λ_(k+1)|, k at most the number of eigenvalues above rounding level; nil (null) as above
 	Residual       *float64  `json:"residual"`                  // largest |L v - λ v| over the pairs used, against the norm that Step documents
 	GradientError  *float64  `json:"gradient_error"`            // estimated relative error of the gradient
+	GradientNorm   float64   `json:"-"`                         // Frobenius norm of the gradient, 0 where none was asked for
 	Products       int       `json:"products"`                  // matrix-vector products that the iteration spent; 0 by a dense solver
 	Converged      bool      `json:"converged"`                 //
 	ZeroRows       int       `json:"zero_rows"`                 // all-zero rows of student and reference together, where a kernel cannot use them (cosine)

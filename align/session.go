@@ -158,7 +158,7 @@ func (st *step) compute(ctx context.Context, grad []float32) (*Result, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return res, st.gradient(grad)
+	return res, st.gradient(res, grad)
 }
 
 // identical tells whether both kernel matrices are the same, because kernels, bandwidths and rows are. Then every

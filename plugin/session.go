@@ -7,8 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
-	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -32,7 +30,6 @@ type session struct {
 	slots      slots
 	settings   uint64 // fingerprint
 	cfg        align.Config
-	sum        []float64 // one scalar of the backend
 
 	ctx   context.Context // ends with the session
 	end   context.CancelCauseFunc
@@ -61,10 +58,6 @@ func newSession(owner int, es *engines, e *engine, a *arena, sl slots, cfg align
 		return nil, err
 	}
 	if err := se.restore(resume); err != nil {
-		_ = se.align.Close()
-		return nil, err
-	}
-	if se.sum, err = e.Alloc64(1); err != nil {
 		_ = se.align.Close()
 		return nil, err
 	}
@@ -135,7 +128,7 @@ func (se *session) step(ctx context.Context, req *pb.StepRequest) (r *pb.StepRep
 			return nil, err
 		}
 	}
-	res, norm, err := se.compute(ctx, sh)
+	res, err := se.compute(ctx, sh)
 	if err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
@@ -152,7 +145,7 @@ func (se *session) step(ctx context.Context, req *pb.StepRequest) (r *pb.StepRep
 		se.before, se.after, se.spare = se.after, se.spare, se.before
 	}
 	se.seq, done = seq, true
-	return reply(seq, res, norm), nil
+	return reply(seq, res), nil
 }
 
 // checkSeq tells whether seq is the last step over again. Any other than that and the next one is an error.
@@ -169,43 +162,22 @@ func (se *session) checkSeq(seq uint64) (repeat bool, err error) {
 		"plugin: step %d was asked for after step %d; the next one is %d, and only the last one can be repeated", seq, se.seq, se.seq+1)
 }
 
-// compute runs the engine over the arena. norm is the gradient's Frobenius norm.
-func (se *session) compute(ctx context.Context, sh *shape) (res *align.Result, norm float64, err error) {
+// compute runs the engine over the arena.
+func (se *session) compute(ctx context.Context, sh *shape) (*align.Result, error) {
 	var grad []float32
 	if sh.gradient.size > 0 {
 		grad = se.arena.floats(sh.gradient)
 	}
-	res, err = se.align.Step(ctx, sh.features(se.arena, 0), sh.features(se.arena, 1), grad)
-	if err != nil || grad == nil {
-		return res, 0, err
-	}
-	m, ok := se.engine.Wrap(sh.rows, sh.cols[0], grad)
-	if !ok {
-		return res, frobenius(grad), nil
-	}
-	begin := time.Now()
-	if err := se.engine.SumSquares(m, se.sum); err != nil {
-		return nil, 0, err
-	}
-	res.Seconds += time.Since(begin).Seconds() // it is the engine's work, too
-	return res, math.Sqrt(se.sum[0]), nil
+	return se.align.Step(ctx, sh.features(se.arena, 0), sh.features(se.arena, 1), grad)
 }
 
-func frobenius(x []float32) float64 {
-	s := 0.0
-	for _, v := range x {
-		s += float64(v) * float64(v)
-	}
-	return math.Sqrt(s)
-}
-
-func reply(seq uint64, r *align.Result, norm float64) *pb.StepReply {
+func reply(seq uint64, r *align.Result) *pb.StepReply {
 	p := &pb.StepReply{
 		Seq: seq, Value: r.Value, Parts: r.Parts, Eigenvalues: r.Eigenvalues,
 		Products: uint32(r.Products), Converged: r.Converged, ZeroRows: uint32(r.ZeroRows),
 		Route: r.Route, Device: r.Backend.Device, Isa: r.Backend.ISA, Seconds: r.Seconds,
 		Warnings: r.Warnings, Approximation: r.Approximation,
-		StudentSigma: r.StudentSigma, ReferenceSigma: r.ReferenceSigma, GradientNorm: norm,
+		StudentSigma: r.StudentSigma, ReferenceSigma: r.ReferenceSigma, GradientNorm: r.GradientNorm,
 	}
 	if r.Gap != nil && r.Residual != nil && r.GradientError != nil {
 		p.Spectral, p.Gap, p.Residual, p.GradientError = true, *r.Gap, *r.Residual, *r.GradientError
@@ -220,7 +192,6 @@ func (se *session) free() error {
 	se.lock <- struct{}{} // for ever: whoever else waits for it sees that ctx has ended
 	_ = se.engines.take(context.Background())
 	defer se.engines.give()
-	se.engine.Free64(se.sum)
 	return errors.Join(se.align.Close(), se.engines.put(se.engine), se.arena.close())
 }
 

@@ -38,13 +38,21 @@ func TestStepIsTheEngines(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want := result(reply(seed+1, r, 0), grad); got != want {
+		if want := result(reply(seed+1, r), grad); got != want {
 			t.Errorf("step %d: %v, want %v", i, got.reply, want.reply)
 		}
 	}
 	if c := there.Settings(); c.K != 3 || !c.Center || c.Kernel != align.KernelCosine {
 		t.Errorf("settings %+v", c)
 	}
+}
+
+func frobenius(x []float32) float64 {
+	s := 0.0
+	for _, v := range x {
+		s += float64(v) * float64(v)
+	}
+	return math.Sqrt(s)
 }
 
 // TestReplyFields checks what a reply says beside value and gradient.
@@ -223,7 +231,7 @@ func TestConcurrentSessions(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				if a, b := result(r, got), result(reply(uint64(i+1), w, 0), want); a != b {
+				if a, b := result(r, got), result(reply(uint64(i+1), w), want); a != b {
 					t.Errorf("session %d step %d: %v, want %v", g, i, a.reply, b.reply)
 				}
 			}
