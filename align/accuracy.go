@@ -86,10 +86,11 @@ func (r *request) estimate(theta, res, slopes []float64, rest float64) errorEsti
 				continue
 			}
 			cut += 2 * dw * dw * square(angle(math.Min(res[i], res[i]*angle(res[j], di)), math.Abs(ti-tj)))
-			unsure := 2 * dw * dw * square(angle(r.noise, math.Abs(ti-tj)-0x1p-23*math.Abs(ti))) // less the values' own errors
+			own := 0x1p-21 * math.Abs(ti) // the values' own rounding errors
+			unsure := 2 * dw * dw * square(angle(r.noise, math.Abs(ti-tj)-own))
 			if swap != 0 {
 				switch gap := math.Abs(ti) - math.Abs(tj); {
-				case ti*tj < 0 && gap <= r.noise+0x1p-21*math.Abs(ti): // the values' own rounding errors
+				case ti*tj < 0 && gap <= r.noise+own:
 					unsure += 2 * swap * swap
 				case gap <= res[i]*angle(res[i], di)+res[j]*angle(res[j], distance(j)):
 					cut += 2 * swap * swap
