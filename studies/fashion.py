@@ -1,7 +1,7 @@
 """All 70,000 images of Fashion-MNIST: principal components of the pixels against a trained network's features.
 
 The network has seen the labels of 30,000 images; what it groups and pixels do not should be classes, and the converse
-pixels: brightness, outline. Writes studies-out/fashion/: both embeddings, labels and images for a report.
+pixels: brightness, outline. Writes studies-out/fashion/: both embeddings, labels, images, and the page report.html.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ def main() -> None:
     paths = [save("fashion", name.lower(), x) for name, x in rows.items()]
     names = [CLASSES[y] for y in labels]
     label_file = lines("fashion", "labels", names)
-    save("fashion", "images", images)
+    image_file, page = (
+        save("fashion", "images", images),
+        OUT / "fashion" / "report.html",
+    )
     found = specalign(
         "compare",
         *paths,
@@ -45,14 +48,16 @@ def main() -> None:
         SAMPLES,
         "--labels",
         label_file,
-        "--koda",
-        0,
+        "--images",
+        image_file,
+        "--report",
+        page,
     )
     print(
         f"{len(images)} images, PCA to {COMPONENTS} dimensions, a network of test accuracy {right:.3f}"
     )
     print(
-        f"SPEC-diff {found['spec_diff']:.3f} ({found['permutation_null']['chance']:.3f} for shuffled images), route {found['route']}, {found['seconds']:.1f} s, files in {OUT / 'fashion'}\n"
+        f"SPEC-diff {found['spec_diff']:.3f} ({found['permutation_null']['chance']:.3f} for shuffled images), route {found['route']}, {found['seconds']:.1f} s, page {page}\n"
     )
     scores = []
     for side, whose in (("positive", "the network"), ("negative", "PCA")):

@@ -14,6 +14,7 @@ import (
 
 	nlp "github.com/nlpodyssey/safetensors"
 	"github.com/sbinet/npyio"
+	"golang.org/x/sys/unix"
 
 	"github.com/specalign/specalign/align"
 )
@@ -243,7 +244,11 @@ func TestOpenErrors(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "folder.npy"), 0o700); err != nil {
 		t.Fatal(err)
 	}
+	if err := unix.Mkfifo(filepath.Join(dir, "pipe.npy"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for name, want := range map[string]string{
+		dir + "/pipe.npy":    "not a regular file",
 		"a.csv":              "a.csv: unknown kind of file",
 		"":                   "unknown kind of file",
 		"a.npy:key":          "a .npy file has no keys; give a.npy",

@@ -76,9 +76,10 @@ func split(name string) (path, key string, f format, err error) {
 	return path, key, f, nil
 }
 
-// mapFile maps a regular file for reading. An empty file gives an empty slice.
+// mapFile maps a regular file for reading. An empty file gives an empty slice. A pipe that nobody writes to is not waited
+// for.
 func mapFile(path string) (data []byte, err error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, reason(path, err)
 	}

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/specalign/specalign/align"
 	"github.com/specalign/specalign/align/compare"
 )
 
@@ -96,6 +97,9 @@ func (o *output) Write(contents func(io.Writer) error) error {
 	}
 	if err == nil {
 		err = os.Rename(o.f.Name(), o.path)
+	}
+	if input := new(align.InputError); errors.As(err, &input) { // of what the contents are made of
+		return errors.Join(bare(err), o.Close())
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("%s: cannot write %s: %w", o.flag, o.path, err), o.Close())

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -71,6 +72,9 @@ func (f *reportFlags) open(c *compareFlags, student, reference *features.Dataset
 	}
 	if err = page.in.Check(); err != nil {
 		return nil, err
+	}
+	if c.csv != "" && filepath.Clean(c.csv) == filepath.Clean(f.path) {
+		return nil, inputErrorf("--report and --csv are both %s; give two names", f.path)
 	}
 	page.out, err = createOutput("--report", f.path, inputs)
 	return page, err

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestReport(t *testing.T) {
@@ -24,6 +26,10 @@ func TestReport(t *testing.T) {
 			t.Fatal(err)
 		}
 		return in(name)
+	}
+	pipe := in("pipe")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
 	}
 	var stdout, stderr bytes.Buffer
 	page := in("it's a page.html")
@@ -45,16 +51,22 @@ func TestReport(t *testing.T) {
 		args       []string
 	}{
 		{"picture missing", "nowhere.png: no such file", []string{"--images", missing}},
+		{"picture undecodable", texts + ": image: unknown format", []string{"--images", listFile(t, n, func(int) string { return texts })}},
+		{"picture cut off", "cut.png: unexpected EOF", []string{"--images", listFile(t, n, func(int) string { return write("cut.png", "\x89PNG\r\n\x1a\n\x00\x00") })}},
+		{"picture without a path", "row 0 is empty", []string{"--images", listFile(t, n, func(int) string { return "" })}},
+		{"picture a folder", folder + ": it is not a regular file", []string{"--images", listFile(t, n, func(int) string { return folder })}},
+		{"picture a pipe", "pipe: it is not a regular file", []string{"--images", listFile(t, n, func(int) string { return pipe })}},
 		{"pictures too few", "there are 3 images for 60 samples", []string{"--images", write("three.txt", "a.png\nb.png\nc.png\n")}},
 		{"pictures damaged", "it does not begin as an .npy file does", []string{"--images", write("images.npy", "no")}},
 		{"texts too few", "has 1 lines, but there are 60 samples", []string{"--texts", write("one.txt", "a\n")}},
+		{"table and page are one", "are both", []string{"--csv", in("none.html")}},
 		{"over an input", "is one of the inputs", []string{"--report", texts, "--texts", texts}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var stderr bytes.Buffer
 			path := in("none.html")
 			code := run(append([]string{"compare", student, reference, "--report", path}, c.args...), &stdout, &stderr)
-			if code != 2 || !strings.Contains(stderr.String(), c.want) || strings.Count(stderr.String(), "\n") != 1 {
+			if code != 2 || !strings.Contains(stderr.String(), c.want) || strings.Contains(stderr.String(), "cannot write") || strings.Count(stderr.String(), "\n") != 1 {
 				t.Errorf("%d: %s", code, stderr.String())
 			}
 			if left, _ := filepath.Glob(in("*none.html*")); left != nil {

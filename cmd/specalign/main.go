@@ -112,7 +112,7 @@ func message(err error) string { return oneLine(bare(err).Error()) }
 
 // bare returns an error without the name of a package of ours in front of its text.
 func bare(err error) error {
-	for _, prefix := range []string{"align: ", "compare: ", "csrc: ", "plugin: ", "features: ", "report: "} {
+	for _, prefix := range []string{"align: ", "compare: ", "csrc: ", "plugin: ", "features: ", "metrics: ", "report: "} {
 		if text, ok := strings.CutPrefix(err.Error(), prefix); ok {
 			return &bareError{text, err}
 		}
