@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 
+	"golang.org/x/sync/semaphore"
 	"gonum.org/v1/gonum/blas"
 	"gonum.org/v1/gonum/lapack"
 	lapackgo "gonum.org/v1/gonum/lapack/gonum"
@@ -39,14 +40,28 @@ func (s *symmetric) load(m Matrix) {
 // quickDense is the order up to which a solve takes so few milliseconds that nobody needs to interrupt it.
 const quickDense = 200
 
+// solveMemory is what all solves of the process may take together, in bytes of their matrices; one alone may take more.
+const solveMemory = 2 << 30
+
+// solving shares out solveMemory, so that steps which run out of time one after the other do not pile up solves that
+// nobody waits for.
+var solving = semaphore.NewWeighted(solveMemory)
+
 // solve replaces the matrix by its eigenvectors. LAPACK cannot be interrupted: when ctx ends first the solve is left to
 // run out beside, with the memory that it has, and s begins anew.
 func (s *symmetric) solve(ctx context.Context, n int) error {
 	if n <= quickDense {
 		return s.run(n)
 	}
+	share := min(8*int64(n)*int64(n), solveMemory)
+	if err := solving.Acquire(ctx, share); err != nil {
+		return err
+	}
 	work, done := *s, make(chan error, 1)
-	go func() { done <- work.run(n) }()
+	go func() {
+		defer solving.Release(share)
+		done <- work.run(n)
+	}()
 	select {
 	case err := <-done:
 		*s = work

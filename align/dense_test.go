@@ -27,3 +27,24 @@ func TestCancelDense(t *testing.T) {
 		t.Errorf("the solve after: %v, eigenvalues %v", err, eig.values)
 	}
 }
+
+// TestCancelledSolvesDoNotPileUp: while those that were called off have the memory of all solves, another one waits, at
+// most as long as its context.
+func TestCancelledSolvesDoNotPileUp(t *testing.T) {
+	const n = quickDense + 1
+	var eig symmetric
+	clear(eig.matrix(n))
+	if err := solving.Acquire(t.Context(), solveMemory); err != nil { // as if they had it
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	err := eig.solve(ctx, n)
+	solving.Release(solveMemory)
+	if !errors.Is(err, context.DeadlineExceeded) || eig.values != nil {
+		t.Errorf("there was no room: %v", err)
+	}
+	if err := eig.solve(t.Context(), n); err != nil {
+		t.Error(err)
+	}
+}

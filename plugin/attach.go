@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -125,14 +126,27 @@ func removeAttachFile(path string, a *AttachFile) error {
 	return os.Remove(path)
 }
 
+// lockWait is how long lockDir waits for others, who need milliseconds. In a directory that is everybody's anybody may
+// hold the lock for ever.
+const lockWait = 10 * time.Second
+
 // lockDir locks the directory of a file against other daemons that look at the same file. It leaves nothing behind.
 func lockDir(path string) (unlock func(), err error) {
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
 		return nil, inputErrorf("plugin: the attach file's directory: %v", err)
 	}
-	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
+	fd := int(dir.Fd())
+	err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+	for begin := time.Now(); errors.Is(err, unix.EWOULDBLOCK) && time.Since(begin) < lockWait; {
+		time.Sleep(lockWait / 500)
+		err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+	}
+	if err != nil {
 		_ = dir.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, inputErrorf("plugin: another process has held the lock of %s for %v; put the attach file into a directory of your own", dir.Name(), lockWait)
+		}
 		return nil, fmt.Errorf("plugin: locking %s: %w", dir.Name(), err)
 	}
 	return func() { _ = dir.Close() }, nil

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"sync"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/specalign/specalign/align"
 )
 
@@ -16,10 +19,11 @@ import (
 type engines struct {
 	devices Devices
 	turn    chan struct{} // holds one element while a step runs
-	memory  uint64        // bytes that steps may take
+	memory  uint64        // bytes that all sessions may take
 
 	mu   sync.Mutex
 	open map[engineKey]*engine
+	held uint64 // bytes that sessions may have taken: the largest step of each, as they keep their memory
 }
 
 type engineKey struct {
@@ -69,6 +73,33 @@ func (es *engines) put(e *engine) error {
 	delete(es.open, e.key)
 	return e.Close()
 }
+
+// hold makes room for a session that may have taken held bytes so far and may need as many as that now, or refuses it.
+// It returns what the session may have taken from now on.
+func (es *engines) hold(held, need uint64) (uint64, error) {
+	if need <= held {
+		return held, nil
+	}
+	es.mu.Lock()
+	defer es.mu.Unlock()
+	others := es.held - held
+	if need > es.memory-min(others, es.memory) {
+		return held, status.Errorf(codes.ResourceExhausted,
+			"plugin: the step may take %.1f GiB, and of %.1f GiB for the sidecar its other sessions may have %.1f GiB; close some, or give fewer rows a step",
+			gib(need), gib(es.memory), gib(others))
+	}
+	es.held = others + need
+	return need, nil
+}
+
+// release gives up what a session held.
+func (es *engines) release(held uint64) {
+	es.mu.Lock()
+	defer es.mu.Unlock()
+	es.held -= held
+}
+
+func gib(bytes uint64) float64 { return float64(bytes) / (1 << 30) }
 
 // take waits for the turn, until ctx ends.
 func (es *engines) take(ctx context.Context) error {

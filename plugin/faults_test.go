@@ -1,7 +1,10 @@
 package plugin
 
 import (
+	"bytes"
+	"context"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -94,6 +97,40 @@ func TestStepsAtOnce(t *testing.T) {
 	}
 	if len(want) < 38 {
 		t.Errorf("%d steps were done", len(want))
+	}
+}
+
+// TestDeadlineGivesTheTurn: a step that runs out of time in a dense solve, which cannot be interrupted, leaves the turn
+// to others while the solve runs out; it was never taken.
+func TestDeadlineGivesTheTurn(t *testing.T) {
+	_, socket := serve(t, goDevices())
+	c := dial(t, socket)
+	cfg := align.DefaultConfig()
+	cfg.Objective, cfg.Approximation, cfg.Kernel = align.ObjectiveSchatten, align.ApproximationExact, align.KernelGaussian
+	s, other, whole := open(t, c, cfg), open(t, c, align.DefaultConfig()), open(t, c, cfg)
+	solving := func() bool {
+		stacks := make([]byte, 1<<20)
+		return bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("align.(*symmetric).run("))
+	}
+	if got, want := step(t, s, 8, 1), step(t, whole, 8, 1); got != want {
+		t.Errorf("%v, want %v", got.reply, want.reply)
+	}
+	const n = 700
+	x, y := features(n, 6, 1), features(n, 9, 2)
+	for timeout := 20 * time.Millisecond; ; timeout *= 2 { // until it ends in the solve, not before
+		ctx, cancel := context.WithTimeout(t.Context(), timeout)
+		_, err := s.Step(ctx, x, y, nil)
+		cancel()
+		if status.Code(err) != codes.DeadlineExceeded {
+			t.Fatalf("a step of at most %v: %v", timeout, err)
+		}
+		step(t, other, 8, 1)
+		if solving() {
+			break
+		}
+	}
+	if got, want := step(t, s, 8, 2), step(t, whole, 8, 2); got != want {
+		t.Errorf("after the step that was called off: %v, want %v", got.reply, want.reply)
 	}
 }
 

@@ -7,6 +7,9 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/specalign/specalign/align"
 )
 
@@ -44,10 +47,39 @@ func TestMemoryRefused(t *testing.T) {
 	cosine := align.DefaultConfig()
 	whole := cosine
 	whole.Objective = align.ObjectiveSchatten
-	if err := checkMemory(&cosine, 4096, [2]int{512, 768}, 1<<30); err != nil {
+	if _, err := checkMemory(&cosine, 4096, [2]int{512, 768}, 1<<30); err != nil {
 		t.Error(err)
 	}
-	if err := checkMemory(&whole, 8192, [2]int{8192, 8192}, 1<<30); !isInput(err) || !strings.Contains(err.Error(), "8192 rows") {
+	if _, err := checkMemory(&whole, 8192, [2]int{8192, 8192}, 1<<30); !isInput(err) || !strings.Contains(err.Error(), "8192 rows") {
 		t.Error(err)
+	}
+}
+
+// TestMemoryOfAllSessions: sessions keep the memory of their largest step, and together they may not have more than
+// there is. One that is refused goes on with smaller steps.
+func TestMemoryOfAllSessions(t *testing.T) {
+	srv, socket := serve(t, goDevices())
+	c := dial(t, socket)
+	cfg := align.DefaultConfig()
+	cfg.Objective = align.ObjectiveRelationalKL
+	srv.engines.memory = align.Memory(&cfg, 64, [2]int{6, 9}) + 2*align.Memory(&cfg, 8, [2]int{6, 9})
+	large, other := open(t, c, cfg), open(t, c, cfg)
+	step(t, large, 64, 1)
+	step(t, large, 8, 2) // what it has it keeps
+	step(t, other, 8, 1)
+	_, err := other.Step(t.Context(), features(64, 6, 1), features(64, 9, 1), nil)
+	if status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "its other sessions may have") {
+		t.Errorf("%v", err)
+	}
+	step(t, other, 8, 2)
+	if err := large.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	step(t, other, 64, 3)
+	if err := other.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if srv.engines.held != 0 {
+		t.Errorf("%d bytes are still held", srv.engines.held)
 	}
 }

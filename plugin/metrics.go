@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/net/netutil"
 	"google.golang.org/grpc/status"
 
 	pb "github.com/specalign/specalign/plugin/proto"
@@ -83,6 +84,13 @@ func (s *server) Collect(out chan<- prometheus.Metric) {
 	gauge(arenaDesc, float64(st.GetArenaBytes()))
 }
 
+// scrapers is how many connections are open at a time for metrics: whoever opens more waits, and takes no descriptors
+// from the sessions. scrapeTime is how long each request, answer and pause between requests may take.
+const (
+	scrapers   = 8
+	scrapeTime = 5 * time.Second
+)
+
 // serveMetrics serves /metrics over HTTP at address, until done is called. An empty address is served nowhere.
 func (s *server) serveMetrics(address string) (done func(), err error) {
 	if address == "" {
@@ -95,9 +103,11 @@ func (s *server) serveMetrics(address string) (done func(), err error) {
 	s.metrics.registry.MustRegister(s)
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{}))
-	h := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	h := &http.Server{
+		Handler: mux, ReadTimeout: scrapeTime, WriteTimeout: scrapeTime, IdleTimeout: scrapeTime, MaxHeaderBytes: 1 << 14,
+	}
 	go func() {
-		if err := h.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		if err := h.Serve(netutil.LimitListener(listener, scrapers)); !errors.Is(err, http.ErrServerClosed) {
 			s.opts.Log.Error("metrics", "error", err)
 		}
 	}()

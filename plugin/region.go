@@ -81,12 +81,12 @@ func (sh *shape) features(a *arena, side int) align.Features {
 	return align.Features{Rows: sh.rows, Cols: sh.cols[side], Type: sh.dtype[side], Data: a.bytes(sh.place[side])}
 }
 
-// checkMemory refuses a step that would take more memory than there is: a few rows of one column each could otherwise
-// end the sidecar.
-func checkMemory(cfg *align.Config, rows int, cols [2]int, memory uint64) error {
-	if need := align.Memory(cfg, rows, cols); need > memory {
-		return inputErrorf("plugin: %d rows of %d and %d columns may take %.1f GiB with these settings, and there are %.1f GiB for the sidecar; give fewer rows a step, random features instead of exact kernels, or ky_fan instead of schatten",
-			rows, cols[0], cols[1], float64(need)/(1<<30), float64(memory)/(1<<30))
+// checkMemory returns what a step may take, and refuses one that would take more memory than there is: a few rows of one
+// column each could otherwise end the sidecar.
+func checkMemory(cfg *align.Config, rows int, cols [2]int, memory uint64) (need uint64, err error) {
+	if need = align.Memory(cfg, rows, cols); need > memory {
+		return 0, inputErrorf("plugin: %d rows of %d and %d columns may take %.1f GiB with these settings, and there are %.1f GiB for the sidecar; give fewer rows a step, random features instead of exact kernels, or ky_fan instead of schatten",
+			rows, cols[0], cols[1], gib(need), gib(memory))
 	}
-	return nil
+	return need, nil
 }

@@ -39,6 +39,7 @@ type session struct {
 	seq           uint64 // the last step done
 	before, after []byte // the engine's state before it (nil where that is lost) and after it
 	spare         []byte // memory for the next state
+	held          uint64 // bytes that its largest step may have taken
 }
 
 // newSession opens a session for process owner. It takes over neither engine nor arena where it fails. The caller has
@@ -110,7 +111,11 @@ func (se *session) step(ctx context.Context, req *pb.StepRequest) (r *pb.StepRep
 	if err != nil {
 		return nil, err
 	}
-	if err := checkMemory(&se.cfg, sh.rows, sh.cols, se.engines.memory); err != nil {
+	need, err := checkMemory(&se.cfg, sh.rows, sh.cols, se.engines.memory)
+	if err != nil {
+		return nil, err
+	}
+	if se.held, err = se.engines.hold(se.held, need); err != nil {
 		return nil, err
 	}
 	if err := se.engines.take(ctx); err != nil {
@@ -192,6 +197,7 @@ func (se *session) free() error {
 	se.lock <- struct{}{} // for ever: whoever else waits for it sees that ctx has ended
 	_ = se.engines.take(context.Background())
 	defer se.engines.give()
+	defer se.engines.release(se.held)
 	return errors.Join(se.align.Close(), se.engines.put(se.engine), se.arena.close())
 }
 
