@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -35,3 +36,23 @@ def rng():
 @pytest.fixture
 def batch(rng):
     return clustered(rng, 96, 40, 56)
+
+
+@pytest.fixture
+def home(tmp_path_factory, monkeypatch):
+    """A short temporary directory for sockets that must be empty in the end."""
+    tmp_path_factory.getbasetemp()  # elsewhere
+    with tempfile.TemporaryDirectory(prefix="sa") as name:
+        monkeypatch.setenv("TMPDIR", name)
+        monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+        monkeypatch.setattr("tempfile.tempdir", None)
+        yield Path(name)
+        assert not list(Path(name).iterdir())
+        monkeypatch.setattr("tempfile.tempdir", None)
+
+
+@pytest.fixture
+def want(batch):
+    """The results of three steps that nothing disturbs."""
+    with specalign.Sidecar(device="cpu", threads=1) as sidecar, sidecar.session(k=3) as session:
+        return [session.step(*batch) for _ in range(3)]

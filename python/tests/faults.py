@@ -1,0 +1,83 @@
+"""Making things go wrong: what the tests of docs/faults.md share."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import stat
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+
+BINARY = os.environ["SPECALIGN_BINARY"]
+NOBODY = 65534
+root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user, or mount")
+
+HEAD = """
+import os, signal, sys, threading, time
+import numpy as np
+import specalign
+x = np.random.default_rng(0).standard_normal((64, 16)).astype("f4")
+y = np.random.default_rng(1).standard_normal((64, 8)).astype("f4")
+"""
+
+
+def same(a, b):
+    return a.value == b.value and np.array_equal(a.eigenvalues, b.eigenvalues) and np.array_equal(a.grad, b.grad)
+
+
+def crash(pid, number):
+    """Send a signal that ends a process, and wait for its end: it first says much."""
+    os.kill(pid, number)
+    fd = os.pidfd_open(pid)
+    select.select([fd], [], [], 10)
+    os.close(fd)
+
+
+def program(path, text):
+    path.write_text("#!/bin/sh\n" + textwrap.dedent(text))
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+def trainer(text, prefix=(), **options):
+    """Start a Python that runs `text` after HEAD."""
+    return subprocess.Popen(
+        [*prefix, sys.executable, "-c", HEAD + textwrap.dedent(text)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def compile_c(folder, text):
+    """Compile a shared library to be loaded before libc."""
+    (folder / "shim.c").write_text(textwrap.dedent(text))
+    compiler = os.environ.get("CC", "cc").split()
+    subprocess.run([*compiler, "-shared", "-fPIC", "-o", folder / "shim.so", folder / "shim.c", "-ldl"], check=True)
+    return folder / "shim.so"
+
+
+@contextlib.contextmanager
+def daemon(folder, *flags, binary=BINARY):
+    attach = folder / "attach.json"
+    process = subprocess.Popen([binary, "serve", "--daemon", "--attach", attach, *flags], stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 10
+        while not attach.exists() or json.loads(attach.read_text())["pid"] != process.pid:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        yield attach, process
+    finally:
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+        process.wait(10)
