@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -16,6 +17,50 @@ import (
 	"github.com/specalign/specalign/align"
 	pb "github.com/specalign/specalign/plugin/proto"
 )
+
+// TestSidecarKilled: the session goes on in a new sidecar with the same bits, at whatever moment the old one died.
+func TestSidecarKilled(t *testing.T) {
+	_, socket := serve(t, goDevices())
+	whole := open(t, dial(t, socket), align.DefaultConfig())
+	c := launch(t)
+	s, err := c.Session(t.Context(), align.DefaultConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	grad := make([]float32, 64*6)
+	lost := 0
+	for i := range 8 {
+		want := step(t, whole, 64, uint64(i))
+		x, y := features(64, 6, uint64(i)), features(64, 9, uint64(i)+1000)
+		h, err := c.Hello(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		killed := make(chan error, 1)
+		time.AfterFunc(time.Duration(i)*time.Millisecond, func() { killed <- syscall.Kill(int(h.GetPid()), syscall.SIGKILL) })
+		r, stepErr := s.Step(t.Context(), x, y, grad)
+		if err := <-killed; err != nil || !ended(int(h.GetPid()), 10*time.Second) {
+			t.Fatal("the sidecar could not be killed: ", err)
+		}
+		c = launch(t)
+		if err := s.Resume(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+		if stepErr != nil {
+			lost++
+			if r, err = s.Step(t.Context(), x, y, grad); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := result(r, grad); got != want {
+			t.Errorf("step %d: %v, want %v", i, got.reply, want.reply)
+		}
+	}
+	t.Logf("%d of 8 steps were lost and repeated", lost)
+	if err := s.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
 
 // TestGoroutinePanics: what nobody can recover ends the sidecar, and the session goes on in another with the same bits.
 func TestGoroutinePanics(t *testing.T) {

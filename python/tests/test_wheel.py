@@ -32,6 +32,8 @@ def test_a_wheel_is_all_that_it_takes(tmp_path):
     program = """
         import numpy as np, specalign
         x = np.random.default_rng(0).standard_normal((64, 16)).astype("f4")
+        np.save("a.npy", x)
+        np.save("b.npy", x[:, :8])
         print(specalign.__file__)
         print(specalign.penalty(x, x[:, :8], k=2).converged)
     """
@@ -47,3 +49,12 @@ def test_a_wheel_is_all_that_it_takes(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{site}/specalign/__init__.py\nTrue\n"
     assert done.stderr == ""
+    command = [site / "specalign/bin/specalign", "compare", "a.npy", "b.npy", "--report", "page.html"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    bundle = ROOT / "report/web/dist/report.js"
+    if bundle.is_file():
+        assert done.returncode == 0, done.stderr
+        assert len((tmp_path / "page.html").read_bytes()) > bundle.stat().st_size
+    else:
+        assert "Node.js" in built.stderr  # who builds without it is told
+        assert done.returncode == 2
