@@ -146,6 +146,8 @@ class TestDeath:
             assert len(list(home.iterdir())) == 4
             assert sidecar.session().step(*batch).value == other.session().step(*batch).value
         assert sorted(p.name for p in home.iterdir()) == ["specalign-sockets-file", "specalign-sockets-link"]
+        for path in home.iterdir():
+            path.unlink()
 
     @pytest.mark.parametrize("end", ["", "raise SystemExit(7)", "session.submit(x, x)", "sys.exit(0)"])
     def test_a_trainer_that_just_ends(self, home, end):
