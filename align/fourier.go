@@ -140,6 +140,9 @@ func (st *step) frequencies(side int) (Matrix, error) {
 	if side == 1 && s.drawn[0] == want {
 		return st.side[0].w, nil
 	}
+	if s.drawn[side] != want {
+		s.drawn[side] = draw{} // what was drawn is gone where the new matrix cannot be had
+	}
 	w, err := st.ws.matrix("w"+sideName[side], want.r, want.d)
 	if err != nil {
 		return Matrix{}, err

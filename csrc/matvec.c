@@ -245,7 +245,7 @@ enum { SPREAD_ROWS = 32 };
 
 // through_norm turns a derivative with respect to phi = scale x, a unit row, into that with respect to x.
 static void through_norm(const sa_kernels *kn, float *g, const float *x, float scale, int64_t d) {
-  kn->normal_backward(g, g, x, d, scale * scale * kn->dot(g, x, d), scale);
+  kn->normal_backward(g, g, x, d, scale * (scale * kn->dot(g, x, d)), scale);
 }
 
 static void spread_task(void *arg, int64_t task, int worker) {

@@ -94,7 +94,7 @@ func meanInterval(x []float64, n float64) (mean, low, high float64) {
 	for _, v := range x {
 		mean += v / m
 	}
-	if m < 3 || m >= n {
+	if m >= n {
 		return mean, mean, mean
 	}
 	second, third := 0.0, 0.0

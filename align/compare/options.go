@@ -55,7 +55,7 @@ func (o *Options) Validate() error {
 		v, lo, top int
 	}{
 		{"top", o.Top, 1, maxTop}, {"samples", o.Samples, 1, maxSamples}, {"permutations", o.Permutations, 0, 10000},
-		{"koda", o.Koda, 0, maxTop}, {"check_rows", o.CheckRows, 1, 1 << 20},
+		{"koda", o.Koda, 0, maxTop}, {"check_rows", o.CheckRows, 3, 1 << 20},
 	} {
 		if s.v < s.lo || s.v > s.top {
 			return inputErrorf("compare: settings: %s is %d; give %d to %d", s.name, s.v, s.lo, s.top)

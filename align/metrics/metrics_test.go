@@ -191,6 +191,10 @@ func TestErrors(t *testing.T) {
 	x := embedding(1, 8, 3, 0)
 	bad := embedding(2, 8, 3, 0)
 	bad[6][1] = math.NaN()
+	huge := embedding(3, 8, 3, 0) // squared norms below the largest float32, but not those of differences
+	for i := range huge {
+		huge[i] = []float64{math.Copysign(1.8e19, float64(i%2)-0.5), 0, 0}
+	}
 	for want, c := range map[string]struct {
 		a, b  ref.Matrix
 		spoil func(o *Options)
@@ -198,6 +202,7 @@ func TestErrors(t *testing.T) {
 		"has 8 rows and the reference 7": {x, x[:7], func(*Options) {}},
 		"row 6 of the reference":         {x, bad, func(o *Options) { o.Without = []string{"spec_diff"} }},
 		"row 6 of the student":           {bad, x, func(o *Options) { o.Without = []string{"nngs"} }},
+		"is so large":                    {huge, x, func(o *Options) { o.NNGSK, o.NNGSMetric = []int{7}, []string{"euclidean"} }},
 		"nngs_k is 8":                    {x, x, func(o *Options) { o.NNGSK = []int{2, 8} }},
 		"nngs_k is 0":                    {x, x, func(o *Options) { o.NNGSK = []int{0} }},
 		`nngs_metric is "manhattan"`:     {x, x, func(o *Options) { o.NNGSMetric = []string{"manhattan"} }},

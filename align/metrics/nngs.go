@@ -204,6 +204,9 @@ func (s *scan) loadNormal(name string, side, first, count int, metric string) (x
 			to[j] = from[j] - v
 		}
 		row(sq, 0)[i] = float32(squared(to))
+		if row(sq, 0)[i] > math.MaxFloat32/8 { // sums of three such terms must be finite
+			return x, sq, s.badRow(side, from, first+i)
+		}
 	}
 	return ready, sq, nil
 }
