@@ -7,9 +7,11 @@ import json
 import logging
 import math
 import os
+import struct
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -34,6 +36,8 @@ _OPEN_TIMEOUT = 5.0  # at least: a session that was opened when nobody waited an
 _CALL_TIMEOUT = 1.0  # for CloseSession
 _IDLE = 5.0  # after which the thread of `submit` ends
 _DEFAULT_NUM_FEATURES = 4096  # of the settings
+_STATE = struct.Struct("<8sQQ")  # before the two slots: magic, steps done, bytes of a slot
+_STATE_MAGIC = b"specstt1"
 
 
 @dataclass(slots=True, eq=False)
@@ -183,6 +187,64 @@ class Session:
         except BaseException:
             self._give_back(job, owned)
             raise
+
+    def state(self) -> bytes:
+        """Return what the session remembers, for `restore` in this process or another one; a running step is awaited.
+
+        It is some kilobytes: bandwidths, warm starts, the number of steps. What it holds is the sidecar's affair.
+        """
+        with self._held():
+            slots = self._arena.memory[: 2 * self._arena.slot_size].tobytes()
+            return _STATE.pack(_STATE_MAGIC, self._seq, self._arena.slot_size) + slots
+
+    def restore(self, state: bytes) -> None:
+        """Go on where the session stood whose `state` this is; before the first step only.
+
+        Raises:
+            InputError: it is no state, is damaged, or belongs to other settings; the session stays as it was.
+            SidecarError: the sidecar died and could not be replaced.
+        """
+        if len(state) < _STATE.size:
+            raise InputError("specalign: the session's state is cut off")
+        magic, seq, slot = _STATE.unpack_from(state)
+        if magic != _STATE_MAGIC or len(state) != _STATE.size + 2 * slot or slot % 64 or seq >= 1 << 63:
+            raise InputError("specalign: this is no state of a session, or it is damaged")
+        with self._held():
+            if self._seq:
+                raise InputError(
+                    f"specalign: a session's state is restored before its first step, not after {self._seq}"
+                )
+            if seq == 0:
+                return
+            arena = Arena(max(2 * slot, self._arena.size), max(slot, self._arena.slot_size))
+            source = np.frombuffer(state, np.uint8, 2 * slot, _STATE.size)
+            for i in range(2):
+                arena.memory[i * arena.slot_size : i * arena.slot_size + slot] = source[i * slot : (i + 1) * slot]
+            cold, self._arena, self._layout, self._connection = self._arena, arena, None, None
+            self._seq = seq
+            try:
+                self._retry(lambda _: None, self._timeout, "OpenSession")
+            except Error as e:
+                self._arena, self._seq, self._connection = cold, 0, None
+                arena.close()
+                if isinstance(e, SidecarError) and e.stderr:
+                    raise
+                raise InputError(f"specalign: the session's state cannot be used: {e}") from None
+            cold.close()
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
+        """Keep steps away while the block lasts."""
+        _fork.check(self._pid, "session")
+        with self._cond:
+            self._check_open()
+            self._cond.wait_for(lambda: not self._busy and not self._queue)
+            self._check_open()
+            self._busy = True
+        try:
+            yield
+        finally:
+            self._release()
 
     def close(self) -> None:
         """Close the session: the step under way is waited for, those behind it are cancelled. Idempotent."""

@@ -364,3 +364,36 @@ def test_sessions_that_nobody_holds_are_closed(sidecar, batch):
     with sidecar.session() as session:
         session.step(*batch)
         assert sidecar.status().sessions <= before + 2
+
+
+def test_state_moves_to_another_session(sidecar, batch, rng):
+    settings = {"kernel": "gaussian", "objective": "ky_fan", "k": 4}
+    other = [x + 0.1 * rng.standard_normal(x.shape).astype(x.dtype) for x in batch]
+    with sidecar.session(**settings) as first, sidecar.session(**settings) as second:
+        first.step(*batch)
+        state = first.state()
+        want = first.step(*other)
+        second.restore(state)
+        assert second.steps == 1
+        got = second.step(*other)
+        assert (got.value, got.sigma, got.products) == (want.value, want.sigma, want.products)
+        assert np.array_equal(got.grad, want.grad)
+        with pytest.raises(specalign.InputError, match="before its first step, not after 2"):
+            second.restore(state)
+
+
+def test_states_that_cannot_be_used(sidecar, batch):
+    with sidecar.session(objective="ky_fan", k=4) as session:
+        session.step(*batch)
+        state = session.state()
+    bad = bytearray(state)
+    bad[-40] ^= 1
+    slots = bytearray(state)
+    slots[len(state) - len(state) // 2 :] = bytes(len(state) // 2)
+    with sidecar.session(objective="ky_fan", k=4) as fresh, sidecar.session(objective="ky_fan", k=5) as another:
+        for what in (b"", state[:-1], b"x" * len(state), bytes(slots)):
+            with pytest.raises(specalign.InputError, match="state"):
+                fresh.restore(what)
+        with pytest.raises(specalign.InputError, match="other settings"):
+            another.restore(state)
+        assert fresh.step(*batch).seq == another.step(*batch).seq == 1  # they are as they were

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,16 +9,79 @@ from typing import Any
 
 from .. import _errors
 from . import _yaml
-from ._schedule import KINDS, Schedule
+from ._reader import PENALTY, Lines, Reader, where
+from ._schedule import Schedule
 
-# Of the penalty; the sidecar judges their values, and knows no others.
-PENALTY = (
-    "kernel", "student_kernel", "reference_kernel", "sigma", "student_sigma", "reference_sigma", "approximation",
-    "num_features", "seed", "objective", "k", "p", "temperature", "terms", "solver", "tolerance", "center", "eta",
-    "threads", "device",
+RUN = (
+    "weight", "schedule", "reference", "features", "anchor", "scope", "grad_scale", "missing", "samples",
+    "max_failures",
 )  # fmt: skip
-RUN = ("weight", "schedule", "reference", "scope", "grad_scale", "max_failures")
-_SCHEDULE = ("kind", "warmup", "steps", "final")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A reference, and which of the student's features are aligned with it.
+
+    Attributes:
+        kind: ``store``, ``live``, or ``distill``, OpenCLIP's own teacher.
+        name: the store's folder or the model; empty for ``distill``.
+        features: ``image`` or ``text``.
+        weight: beside the other references' weights.
+        penalty: the settings of `specalign.Sidecar.session`.
+    """
+
+    kind: str
+    name: str
+    features: str
+    weight: float
+    penalty: dict[str, Any]
+
+    def __str__(self) -> str:
+        """Name it, for messages."""
+        return f"{self.features} features, {self.kind} {self.name}".rstrip()
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A weight that is found anew each step.
+
+    Attributes:
+        ratio: of the penalty's gradient norm on the features to the task loss's.
+        smoothing: of both norms, as the factor of an exponential moving average: 0 holds the ratio in every step.
+        max: a bound on the weight.
+    """
+
+    ratio: float
+    smoothing: float = 0.0
+    max: float = 1e4
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """The term that holds features near what they were when the run began.
+
+    Attributes:
+        weight: of the mean of 1 - cos(now, then).
+        features: any of ``image`` and ``text``.
+    """
+
+    weight: float
+    features: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The log of what the student still misses.
+
+    Attributes:
+        every: optimizer steps between two entries.
+        groups: how many of the strongest groups.
+        top: samples a group.
+    """
+
+    every: int
+    groups: int
+    top: int
 
 
 @dataclass(frozen=True)
@@ -29,33 +90,42 @@ class Config:
 
     Attributes:
         path: the file, for messages.
-        penalty: the settings of `specalign.Sidecar.session`.
-        weight: of the penalty in the loss; 0 only watches it.
-        schedule: of the weight.
-        reference: the path of a store of features, or None.
-        live: the model whose features are computed from each batch's own images, or None.
+        targets: what is aligned with what.
+        weight: of the penalty in the loss; 0 only watches it. None where `ratio` finds it.
+        ratio: how the weight is found, or None.
+        schedule: of the weight, or of the ratio.
+        anchor: the anchor term, or None.
         scope: ``global``, the whole batch, or ``local``, each rank its own; one rank has no difference.
-        grad_scale: ``exact`` or ``match``; one rank has no difference.
+        grad_scale: ``exact`` or ``openclip``; one rank has no difference.
+        missing: what a sample means that a store does not have: ``stop``, or ``skip`` its row.
+        samples: the log of groups, or None.
         max_failures: failed steps in a row that end the run.
         lines: the line of each key, for messages.
     """
 
     path: str
-    penalty: dict[str, Any]
-    weight: float = 1.0
+    targets: tuple[Target, ...]
+    weight: float | None = 1.0
+    ratio: Ratio | None = None
     schedule: Schedule = Schedule()
-    reference: str | None = None
-    live: str | None = None
+    anchor: Anchor | None = None
     scope: str = "global"
     grad_scale: str = "exact"
+    missing: str = "stop"
+    samples: Samples | None = None
     max_failures: int = 10
-    lines: dict[tuple[str | int, ...], int] = field(default_factory=dict, repr=False)
+    lines: Lines = field(default_factory=dict, repr=False)
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """Which of ``image`` and ``text`` some penalty is on."""
+        return tuple(s for s in ("image", "text") if any(t.features == s for t in self.targets))
 
     def error(self, message: str) -> _errors.InputError:
         """Return an error of the penalty's settings, with the line of the setting that it speaks of."""
         message = message.removeprefix("align: ").removeprefix("settings: ")
         spoken = next((w for w in re.findall(r"[a-z_]+", message) if (w,) in self.lines), None)
-        return _errors.InputError(f"{_where(self.path, self.lines, (spoken,) if spoken else ())}: {message}")
+        return _errors.InputError(f"{where(self.path, self.lines, (spoken,) if spoken else ())}: {message}")
 
 
 def load(path: str, overrides: list[str]) -> Config:
@@ -86,111 +156,98 @@ def parse(text: str, path: str, overrides: Sequence[str] = ()) -> Config:
         data[name] = _yaml.load(value, f"--set {override}")[0]
         lines = {at: line for at, line in lines.items() if at[:1] != (name,)}
         lines[(name,)] = 0  # the command line
-    reader = _Reader(path, lines)
+    reader = Reader(path, lines)
     reader.known(data, (*RUN, *PENALTY), ())
-    store, live = reader.reference(data)
+    weight, ratio = _weight(reader, data)
     return Config(
         path=path,
-        penalty={k: data[k] for k in PENALTY if data.get(k) is not None},
-        weight=reader.number(data, ("weight",), 1.0, low=0.0),
+        targets=_targets(reader, data),
+        weight=weight,
+        ratio=ratio,
         schedule=reader.schedule(data.get("schedule")),
-        reference=store,
-        live=live,
+        anchor=_anchor(reader, data),
         scope=reader.word(data, ("scope",), ("global", "local")),
-        grad_scale=reader.word(data, ("grad_scale",), ("exact", "match")),
+        grad_scale="exact" if _exact(reader, data) else "openclip",
+        missing=reader.word(data, ("missing",), ("stop", "skip")),
+        samples=_samples(reader, data),
         max_failures=reader.whole(data, ("max_failures",), 10, low=1),
         lines=lines,
     )
 
 
-class _Reader:
-    """Reads values, and says where one is wrong."""
-
-    def __init__(self, path: str, lines: dict[tuple[str | int, ...], int]) -> None:
-        self._path = path
-        self._lines = lines
-
-    def wrong(self, at: tuple[str | int, ...], message: str) -> _errors.InputError:
-        return _errors.InputError(f"{_where(self._path, self._lines, at)}: {message}")
-
-    def known(self, data: dict[str, Any], names: tuple[str, ...], at: tuple[str | int, ...]) -> None:
-        for key in data:
-            if key not in names:
-                near = _near(key, names)
-                hint = f"; did you mean {near}?" if near else f"; known are {', '.join(sorted(names))}"
-                raise self.wrong((*at, key), f"there is no setting {key}{hint}")
-
-    def number(self, data: dict[str, Any], at: tuple[str, ...], default: float, *, low: float) -> float:
-        value = data.get(at[-1])
-        if value is None:
-            return default
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < low:
-            raise self.wrong(at, f"{at[-1]} is {value!r}; give a number of {low:g} or more")
-        return float(value)
-
-    def whole(self, data: dict[str, Any], at: tuple[str, ...], default: int, *, low: int) -> int:
-        value = data.get(at[-1])
-        if value is None:
-            return default
-        if isinstance(value, bool) or not isinstance(value, int) or value < low:
-            raise self.wrong(at, f"{at[-1]} is {value!r}; give a whole number of {low} or more")
-        return value
-
-    def word(self, data: dict[str, Any], at: tuple[str, ...], words: tuple[str, ...]) -> str:
-        value = data.get(at[-1])
-        if value is None:
-            return words[0]
-        if value not in words:
-            raise self.wrong(at, f"{at[-1]} is {value!r}; give {' or '.join(words)}")
-        return str(value)
-
-    def schedule(self, value: Any) -> Schedule:
-        if value is None:
-            return Schedule()
-        if isinstance(value, str):
-            value = {"kind": value}
-        if not isinstance(value, dict):
-            raise self.wrong(("schedule",), f"schedule is {value!r}; give {', '.join(KINDS)}, or a mapping with kind")
-        at = ("schedule",)
-        self.known(value, _SCHEDULE, at)
-        kind = self.word(value, (*at, "kind"), KINDS)
-        warmup = self.whole(value, (*at, "warmup"), 0, low=0)
-        steps = value.get("steps")
-        if kind == "warmup" and warmup == 0:
-            raise self.wrong(at, "a warmup schedule needs its steps: {kind: warmup, warmup: 500}")
-        if kind == "constant" and len(value) > 1:
-            raise self.wrong(at, "a constant schedule has nothing else to set")
-        if kind != "cosine" and (steps is not None or value.get("final") is not None):
-            raise self.wrong(at, f"steps and final belong to a cosine schedule, not to {kind}")
-        if steps is not None and self.whole(value, (*at, "steps"), 0, low=1) <= warmup:
-            raise self.wrong((*at, "steps"), f"the cosine ends at step {steps}, within the warm-up of {warmup}")
-        return Schedule(kind, warmup, steps, self.number(value, (*at, "final"), 0.0, low=0.0))
-
-    def reference(self, data: dict[str, Any]) -> tuple[str | None, str | None]:
-        value = data.get("reference")
-        if isinstance(value, str) and value:
-            return os.path.expanduser(value), None
-        if isinstance(value, dict):
-            self.known(value, ("live",), ("reference",))
-            if isinstance(value.get("live"), str):
-                return None, value["live"]
-        at: tuple[str | int, ...] = ("reference",) if "reference" in data else ()
-        raise self.wrong(
-            at,
-            "reference is missing: give the folder that `python -m specalign.openclip features` wrote, "
-            "or {live: MODEL} for a model that sees each batch's own images",
-        )
+def _weight(reader: Reader, data: dict[str, Any]) -> tuple[float | None, Ratio | None]:
+    value = data.get("weight")
+    if not isinstance(value, dict):
+        return reader.number(data, ("weight",), 1.0), None
+    at = ("weight",)
+    reader.known(value, ("ratio", "smoothing", "max"), at)
+    if value.get("ratio") is None:
+        raise reader.wrong(at, "weight is a mapping without ratio: give a number, or {ratio: 0.4}")
+    smoothing = reader.number(value, (*at, "smoothing"), 0.0)
+    if smoothing >= 1:
+        raise reader.wrong((*at, "smoothing"), f"smoothing is {smoothing:g}; give 0 or more and less than 1")
+    default = Ratio(1.0).max
+    return None, Ratio(
+        reader.number(value, (*at, "ratio"), 1.0), smoothing, reader.number(value, (*at, "max"), default)
+    )
 
 
-def _where(path: str, lines: dict[tuple[str | int, ...], int], at: tuple[str | int, ...]) -> str:
-    if not at:
-        return path
-    line = lines.get(at, lines.get(at[:1], 0))
-    return f"{path}:{line}" if line else f"--set {at[0]}"
+def _exact(reader: Reader, data: dict[str, Any]) -> bool:
+    given = {**data, "grad_scale": "openclip"} if data.get("grad_scale") == "match" else data  # its name before
+    return reader.word(given, ("grad_scale",), ("exact", "openclip")) == "exact"
 
 
-def _near(word: str, names: tuple[str, ...]) -> str | None:
-    import difflib
+def _targets(reader: Reader, data: dict[str, Any]) -> tuple[Target, ...]:
+    """Read `reference`: one, or a list of them. A reference for both sides makes two targets."""
+    common = {k: data[k] for k in PENALTY if data.get(k) is not None}
+    sides = reader.sides(data, ("features",))
+    value = data.get("reference")
+    if not isinstance(value, list):
+        return tuple(Target(*reader.reference(value, ("reference",)), side, 1.0, common) for side in sides)
+    targets: list[Target] = []
+    for i, item in enumerate(value):
+        at = ("reference", i)
+        own: dict[str, Any] = {}
+        if isinstance(item, dict):
+            known = ("features", "weight", *PENALTY)
+            own = {k: v for k, v in item.items() if k in known}
+            item = {k: v for k, v in item.items() if k not in known}
+        kind, name = reader.reference(item, at)
+        weight = reader.number(own, (*at, "weight"), 1.0)
+        penalty = {k: own[k] for k in PENALTY if own.get(k) is not None}
+        if penalty.keys() & {"objective", "terms"}:  # one stands in place of the other
+            rest = {k: v for k, v in common.items() if k not in ("objective", "terms", "k", "p", "temperature")}
+        else:
+            rest = common
+        for side in reader.sides(own, (*at, "features")) if own.get("features") is not None else sides:
+            targets.append(Target(kind, name, side, weight, {**rest, **penalty}))
+    if not targets:
+        raise reader.wrong(("reference",), "reference is an empty list")
+    return tuple(targets)
 
-    close = difflib.get_close_matches(word.replace("-", "_"), names, 1, 0.7)
-    return close[0] if close else None
+
+def _anchor(reader: Reader, data: dict[str, Any]) -> Anchor | None:
+    value = data.get("anchor")
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        value = {"weight": value}
+    at = ("anchor",)
+    reader.known(value, ("weight", "features"), at)
+    weight = reader.number(value, (*at, "weight"), 1.0)
+    return Anchor(weight, reader.sides(value, (*at, "features"))) if weight else None
+
+
+def _samples(reader: Reader, data: dict[str, Any]) -> Samples | None:
+    value = data.get("samples")
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        value = {"every": value}
+    at = ("samples",)
+    reader.known(value, ("every", "groups", "top"), at)
+    every, groups, top = (
+        reader.whole(value, (*at, name), default, low=1)
+        for name, default in (("every", 100), ("groups", 5), ("top", 8))
+    )
+    return Samples(every, groups, top)

@@ -16,6 +16,7 @@ from ._models import load_model
 class LiveSource:
     """A frozen reference model, run on each batch's own images, augmented as the student sees them."""
 
+    keyed = False
     keeps_images = True
 
     def __init__(self, spec: str, device: str) -> None:
@@ -30,7 +31,7 @@ class LiveSource:
 
     def prepare(self, model: Any, data: Any, args: Any) -> None:  # noqa: ARG002 the protocol's
         """See `Source.prepare`: the student's own normalisation has to be known, because it is undone."""
-        visual = getattr(getattr(model, "module", model), "visual", None)
+        visual = getattr(model, "visual", None)
         mean = args.image_mean or getattr(visual, "image_mean", None)
         std = args.image_std or getattr(visual, "image_std", None)
         if mean is None or std is None:
@@ -45,9 +46,9 @@ class LiveSource:
         with torch.no_grad(), torch.autocast(student.device.type, enabled=False):
             return torch.cat([self._embed(images.to(student.device)) for images in window.images])
 
-    def rows(self, keys: Tensor) -> Tensor:
+    def rows(self, keys: Tensor) -> tuple[Tensor, None]:
         """See `Source.rows`."""
-        return keys
+        return keys, None
 
     def _embed(self, images: Tensor) -> Tensor:
         assert self._student is not None

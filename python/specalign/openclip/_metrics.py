@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import logging
 import math
@@ -12,6 +13,7 @@ from array import array
 from typing import Any, BinaryIO
 
 from .._result import Result
+from ._penalty import Aligned, Step
 
 FILE = "specalign.jsonl"
 _log = logging.getLogger("specalign.openclip")
@@ -24,16 +26,18 @@ class _Epoch:
         self.milliseconds = array("d")  # of those that succeeded
         self.spent = 0.0
         self.failed = 0
+        self.skipped = 0
         self.first = self.last = math.nan
 
-    def add(self, milliseconds: float, penalty: float | None) -> None:
-        self.spent += milliseconds
-        if penalty is None:
+    def add(self, step: Step) -> None:
+        self.spent += step.milliseconds
+        self.skipped += step.skipped
+        if step.failure is not None:
             self.failed += 1
             return
-        self.milliseconds.append(milliseconds)
-        self.first = penalty if len(self.milliseconds) == 1 else self.first
-        self.last = penalty
+        self.milliseconds.append(step.milliseconds)
+        self.first = step.value if len(self.milliseconds) == 1 else self.first
+        self.last = step.value
 
 
 class Metrics:
@@ -46,52 +50,41 @@ class Metrics:
         self._warned = False
         self._epoch = _Epoch()
 
-    def step(self, *, step: int, epoch: int, log: bool, writer: Any, weight: float, milliseconds: float,
-             result: Result | None, failure: str | None) -> None:  # fmt: skip
+    def step(self, number: int, epoch: int, step: Step, aligned: list[Aligned], *, log: bool, writer: Any) -> None:
         """Tell of one optimizer step.
 
         Args:
-            step: its number in the run, from 0, as OpenCLIP counts.
+            number: in the run, from 0, as OpenCLIP counts.
             epoch: from 0.
+            step: how it went.
+            aligned: the penalties that `step.results` are of.
             log: whether OpenCLIP logs this step.
             writer: OpenCLIP's TensorBoard writer, or None.
-            weight: by the schedule, at this step.
-            milliseconds: of the whole penalty, with the reference's rows and the way to the sidecar and back.
-            result: what the sidecar returned.
-            failure: why there is none.
         """
         record: dict[str, Any] = {
-            "step": step,
+            "step": number,
             "epoch": epoch,
-            "weight": weight,
-            "milliseconds": round(milliseconds, 4),
+            "weight": step.weight,
+            "milliseconds": round(step.milliseconds, 4),
         }
-        if result is not None:
-            record |= {
-                "penalty": result.value,
-                "parts": list(result.parts),
-                "eigenvalues": None if result.eigenvalues is None else result.eigenvalues.tolist(),
-                "gap": result.gap,
-                "residual": result.residual,
-                "gradient_error": result.gradient_error,
-                "gradient_norm": result.gradient_norm,
-                "products": result.products,
-                "converged": result.converged,
-                "zero_rows": result.zero_rows,
-                "sigma": list(result.sigma),
-                "route": result.route,
-                "approximation": result.approximation,
-                "device": result.device,
-                "isa": result.isa,
-                "engine_milliseconds": round(result.seconds * 1e3, 4),
-                "restarts": result.restarts,
-                "warnings": list(result.warnings),
-            }
-        record["failure"] = failure
+        if step.norms is not None:
+            record |= {"task_gradient_norm": _finite(step.norms[0]), "penalty_gradient_norm": _finite(step.norms[1])}
+        if step.skipped:
+            record["skipped"] = step.skipped
+        if len(step.results) == 1:
+            record |= _figures(step.results[0])
+        elif step.results:
+            record["penalty"] = step.value
+            record["references"] = [
+                {"reference": a.target.name or a.target.kind, "features": a.target.features, "weight": a.target.weight}
+                | _figures(result)
+                for a, result in zip(aligned, step.results, strict=True)
+            ]
+        record["failure"] = step.failure
         self._write(record)
-        self._epoch.add(milliseconds, None if result is None else result.value)
-        if log and result is not None:
-            self._tell(record, result, writer)
+        self._epoch.add(step)
+        if log and step.results:
+            self._tell(record, step, aligned, writer)
 
     def epoch(self, epoch: int, seconds: float) -> None:
         """Sum up an epoch that took `seconds`."""
@@ -104,6 +97,8 @@ class Metrics:
                 statistics.median(done.milliseconds), done.spent / max(1e-9, seconds) / 10,
                 f"; {done.failed} failed and counted as zero" if done.failed else "",
             )  # fmt: skip
+        if done.skipped:
+            _log.info("specalign: epoch %d: %d rows were skipped: the store does not have them", epoch, done.skipped)
 
     def close(self) -> None:
         """Close the file."""
@@ -128,34 +123,82 @@ class Metrics:
                 _log.warning("specalign: %s misses steps: %s; the run goes on", path, e.strerror or e)
             self._warned = True
 
-    def _tell(self, record: dict[str, Any], result: Result, writer: Any) -> None:
-        text = f"penalty {result.value:#.5g}, weight {record['weight']:#.4g}"
-        if result.eigenvalues is not None and len(result.eigenvalues):
-            shown = " ".join(f"{v:+.4f}" for v in result.eigenvalues[:3])
-            text += f", eigenvalues {shown} .. ({len(result.eigenvalues)})"
-            text += (
-                f", gap {result.gap:.2g}, residual {result.residual:.1e}, gradient error {result.gradient_error:.1e}"
-            )
-        text += f", {record['milliseconds']:.2f} ms (engine {record['engine_milliseconds']:.2f})"
-        text += "" if result.converged else ", NOT CONVERGED"
-        _log.info("specalign: step %d: %s", record["step"], text)
-        curves = {
-            "penalty": result.value,
-            "weight": record["weight"],
-            "gap": result.gap,
-            "residual": result.residual,
-            "gradient_error": result.gradient_error,
-            "gradient_norm": result.gradient_norm,
-            "milliseconds": record["milliseconds"],
-        }
-        if result.eigenvalues is not None:
-            curves["lambda_max"] = max(0.0, float(result.eigenvalues.max(initial=0.0)))
-            curves["lambda_min"] = min(0.0, float(result.eigenvalues.min(initial=0.0)))
-        curves = {f"train/specalign_{name}": value for name, value in curves.items() if value is not None}
+    def _tell(self, record: dict[str, Any], step: Step, aligned: list[Aligned], writer: Any) -> None:
+        several = len(step.results) > 1
+        weight = f"weight {step.weight:#.4g}"
+        if step.norms is not None:
+            weight += f" (gradients {step.norms[0]:.3g} task, {step.norms[1]:.3g} penalty)"
+        spent = f"{step.milliseconds:.2f} ms (engine {sum(r.seconds for r in step.results) * 1e3:.2f})"
+        curves: dict[str, float | None] = {
+            "penalty": step.value, "weight": step.weight, "milliseconds": record["milliseconds"],
+            "task_gradient_norm": record.get("task_gradient_norm"),
+        }  # fmt: skip
+        if several:
+            _log.info("specalign: step %d: penalty %#.5g, %s, %s", record["step"], step.value, weight, spent)
+        for i, (one, result) in enumerate(zip(aligned, step.results, strict=True)):
+            text = _spectrum(result) + ("" if result.converged else ", NOT CONVERGED")
+            if several:
+                _log.info("specalign:   %s: %#.5g%s", one.target, result.value, text)
+            else:
+                _log.info(
+                    "specalign: step %d: penalty %#.5g, %s%s, %s", record["step"], result.value, weight, text, spent
+                )
+            curves |= {f"{i}_{k}" if several else k: v for k, v in _curves(result).items()}
+        told = {f"train/specalign_{name}": value for name, value in curves.items() if value is not None}
         if writer is not None:
-            for name, value in curves.items():
+            for name, value in told.items():
                 writer.add_scalar(name, value, record["step"])
-        if getattr(self._args, "wandb", False):
-            import wandb
+        backend = "trackio" if getattr(self._args, "trackio", False) else "wandb"
+        if getattr(self._args, backend, False):
+            importlib.import_module(backend).log({**told, "step": record["step"]}, step=record["step"])
 
-            wandb.log({**curves, "step": record["step"]}, step=record["step"])
+
+def _figures(result: Result) -> dict[str, Any]:
+    return {
+        "penalty": result.value,
+        "parts": list(result.parts),
+        "eigenvalues": None if result.eigenvalues is None else result.eigenvalues.tolist(),
+        "gap": result.gap,
+        "residual": result.residual,
+        "gradient_error": result.gradient_error,
+        "gradient_norm": result.gradient_norm,
+        "products": result.products,
+        "converged": result.converged,
+        "zero_rows": result.zero_rows,
+        "sigma": list(result.sigma),
+        "route": result.route,
+        "approximation": result.approximation,
+        "device": result.device,
+        "isa": result.isa,
+        "engine_milliseconds": round(result.seconds * 1e3, 4),
+        "restarts": result.restarts,
+        "warnings": list(result.warnings),
+    }
+
+
+def _spectrum(result: Result) -> str:
+    if result.eigenvalues is None or not len(result.eigenvalues):
+        return ""
+    shown = " ".join(f"{v:+.4f}" for v in result.eigenvalues[:3])
+    return (
+        f", eigenvalues {shown} .. ({len(result.eigenvalues)}), gap {result.gap:.2g}, residual {result.residual:.1e}, "
+        f"gradient error {result.gradient_error:.1e}"
+    )
+
+
+def _curves(result: Result) -> dict[str, float | None]:
+    curves: dict[str, float | None] = {
+        "penalty": result.value,
+        "gap": result.gap,
+        "residual": result.residual,
+        "gradient_error": result.gradient_error,
+        "gradient_norm": result.gradient_norm,
+    }
+    if result.eigenvalues is not None:
+        curves["lambda_max"] = max(0.0, float(result.eigenvalues.max(initial=0.0)))
+        curves["lambda_min"] = min(0.0, float(result.eigenvalues.min(initial=0.0)))
+    return curves
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

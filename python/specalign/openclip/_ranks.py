@@ -2,11 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a step has no penalty.
+
+    Attributes:
+        why: in a line.
+        fatal: whether the run has to end.
+    """
+
+    why: str
+    fatal: bool = False
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What every rank has of a step.
+
+    Attributes:
+        failure: why there is nothing.
+        value: of the penalty, the same everywhere.
+        gradients: by side, (n, d) float32, of this rank's rows; empty where nobody wants them.
+    """
+
+    failure: Failure | None
+    value: float
+    gradients: dict[str, Tensor]
 
 
 class Ranks(Protocol):
@@ -15,7 +44,7 @@ class Ranks(Protocol):
     first: bool  # whether this is the one that computes
     size: int
 
-    def agree(self, failure: str | None, rows: int) -> str | None:
+    def agree(self, failure: Failure | None, rows: int) -> Failure | None:
         """Return the first failure that any rank reports, the same on every rank; None where there is none.
 
         That ranks have different numbers of rows is a failure, too.
@@ -26,39 +55,37 @@ class Ranks(Protocol):
         """Return the rows of all ranks, in their order: (n, ...) becomes (size * n, ...). No gradient flows."""
         ...
 
-    def share(self, failure: str | None, value: float, gradient: Tensor | None, like: Tensor) -> Shared:
+    def gather_names(self, names: list[str]) -> list[str]:
+        """Return the names of all ranks, in their order."""
+        ...
+
+    def share(
+        self, failure: Failure | None, value: float, gradients: dict[str, Tensor], like: dict[str, Tensor]
+    ) -> Shared:
         """Hand out what the first rank computed.
 
         Args:
             failure: why there is nothing; of the first rank, as all that follows.
             value: of the penalty.
-            gradient: (size * n, d) float32, or None.
-            like: (n, d), whose shape and device the result has; of this rank.
+            gradients: by side, (size * n, d) float32; empty where nobody wants them.
+            like: by side, (n, d), whose shape and device the result has; of this rank.
         """
         ...
 
-    def settle(self, failure: str | None) -> str | None:
+    def sum(self, values: list[float]) -> list[float]:
+        """Return the sums over all ranks, the same on every rank."""
+        ...
+
+    def spread(self, value: Any) -> Any:
+        """Return the first rank's object, on every rank of one penalty."""
+        ...
+
+    def settle(self, failure: Failure | None) -> Failure | None:
         """Return the failure that this step counts as, the same on every rank of the run, when all is done.
 
         The ranks of one penalty have agreed on it; ranks with a penalty each have not yet.
         """
         ...
-
-
-class Shared:
-    """What every rank has of a step.
-
-    Attributes:
-        failure: why there is nothing.
-        value: of the penalty, the same everywhere.
-        gradient: (n, d) float32, of this rank's rows.
-    """
-
-    def __init__(self, failure: str | None, value: float, gradient: Tensor | None) -> None:
-        """Hold them."""
-        self.failure = failure
-        self.value = value
-        self.gradient = gradient
 
 
 class Alone:
@@ -67,7 +94,7 @@ class Alone:
     first = True
     size = 1
 
-    def agree(self, failure: str | None, rows: int) -> str | None:  # noqa: ARG002
+    def agree(self, failure: Failure | None, rows: int) -> Failure | None:  # noqa: ARG002
         """See `Ranks.agree`."""
         return failure
 
@@ -75,11 +102,29 @@ class Alone:
         """See `Ranks.gather`."""
         return rows.detach()
 
-    def share(self, failure: str | None, value: float, gradient: Tensor | None, like: Tensor) -> Shared:  # noqa: ARG002
-        """See `Ranks.share`."""
-        return Shared(failure, value, gradient)
+    def gather_names(self, names: list[str]) -> list[str]:
+        """See `Ranks.gather_names`."""
+        return names
 
-    def settle(self, failure: str | None) -> str | None:
+    def share(
+        self,
+        failure: Failure | None,
+        value: float,
+        gradients: dict[str, Tensor],
+        like: dict[str, Tensor],  # noqa: ARG002
+    ) -> Shared:
+        """See `Ranks.share`."""
+        return Shared(failure, value, gradients)
+
+    def sum(self, values: list[float]) -> list[float]:
+        """See `Ranks.sum`."""
+        return values
+
+    def spread(self, value: Any) -> Any:
+        """See `Ranks.spread`."""
+        return value
+
+    def settle(self, failure: Failure | None) -> Failure | None:
         """See `Ranks.settle`."""
         return failure
 
@@ -91,7 +136,7 @@ class Apart(Alone):
         """Use the default process group, with tensors on `device`."""
         self._device = device
 
-    def settle(self, failure: str | None) -> str | None:
+    def settle(self, failure: Failure | None) -> Failure | None:
         """See `Ranks.settle`."""
         said = torch.tensor([failure is not None], dtype=torch.int64, device=self._device)
         dist.all_reduce(said, dist.ReduceOp.MAX)
@@ -111,7 +156,7 @@ class Group:
         self.first = dist.get_rank() == 0
         self._device = device
 
-    def agree(self, failure: str | None, rows: int) -> str | None:
+    def agree(self, failure: Failure | None, rows: int) -> Failure | None:
         """See `Ranks.agree`."""
         said = torch.tensor([failure is not None, rows, -rows], dtype=torch.int64, device=self._device)
         dist.all_reduce(said, dist.ReduceOp.MAX)
@@ -119,7 +164,7 @@ class Group:
         if failed:
             return _first(failure)
         if most != -fewest:
-            return f"the ranks have different batches, of {-fewest} to {most} rows"
+            return Failure(f"the ranks have different batches, of {-fewest} to {most} rows")
         return None
 
     def gather(self, rows: Tensor) -> Tensor:
@@ -129,34 +174,56 @@ class Group:
         dist.all_gather(parts, rows)
         return torch.cat(parts)
 
-    def share(self, failure: str | None, value: float, gradient: Tensor | None, like: Tensor) -> Shared:
+    def gather_names(self, names: list[str]) -> list[str]:
+        """See `Ranks.gather_names`."""
+        parts: list[list[str]] = [[] for _ in range(self.size)]
+        dist.all_gather_object(parts, names)
+        return [name for part in parts for name in part]
+
+    def share(
+        self, failure: Failure | None, value: float, gradients: dict[str, Tensor], like: dict[str, Tensor]
+    ) -> Shared:
         """See `Ranks.share`."""
-        head = [failure is not None, gradient is not None, value if failure is None else 0.0]
+        head = [failure is not None, bool(gradients), value if failure is None else 0.0]
         header = torch.tensor([float(h) for h in head], dtype=torch.float64, device=self._device)
         dist.broadcast(header, 0)
-        failed, has_gradient, shared = header.tolist()
+        failed, has_gradients, shared = header.tolist()
         if failed:
             said: list[Any] = [failure]
             dist.broadcast_object_list(said, 0)
-            return Shared(said[0], 0.0, None)
-        if not has_gradient:
-            return Shared(None, shared, None)
-        mine = torch.empty(like.shape, dtype=torch.float32, device=self._device)
-        parts = None
-        if self.first:
-            assert gradient is not None
-            parts = [part.contiguous() for part in gradient.to(self._device).chunk(self.size)]
-        dist.scatter(mine, parts, 0)
+            return Shared(said[0], 0.0, {})
+        mine: dict[str, Tensor] = {}
+        if has_gradients:
+            for side, rows in like.items():
+                mine[side] = torch.empty(rows.shape, dtype=torch.float32, device=self._device)
+                parts = None
+                if self.first:
+                    parts = [part.contiguous() for part in gradients[side].to(self._device).chunk(self.size)]
+                dist.scatter(mine[side], parts, 0)
         return Shared(None, shared, mine)
 
-    def settle(self, failure: str | None) -> str | None:
+    def sum(self, values: list[float]) -> list[float]:
+        """See `Ranks.sum`."""
+        total = torch.tensor(values, dtype=torch.float64, device=self._device)
+        dist.all_reduce(total)
+        summed: list[float] = total.tolist()
+        return summed
+
+    def spread(self, value: Any) -> Any:
+        """See `Ranks.spread`."""
+        said = [value]
+        dist.broadcast_object_list(said, 0)
+        return said[0]
+
+    def settle(self, failure: Failure | None) -> Failure | None:
         """See `Ranks.settle`."""
         return failure
 
 
-def _first(failure: str | None) -> str:
-    """Return the failure of the lowest rank that has one; one of them has."""
-    reasons: list[Any] = [None] * dist.get_world_size()
+def _first(failure: Failure | None) -> Failure:
+    """Return the failure of the lowest rank that has one, or a fatal one; some rank has one."""
+    reasons: list[Failure | None] = [None] * dist.get_world_size()
     dist.all_gather_object(reasons, failure)
-    rank, why = next((r, s) for r, s in enumerate(reasons) if s is not None)
-    return f"rank {rank}: {why}"
+    found = [(rank, f) for rank, f in enumerate(reasons) if f is not None]
+    rank, first = next((at for at in found if at[1].fatal), found[0])
+    return Failure(f"rank {rank}: {first.why}", first.fatal)

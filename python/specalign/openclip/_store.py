@@ -113,6 +113,12 @@ class Store:
         """The SHA-256 hash of ids, features and model, in hexadecimal digits."""
         return str(self.meta["fingerprint"])
 
+    def has(self, ids: np.ndarray) -> np.ndarray:
+        """Return which of the ids (m,) int64 are here, (m,) bool."""
+        at = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
+        known: np.ndarray = self.ids[at] == ids
+        return known
+
     def rows(self, ids: np.ndarray) -> np.ndarray:
         """Return the features of samples, (m, d) float32, centred if the store is.
 

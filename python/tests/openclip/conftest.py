@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import tarfile
 
 import numpy as np
 import pytest
@@ -67,3 +69,24 @@ def arguments(data, tmp_path):
         "--device", "cpu", "--precision", "fp32", "--workers", "0", "--seed", "5", "--log-every-n-steps", "1",
         "--logs", str(tmp_path), "--name", "run",
     ]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def shards(data):
+    """``train-{0,1}.tar`` of the same images, with names that both shards use, and their sizes."""
+    lines = (data / "train.csv").read_text().splitlines()[1:]
+    for shard in range(2):
+        with tarfile.open(data / f"train-{shard}.tar", "w") as tar:
+            for i, line in enumerate(lines[shard * ROWS // 2 : (shard + 1) * ROWS // 2]):
+                path, caption = line.rsplit(",", 1)
+                with open(path, "rb") as file:
+                    add(tar, f"{i:03}.png", file.read())
+                add(tar, f"{i:03}.txt", f"{caption} {i}".encode())
+    (data / "sizes.json").write_text(json.dumps({f"train-{i}.tar": ROWS // 2 for i in range(2)}))
+    return str(data / "train-{0..1}.tar")
+
+
+def add(tar, name, content):
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))

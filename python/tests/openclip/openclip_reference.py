@@ -19,3 +19,9 @@ def blocks():
         [transforms.Resize(32), transforms.CenterCrop(32), lambda image: image.convert("RGB"), transforms.ToTensor(),
          normalise]
     )  # fmt: skip
+
+
+def other():
+    model, preprocess = blocks()
+    model.fingerprint = "blocks-2"
+    return model, preprocess

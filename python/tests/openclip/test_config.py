@@ -19,8 +19,9 @@ tolerance: 1e-4
 
 def test_reads_settings():
     c = _config.parse(GOOD, "align.yaml")
-    assert (c.reference, c.live, c.weight, c.max_failures) == ("store", None, 2.0, 10)
-    assert c.penalty == {
+    (target,) = c.targets
+    assert (target.kind, target.name, target.features, c.weight, c.max_failures) == ("store", "store", "image", 2.0, 10)
+    assert target.penalty == {
         "terms": [
             {"objective": "ky_fan", "k": 30, "weight": 1.5},
             {"objective": "relational_kl", "temperature": 0.1},
@@ -32,7 +33,7 @@ def test_reads_settings():
 
 def test_overrides():
     c = _config.parse(GOOD, "a.yaml", ["weight=0", "reference={live: 'timm:x'}"])
-    assert (c.weight, c.reference, c.live) == (0.0, None, "timm:x")
+    assert (c.weight, c.targets[0].kind, c.targets[0].name) == (0.0, "live", "timm:x")
     with pytest.raises(InputError, match=r"^--set weight: weight is 'heavy'"):
         _config.parse(GOOD, "a.yaml", ["weight=heavy"])
     with pytest.raises(InputError, match="NAME=VALUE"):
@@ -52,7 +53,7 @@ def test_overrides():
         ("reference: s\nweight: .nan\n", r"a.yaml:2: weight is nan"),
         ("reference: s\nweight: true\n", r"a.yaml:2: weight is True"),
         ("weight: 1\n", r"a.yaml: reference is missing"),
-        ("reference: {modell: x}\n", r"a.yaml:1: there is no setting modell; known are live"),
+        ("reference: {modell: x}\n", r"a.yaml:1: there is no setting modell; known are live, store"),
         ("reference: 3\n", r"a.yaml:1: reference is missing"),
         ("reference: s\nschedule: linear\n", r"a.yaml:2: kind is 'linear'; give constant or warmup or cosine"),
         ("reference: s\nschedule:\n  kind: warmup\n", r"a.yaml:2: a warmup schedule needs its steps"),
@@ -91,3 +92,56 @@ def test_schedules():
     assert cosine.factor(110, 110) == pytest.approx(0.2)
     assert cosine.factor(500, 110) == pytest.approx(0.2)
     assert Schedule("cosine", 0, 20).factor(20, 1000) == pytest.approx(0)
+
+
+SEVERAL = """\
+reference:
+  - dinov2
+  - {store: captions, features: both, weight: 0.3, objective: relational_kl, temperature: 0.2}
+  - distill
+objective: ky_fan
+k: 7
+center: true
+weight: {ratio: 0.4, smoothing: 0.9}
+anchor: {weight: 0.1, features: both}
+samples: 50
+grad_scale: match
+"""
+
+
+def test_several_references():
+    c = _config.parse(SEVERAL, "a.yaml", ["missing=skip"])
+    assert [(t.kind, t.name, t.features, t.weight) for t in c.targets] == [
+        ("store", "dinov2", "image", 1.0), ("store", "captions", "image", 0.3), ("store", "captions", "text", 0.3),
+        ("distill", "", "image", 1.0),
+    ]  # fmt: skip
+    assert c.targets[0].penalty == {"objective": "ky_fan", "k": 7, "center": True}
+    assert c.targets[1].penalty == {"objective": "relational_kl", "temperature": 0.2, "center": True}
+    assert c.sides == ("image", "text")
+    assert (c.weight, c.ratio) == (None, _config.Ratio(0.4, 0.9))
+    assert (c.anchor, c.samples) == (_config.Anchor(0.1, ("image", "text")), _config.Samples(50, 5, 8))
+    assert (c.grad_scale, c.missing) == ("openclip", "skip")  # match is its name before
+    assert _config.parse(SEVERAL, "a.yaml", ["weight=2", "anchor=0"]).anchor is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("reference: s\nweight: {smoothing: 0.5}\n", r"a.yaml:2: weight is a mapping without ratio"),
+        ("reference: s\nweight: {ratio: -1}\n", r"a.yaml:2: ratio is -1"),
+        ("reference: s\nweight: {ratio: 1, smoothing: 1}\n", r"a.yaml:2: smoothing is 1; give 0 or more and less"),
+        ("reference: s\nweight: {ratoi: 1}\n", r"a.yaml:2: there is no setting ratoi; did you mean ratio"),
+        ("reference: s\nfeatures: images\n", r"a.yaml:2: features is 'images'; give image or text or both"),
+        ("reference: []\n", r"a.yaml:1: reference is an empty list"),
+        ("reference:\n  - s\n  - {store: t, objektive: x}\n", r"a.yaml:3: there is no setting objektive"),
+        ("reference:\n  - {weight: 2}\n", r"a.yaml:2: reference is missing"),
+        ("reference: {store: s, live: t}\n", r"a.yaml:1: reference is missing"),
+        ("reference: s\nanchor: {weight: x}\n", r"a.yaml:2: weight is 'x'"),
+        ("reference: s\nsamples: {every: 0}\n", r"a.yaml:2: every is 0; give a whole number of 1 or more"),
+        ("reference: s\nmissing: ignore\n", r"a.yaml:2: missing is 'ignore'; give stop or skip"),
+        ("reference: s\ngrad_scale: own\n", r"a.yaml:2: grad_scale is 'own'; give exact or openclip"),
+    ],
+)
+def test_refuses_what_goes_with_them(text, message):
+    with pytest.raises(InputError, match=f"^{message}"):
+        _config.parse(text, "a.yaml")

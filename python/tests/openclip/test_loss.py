@@ -4,25 +4,39 @@ import numpy as np
 import pytest
 import torch
 
-from specalign.openclip._loader import Loader, Window, WithIds
-from specalign.openclip._loss import KEY, Loss, Penalty, RunStoppedError
+from specalign.openclip._balance import Balance
+from specalign.openclip._config import Ratio, Target
+from specalign.openclip._loader import Loader, Window, WithRows
+from specalign.openclip._loss import KEY, Loss
+from specalign.openclip._penalty import Aligned, Penalty, RunStoppedError
 
 N, D, BATCH = 24, 6, 8
 
 
 class Rows:
-    """A source whose ids are row numbers."""
+    """A source that knows samples by their rows."""
 
+    keyed = True
     keeps_images = False
 
     def __init__(self, table):
         self.table = table
 
     def keys(self, window, student):
-        return torch.cat(window.batches)
+        return window.keys
 
     def rows(self, keys):
-        return self.table[keys]
+        return self.table[keys], None
+
+
+def aligned(session, table, side="image", weight=1.0):
+    return Aligned(Target("store", "table", side, weight, {}), Rows(table), session)
+
+
+def wrapped(penalty, window, weight=lambda _: 1.0, told=lambda *_: None, inner=None, **options):
+    loss = Loss(inner or task, penalty, **options)
+    loss.begin(window, weight, told)
+    return loss
 
 
 @pytest.fixture
@@ -32,7 +46,7 @@ def rows(rng):
 
 @pytest.fixture
 def penalty(sidecar, rows):
-    return Penalty(sidecar.session(objective="frobenius"), Rows(rows), max_failures=3)
+    return Penalty([aligned(sidecar.session(objective="frobenius"), rows)], max_failures=3)
 
 
 def exact(student, reference):
@@ -56,14 +70,12 @@ def test_gradient(penalty, rows, accumulate, workers):
     images, texts = torch.randn(N, 4), torch.randn(N, D)
     tower = torch.nn.Linear(4, D)
     told = []
-    window = Window(accumulate, keep_images=False)
-    loss = Loss(
-        task, penalty, window, lambda number: 0.5 + number, lambda w, step: told.append((w.number, step.failure))
-    )
+    window = Window(accumulate, keep=False)
+    loss = wrapped(penalty, window, lambda number: 0.5 + number, lambda w, step: told.append((w.number, step.failure)))
     data = torch.utils.data.DataLoader(
         torch.utils.data.TensorDataset(images, texts), batch_size=BATCH, num_workers=workers
     )
-    with WithIds(data, np.arange(N)):
+    with WithRows(data):
         batches, features = [], []
         for i, (x, t) in enumerate(Loader(data, window)):
             with torch.no_grad():
@@ -91,28 +103,28 @@ def test_gradient(penalty, rows, accumulate, workers):
             assert torch.linalg.norm(got - tower.weight.grad) < 1e-5 * torch.linalg.norm(tower.weight.grad)
             batches, features = [], []
     assert told == [(i, None) for i in range(N // BATCH // accumulate)]
-    assert not hasattr(data.dataset, "_ids")
+    assert isinstance(data.dataset, torch.utils.data.TensorDataset)
 
 
 def test_weight_zero_asks_for_no_gradient(penalty):
-    window = Window(1, keep_images=False)
-    window.add(torch.arange(N), torch.empty(0))
-    loss = Loss(task, penalty, window, lambda _: 0.0, lambda *_: None)
+    window = Window(1, keep=False)
+    window.add(torch.arange(N), torch.empty(0), torch.empty(0))
+    loss = wrapped(penalty, window, lambda _: 0.0)
     f = torch.randn(N, D, requires_grad=True)
     losses = loss(image_features=f, text_features=f.detach(), logit_scale=torch.ones(()), output_dict=True)
     assert losses[KEY].item() == 0
     assert not losses[KEY].requires_grad
-    assert window.value.result.value > 0
-    assert window.value.result.grad is None
+    assert window.value.results[0].value > 0
+    assert window.value.results[0].grad is None
 
 
 def test_failures_are_zero_then_stop(penalty, caplog):
-    window = Window(1, keep_images=False)
+    window = Window(1, keep=False)
     steps = []
-    loss = Loss(task, penalty, window, lambda _: 1.0, lambda _, step: steps.append(step))
+    loss = wrapped(penalty, window, told=lambda _, step: steps.append(step))
 
     def step(features):
-        window.add(torch.arange(N), torch.empty(0))
+        window.add(torch.arange(N), torch.empty(0), torch.empty(0))
         return loss(image_features=features, text_features=features, logit_scale=torch.ones(()), output_dict=True)[KEY]
 
     good = torch.randn(N, D, requires_grad=True)
@@ -139,11 +151,11 @@ def test_failures_of_any_kind_are_zero_and_logged_whole(penalty, caplog, monkeyp
     def fails(*_):
         raise error
 
-    monkeypatch.setattr(penalty._source, where, fails)
-    window = Window(1, keep_images=False)
-    window.add(torch.arange(N), torch.empty(0))
+    monkeypatch.setattr(penalty.aligned[0].source, where, fails)
+    window = Window(1, keep=False)
+    window.add(torch.arange(N), torch.empty(0), torch.empty(0))
     steps = []
-    loss = Loss(task, penalty, window, lambda _: 1.0, lambda _, step: steps.append(step))
+    loss = wrapped(penalty, window, told=lambda _, step: steps.append(step))
     f = torch.randn(N, D, requires_grad=True)
     assert loss(image_features=f, text_features=f, logit_scale=torch.ones(()), output_dict=True)[KEY].item() == 0
     assert steps[0].failure.startswith(f"{type(error).__name__}: ")
@@ -151,16 +163,52 @@ def test_failures_of_any_kind_are_zero_and_logged_whole(penalty, caplog, monkeyp
 
 
 def test_wrong_number_of_rows(penalty):
-    window = Window(1, keep_images=False)
-    window.add(torch.arange(N - 1), torch.empty(0))
+    window = Window(1, keep=False)
+    window.add(torch.arange(N - 1), torch.empty(0), torch.empty(0))
     steps = []
-    loss = Loss(task, penalty, window, lambda _: 1.0, lambda _, step: steps.append(step))
+    loss = wrapped(penalty, window, told=lambda _, step: steps.append(step))
     f = torch.randn(N, D, requires_grad=True)
     loss(image_features=f, text_features=f, logit_scale=torch.ones(()), output_dict=True)
     assert f"{N} image features, and the loader gave {N - 1}" in steps[0].failure
 
 
 def test_a_loss_without_image_features(penalty):
-    loss = Loss(lambda audio: {}, penalty, Window(1, False), lambda _: 1.0, lambda *_: None)
+    loss = wrapped(penalty, Window(1, False), inner=lambda audio: {})
     with pytest.raises(RunStoppedError, match="gets no image features"):
         loss(audio=torch.zeros(1))
+
+
+@pytest.mark.parametrize(("accumulate", "amplify", "dtype"), [(1, 1.0, None), (3, 1.0, None), (1, 2.0**12, "half")])
+def test_ratio(sidecar, rows, accumulate, amplify, dtype):
+    """The gradients that reach the features, measured by autograd, are in the ratio asked for."""
+    torch.manual_seed(1)
+    x, y = torch.randn(N, D), torch.randn(N, D)
+    sessions = [sidecar.session(objective="frobenius") for _ in range(2)]
+    targets = [aligned(sessions[0], rows), aligned(sessions[1], rows, "text", 0.5)]
+    settings = Ratio(1.0)
+    penalty = Penalty(targets, 3, balance=Balance(settings))
+    window = Window(accumulate, keep=False)
+    loss = wrapped(penalty, window, lambda number: 0.4, amplify=lambda: amplify)
+    for ids in torch.arange(N).chunk(accumulate):
+        window.add(ids, torch.empty(0), torch.empty(0))
+    for _ in range(accumulate):
+        f, t = x.clone().requires_grad_(), y.clone().requires_grad_()
+        one, other = (f.half(), t.half()) if dtype else (f, t)
+        losses = loss(image_features=one, text_features=other, logit_scale=torch.full((), 1e-2), output_dict=True)
+        ours = torch.autograd.grad(losses[KEY], (f, t), retain_graph=True)
+        theirs = torch.autograd.grad(losses["contrastive_loss"], (f, t))
+        norms = [float(torch.linalg.norm(torch.cat(g).double())) for g in (ours, theirs)]
+        assert norms[0] / norms[1] == pytest.approx(0.4, rel=3e-3 if dtype else 1e-5)
+        step = window.value
+        assert losses[KEY].item() == pytest.approx(step.weight * step.value, rel=1e-6)
+    balance = penalty.balance
+    before = balance.state["unit"]
+    assert balance.weight(0.4, float("inf"), 1.0) == pytest.approx(0.4 * before)  # a step that a GradScaler leaves out
+    assert balance.weight(0.4, 1.0, 0.0) == pytest.approx(0.4 * before)
+
+
+def test_smoothed_ratio():
+    balance = Balance(Ratio(1.0, smoothing=0.5, max=3.0))
+    assert balance.weight(0.5, 4.0, 2.0) == pytest.approx(1.0)
+    assert balance.weight(0.5, 4.0, 8.0) == pytest.approx(0.5)  # half way, in logarithms, from 2 to 1/2
+    assert Balance(balance._settings).weight(1.0, 100.0, 1e-9) == 3.0

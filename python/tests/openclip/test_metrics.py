@@ -9,30 +9,29 @@ import numpy as np
 import pytest
 
 from specalign.openclip._metrics import FILE, Metrics
+from specalign.openclip._penalty import Step
 
 
 @pytest.fixture
 def step(sidecar, rng):
     session = sidecar.session(objective="ky_fan", k=2)
     result = session.step(rng.standard_normal((8, 4)), rng.standard_normal((8, 4)))
-    yield {
-        "epoch": 0, "log": False, "writer": None, "weight": 1.0, "milliseconds": 2.0, "result": result, "failure": None
-    }  # fmt: skip
+    yield Step(1.0, result.value, {}, [result], None, 2.0)
     session.close()
 
 
 def test_a_full_disk_is_warned_of_once(tmp_path, step, caplog):
     metrics = Metrics(SimpleNamespace(log_path=str(tmp_path / "out.log")))
-    metrics.step(step=0, **step)
+    metrics.step(0, 0, step, [], log=False, writer=None)
     size = (tmp_path / FILE).stat().st_size
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size + 40, limit[1]))  # Python ignores the signal that goes with it
     try:
         for i in range(1, 4):
-            metrics.step(step=i, **step)
+            metrics.step(i, 0, step, [], log=False, writer=None)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    metrics.step(step=4, **step)
+    metrics.step(4, 0, step, [], log=False, writer=None)
     metrics.close()
     assert [json.loads(line)["step"] for line in (tmp_path / FILE).read_text().splitlines()] == [0, 4]
     assert caplog.text.count("misses steps") == 1
@@ -41,10 +40,10 @@ def test_a_full_disk_is_warned_of_once(tmp_path, step, caplog):
 def test_an_epoch_is_summed_up(step, caplog):
     caplog.set_level(logging.INFO)
     metrics = Metrics(SimpleNamespace())
-    first = step["result"].value
+    first = step.value
     for i in range(3):
-        metrics.step(step=i, **step)
-    metrics.step(step=3, **{**step, "result": None, "failure": "why"})
+        metrics.step(i, 0, step, [], log=False, writer=None)
+    metrics.step(3, 0, Step(1.0, 0.0, {}, [], "why", 2.0), [], log=False, writer=None)
     metrics.epoch(0, 1.0)
     assert f"penalty {first:.5g} -> {first:.5g} over 4 steps, median 2.00 ms" in caplog.text
     assert "1 failed and counted as zero" in caplog.text
@@ -52,6 +51,6 @@ def test_an_epoch_is_summed_up(step, caplog):
 
 def test_an_epoch_of_a_million_steps_is_small(step):
     metrics = Metrics(SimpleNamespace())
-    metrics.step(step=0, **step)
+    metrics.step(0, 0, step, [], log=False, writer=None)
     kept = [v for v in vars(metrics._epoch).values() if not isinstance(v, (int, float))]
     assert sum(np.asarray(v).nbytes for v in kept) == 8

@@ -1,0 +1,83 @@
+"""What the penalty adds to a training step of a CLIP, in one process on a CPU.
+
+::
+
+    python bench/openclip_share.py
+
+OpenCLIP's model and loss at batch 512, 512 features, AdamW, float32; towers of two layers. Steps without the penalty,
+with it after both towers (as the OpenCLIP attachment asks for it), with it submitted while the text tower runs, and
+with the algorithm of the paper's released code in PyTorch, in turns; medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+import open_clip
+import torch
+from open_clip.loss import ClipLoss
+from rivals import paper
+
+import specalign.torch
+
+BATCH = 512
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=10, help="steps of each kind (10)")
+    parser.add_argument("--threads", type=int, default=1, help="of PyTorch and of the sidecar (1)")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    model = open_clip.CLIP(
+        embed_dim=512,
+        vision_cfg={"image_size": 64, "layers": 2, "width": 128, "patch_size": 16, "head_width": 64},
+        text_cfg={"context_length": 16, "vocab_size": 8192, "width": 128, "heads": 2, "layers": 2},
+        output_dict=True,
+    )
+    loss_fn, optimizer = ClipLoss(), torch.optim.AdamW(model.parameters(), lr=1e-4)
+    images, texts = torch.randn(BATCH, 3, 64, 64), torch.randint(0, 8192, (BATCH, 16))
+    reference = torch.randn(BATCH, 768)
+    with specalign.Sidecar(device="cpu", threads=options.threads) as sidecar:
+        align = specalign.torch.SpecAlign(sidecar=sidecar, objective="spectral_radius")
+
+        def step(kind: str) -> float:
+            begin = time.perf_counter()
+            z = model.encode_image(images, normalize=True)
+            handle = align.submit(z, reference) if kind == "while the text tower runs" else None
+            t = model.encode_text(texts, normalize=True)
+            loss = loss_fn(z, t, model.logit_scale.exp())
+            if handle is not None:
+                loss = loss + align.wait(handle)
+            elif kind == "after both towers":
+                loss = loss + align(z, reference)
+            elif kind == "the paper's algorithm":
+                value, gradient = paper(z, reference, 1)
+                loss = loss + specalign.torch.with_gradient(z, value, gradient)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return (time.perf_counter() - begin) * 1e3
+
+        kinds = ["no penalty", "after both towers", "while the text tower runs", "the paper's algorithm"]
+        times: dict[str, list[float]] = {kind: [] for kind in kinds}
+        for kind in kinds:
+            step(kind)
+        for _ in range(options.rounds):
+            for kind in kinds:
+                times[kind].append(step(kind))
+        assert align.last is not None
+        print(f"batch {BATCH}, {options.threads} thread(s); sidecar {align.last.route} on {align.last.isa}")
+        base = statistics.median(times["no penalty"])
+        for kind in kinds:
+            # Neighbours in turn share what else goes on: the median of the differences.
+            added = statistics.median(a - b for a, b in zip(times[kind], times["no penalty"], strict=True))
+            print(f"{kind:<28} {statistics.median(times[kind]):9.1f} ms a step  {added:+8.2f} ms  {added / base:+7.2%}")
+
+
+if __name__ == "__main__":
+    main()
