@@ -113,5 +113,7 @@ fmt: venv ## format Go and Python
 	@gofmt -w $$(git ls-files '*.go')
 	@$(VENV)/bin/ruff format --quiet python demo studies
 
+include csrc/gpu.mk
+
 clean: ## remove what was built; .venv and the demonstration's cached data stay
-	@rm -rf bin build dist demo-out .soak.log report/web/node_modules report/web/dist/report.js
+	@rm -rf bin build dist cuda/*.syso demo-out .soak.log report/web/node_modules report/web/dist/report.js

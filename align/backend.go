@@ -138,7 +138,18 @@ type Backend interface {
 // the host at each product.
 type Spectrum interface {
 	// Spectrum finds the extreme eigenpairs of l (n, n), or where l has no Data of the factor form: the k of largest
-	// magnitude and the next one. values has at least k+1 entries, vectors is (>= k+1, n), start (1, n). out gets
-	// residual, number of products, and 1 where it converged.
+	// magnitude and the next one. values has at least k+1 entries, vectors is (>= min(k+1, n), n), start (1, n). tolerance
+	// is of the estimated error of the gradient. out, 3 + k+1, gets the largest residual of the k, the number of products,
+	// 1 where it converged, and, from a device, the measured residual of each pair.
 	Spectrum(values []float64, vectors, l Matrix, f Factors, k int, tolerance float64, start Matrix, out []float64) error
+}
+
+// Device is a backend whose matrices are in the memory of a device. It iterates itself; what it does not do, Host does.
+type Device interface {
+	Backend
+	Spectrum
+	// Clear sets m to 0.
+	Clear(m Matrix) error
+	// Host returns the backend for settings and batches that the device leaves to the CPU. Close closes it, too.
+	Host() Backend
 }

@@ -128,7 +128,7 @@ func (st *step) native(b Spectrum, req *request, start Matrix) (*pairs, error) {
 	if p.vectors, err = st.ws.matrix("vectors", keep, st.n); err != nil {
 		return nil, err
 	}
-	out, err := st.ws.floats(req.want + 1 + 3)
+	out, err := st.ws.floats(2*(req.want+1) + 3)
 	if err != nil {
 		return nil, err
 	}

@@ -20,6 +20,7 @@ type Session struct {
 	print uint64 // fingerprint of the settings that the state depends on
 	b     Backend
 	ws    *workspace
+	dev   *deviceSession // where the backend is a device; b is its host then
 	state state
 	drawn [2]draw       // the random frequencies that the workspace holds
 	last  Approximation // that of the last step
@@ -37,10 +38,14 @@ func NewSession(cfg Config, b Backend) (*Session, error) {
 	if cfg.Approximation == ApproximationNystrom {
 		return nil, inputErrorf("align: settings: approximation is nystrom, which has no gradient; give rff, orf or sorf")
 	}
-	if !b.Info().Host {
+	s := &Session{cfg: cfg, terms: cfg.ResolvedTerms(), b: b}
+	if dev, ok := b.(Device); ok {
+		s.dev, s.b = &deviceSession{b: dev, ws: newWorkspace(dev)}, dev.Host()
+	}
+	if !s.b.Info().Host {
 		return nil, fmt.Errorf("align: backend %s keeps matrices out of the host's memory, where this package cannot iterate", b.Info().Backend)
 	}
-	s := &Session{cfg: cfg, terms: cfg.ResolvedTerms(), b: b, ws: newWorkspace(b)}
+	s.ws = newWorkspace(s.b)
 	s.print = cfg.fingerprint()
 	s.rng = rand.New(&s.pcg)
 	return s, nil
@@ -49,6 +54,9 @@ func NewSession(cfg Config, b Backend) (*Session, error) {
 // Close releases the session's memory.
 func (s *Session) Close() error {
 	s.ws.free()
+	if s.dev != nil {
+		s.dev.ws.free()
+	}
 	s.drawn = [2]draw{}
 	return nil
 }
@@ -112,15 +120,7 @@ func (s *Session) Step(ctx context.Context, student, reference Features, grad []
 	st.state.set(&s.state)
 	defer func() { st.side = [2]embedding{} }() // the caller's memory is not ours after this
 	s.pcg.Seed(s.cfg.Seed, st.state.steps)
-	for side, f := range [2]Features{student, reference} {
-		if err := st.load(side, f); err != nil {
-			return nil, err
-		}
-	}
-	if err := st.bandwidths(ctx); err != nil {
-		return nil, err
-	}
-	res, err := st.compute(ctx, grad)
+	res, err := st.run(ctx, [2]Features{student, reference}, grad)
 	if err != nil {
 		return nil, err
 	}
@@ -131,12 +131,44 @@ func (s *Session) Step(ctx context.Context, student, reference Features, grad []
 	}
 	s.state, st.state = st.state, s.state
 	s.last = st.approx
-	res.Backend = s.b.Info()
+	if res.Backend.Backend == "" {
+		res.Backend = s.b.Info()
+	}
 	res.ZeroRows = st.zeroRows
 	res.StudentSigma, res.ReferenceSigma = sigma[0], sigma[1]
 	res.Warnings = append(append([]string{}, st.notes...), res.Warnings...)
 	res.Seconds = time.Since(begin).Seconds()
 	return res, nil
+}
+
+// run is the step, on the device where there is one that can do it.
+func (st *step) run(ctx context.Context, f [2]Features, grad []float32) (*Result, error) {
+	var notes []string
+	if st.s.dev != nil {
+		if res, err := st.onDevice(ctx, f, grad); res != nil || err != nil {
+			return res, err
+		}
+		notes = st.notes
+	}
+	if err := st.loadAll(f); err != nil {
+		return nil, err
+	}
+	if err := st.bandwidths(ctx); err != nil {
+		return nil, err
+	}
+	st.notes = append(notes, st.notes...)
+	st.s.pcg.Seed(st.s.cfg.Seed, st.state.steps) // the device may have drawn numbers
+	return st.compute(ctx, grad)
+}
+
+func (st *step) loadAll(f [2]Features) error {
+	st.zeroRows = 0
+	for side := range f {
+		if err := st.load(side, f[side]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // compute is the step itself, once rows and bandwidths are known.

@@ -37,6 +37,28 @@ type listeningSpectrum struct {
 	align.Spectrum
 }
 
+// listeningDevice is a device with a listener, which hears its host, too.
+type listeningDevice struct {
+	align.Device
+	l *listener
+}
+
+func (d listeningDevice) Fourier(phi, x, w align.Matrix) error { return d.l.Fourier(phi, x, w) }
+
+func (d listeningDevice) Host() align.Backend { return listeningHost{d.Device.Host(), d.l} }
+
+type listeningHost struct {
+	align.Backend
+	l *listener
+}
+
+func (h listeningHost) Fourier(phi, x, w align.Matrix) error {
+	own := &listener{Backend: h.Backend}
+	err := own.Fourier(phi, x, w)
+	h.l.frequencies = append(h.l.frequencies, own.frequencies...)
+	return err
+}
+
 // randomFeatures: given the frequencies that were drawn, a step is as exact as any other; the frequencies have the
 // distribution whose Fourier transform is the kernel; and sides that agree in kernel, width and bandwidth share a draw.
 func (s *sessions) randomFeatures() {
@@ -86,8 +108,11 @@ func (s *sessions) listen(label string, cfg align.Config) (run, *listener) {
 	s.t.Helper()
 	l := &listener{Backend: s.open()}
 	var b align.Backend = l
-	if spectrum, ok := l.Backend.(align.Spectrum); ok {
-		b = listeningSpectrum{l, spectrum}
+	switch inner := l.Backend.(type) {
+	case align.Device:
+		b = listeningDevice{inner, l}
+	case align.Spectrum:
+		b = listeningSpectrum{l, inner}
 	}
 	return s.startOn(label, cfg, b), l
 }

@@ -1,0 +1,504 @@
+package align
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math"
+)
+
+// deviceSession is what a session keeps on a device.
+type deviceSession struct {
+	b     Device
+	ws    *workspace
+	drawn [2]draw
+	start int // columns of the start vector there
+}
+
+// onDevice is a step on the device: its operations are only enqueued, and the host waits twice, for the eigenvalues and for
+// the gradient. It returns neither result nor error where the step is the host's: other solvers, whole spectra, centring
+// and the smallest batches; equal inputs and rows that call for a message; and, with a warning, an iteration that did not
+// converge.
+func (st *step) onDevice(ctx context.Context, f [2]Features, grad []float32) (*Result, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	d := &deviceStep{step: st, dev: st.s.dev, b: st.s.dev.b, ws: st.s.dev.ws}
+	ok, err := d.begin(ctx, f)
+	if !ok || err != nil {
+		return nil, err
+	}
+	res, err := d.value(f)
+	if res == nil || err != nil || grad == nil {
+		return res, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return res, d.gradient(res, grad)
+}
+
+// deviceStep is a step on the device under way.
+type deviceStep struct {
+	*step
+	dev     *deviceSession
+	b       Device
+	ws      *workspace
+	sh      shape
+	route   string
+	solver  Solver
+	x       [2]Matrix // rows
+	phi     [2]Matrix // (n, D) features, empty for an exact Gaussian or Laplacian
+	inv, w  [2]Matrix
+	sq      [2]Matrix
+	figures []float64 // on the device
+	host    []float64 // the same, once they are here
+	vectors Matrix
+	m       Matrix
+}
+
+// The scalars of a step, by where they stand: scans of both sides and of the gradient, sums, one value of a term each, and
+// then the eigenvalues and what Spectrum says of them.
+const (
+	atGradient = 6
+	atNorm     = 9
+	atTerms    = 10
+)
+
+// begin decides whether the step is the device's, and finds bandwidths that are not known yet.
+func (d *deviceStep) begin(ctx context.Context, f [2]Features) (bool, error) {
+	cfg := &d.s.cfg
+	if cfg.Center || cfg.Solver == SolverDense || cfg.Solver == SolverPower {
+		return false, nil
+	}
+	d.approx = cfg.approximation(d.n)
+	d.sh = shape{n: d.n, solver: cfg.Solver}
+	for side := range f {
+		switch {
+		case !cfg.KernelOf(side).NeedsSigma():
+			d.sh.features += f[side].Cols
+		case d.approx.Fourier():
+			d.sh.features += 2 * cfg.numFeatures()
+		default:
+			d.sh.exact = true
+		}
+	}
+	d.sh.wants(d.s.terms)
+	if d.route, d.solver = d.sh.deviceRoute(); d.route == "" {
+		return false, nil
+	}
+	for side := range f {
+		if cfg.KernelOf(side).NeedsSigma() && d.state.sigma[side] == 0 {
+			if err := d.loadAll(f); err != nil {
+				return false, err
+			}
+			if err := d.bandwidths(ctx); err != nil || d.provisional {
+				return false, err
+			}
+			break
+		}
+	}
+	equal := cfg.Eta == 1 && cfg.KernelOf(0) == cfg.KernelOf(1) && d.state.sigma[0] == d.state.sigma[1] && f[0].Cols == f[1].Cols &&
+		f[0].Type == f[1].Type && bytes.Equal(f[0].Data, f[1].Data)
+	return !equal, nil
+}
+
+// The limits of the device's routes.
+const (
+	maxDevicePairs = 128
+	maxDeviceForm  = 1500 // rows up to which L is formed though there are features
+)
+
+// deviceRoute is route for a device, "" for what is left to the host. Forming L costs a GPU little, but beyond maxDeviceForm rows
+// reading it for each product costs more than reading the features.
+func (s *shape) deviceRoute() (string, Solver) {
+	switch {
+	case s.whole, s.want > maxDevicePairs, s.want > 0 && (s.n <= smallDense || 4*s.want >= s.n):
+		return "", ""
+	case s.n > maxSquare && (s.exact || s.relational || s.frobenius):
+		return "", ""
+	case s.exact || s.relational || s.frobenius || s.n <= maxDeviceForm:
+		return routeFormed, s.iteration()
+	}
+	return routeMatrixFree, s.iteration()
+}
+
+// upload brings host memory to a matrix (1, len(v)).
+func (d *deviceStep) upload(m Matrix, v []float32) error {
+	raw := make([]byte, 0, 4*len(v))
+	for _, x := range v {
+		raw = binary.LittleEndian.AppendUint32(raw, math.Float32bits(x))
+	}
+	return d.b.Widen(m, raw, Float32)
+}
+
+// features enqueues rows, their scan and the feature map of one side.
+func (d *deviceStep) features(side int, f Features) error {
+	name, kernel := sideName[side], d.s.cfg.KernelOf(side)
+	var err error
+	if d.x[side], err = d.ws.matrix("x"+name, d.n, f.Cols); err != nil {
+		return err
+	}
+	if err := d.b.Widen(d.x[side], f.Data, f.Type); err != nil {
+		return err
+	}
+	if d.sq[side], err = d.ws.matrix("sq"+name, 1, d.n); err != nil {
+		return err
+	}
+	if err := d.b.Scan(d.x[side], d.sq[side], d.figures[3*side:3*side+3]); err != nil {
+		return err
+	}
+	switch {
+	case kernel == KernelLinear:
+		d.phi[side] = d.x[side]
+	case kernel == KernelCosine:
+		if d.inv[side], err = d.ws.matrix("inv"+name, 1, d.n); err != nil {
+			return err
+		}
+		if d.phi[side], err = d.ws.matrix("phi"+name, d.n, f.Cols); err != nil {
+			return err
+		}
+		return d.b.Normalize(d.phi[side], d.inv[side], d.x[side], d.sq[side])
+	case d.approx.Fourier():
+		if err := d.frequencies(side, f.Cols); err != nil {
+			return err
+		}
+		if d.phi[side], err = d.ws.matrix("phi"+name, d.n, 2*d.w[side].Rows); err != nil {
+			return err
+		}
+		return d.b.Fourier(d.phi[side], d.x[side], d.w[side])
+	}
+	return nil
+}
+
+// frequencies draws the random frequencies of a side, where the device does not hold them yet.
+func (d *deviceStep) frequencies(side, cols int) error {
+	want := draw{d.s.cfg.KernelOf(side), d.approx, d.s.cfg.numFeatures(), cols, d.state.sigma[side]}
+	var err error
+	if d.w[side], err = d.ws.matrix("w"+sideName[side], want.r, want.d); err != nil || d.dev.drawn[side] == want {
+		return err
+	}
+	host := Matrix{Rows: want.r, Cols: want.d, Stride: want.d, Data: make([]float32, want.r*want.d)}
+	Frequencies(host, want.kernel, want.method, want.sigma, d.s.cfg.Seed)
+	if err := d.upload(d.w[side], host.Data); err != nil {
+		return err
+	}
+	d.dev.drawn[side] = want
+	return nil
+}
+
+func (d *deviceStep) kernelSide(side int) Side {
+	if !d.phi[side].empty() {
+		return Side{Kernel: KernelLinear, X: d.phi[side]}
+	}
+	return Side{Kernel: d.s.cfg.KernelOf(side), X: d.x[side], Sigma: float32(d.state.sigma[side])}
+}
+
+// operator enqueues L, or describes it by its factors, and the kernel matrices that are wanted besides.
+func (d *deviceStep) operator() (l Matrix, factors Factors, err error) {
+	if d.route == routeMatrixFree {
+		return l, Factors{X1: d.phi[0], X2: d.phi[1], Eta: float32(d.s.cfg.Eta)}, nil
+	}
+	d.k1, d.k2 = Matrix{}, Matrix{}
+	for _, want := range []struct {
+		m    *Matrix
+		name string
+		need bool
+	}{
+		{&l, "l", d.sh.want > 0 || d.sh.frobenius},
+		{&d.k1, "k1", d.sh.relational || d.wantGrad && d.phi[0].empty()},
+		{&d.k2, "k2", d.sh.relational},
+	} {
+		if want.need {
+			if *want.m, err = d.ws.matrix(want.name, d.n, d.n); err != nil {
+				return l, factors, err
+			}
+		}
+	}
+	return l, factors, d.b.Difference(l, d.k1, d.k2, d.kernelSide(0), d.kernelSide(1), float32(d.s.cfg.Eta))
+}
+
+// value enqueues everything up to the eigenvalues and the terms' values, waits, and makes a result of them.
+func (d *deviceStep) value(f [2]Features) (*Result, error) {
+	want, terms := d.sh.want, d.s.terms
+	var err error
+	if d.figures, err = d.ws.floats(atTerms + len(terms) + 2*(want+1) + 3); err != nil {
+		return nil, err
+	}
+	for side := range f {
+		if err := d.features(side, f[side]); err != nil {
+			return nil, err
+		}
+	}
+	l, factors, err := d.operator()
+	if err != nil {
+		return nil, err
+	}
+	values := d.figures[atTerms+len(terms):]
+	if want > 0 {
+		if err := d.spectrum(values, l, factors); err != nil {
+			return nil, err
+		}
+	}
+	if err := d.terms(l); err != nil {
+		return nil, err
+	}
+	d.host = resize(d.ws.host, len(d.figures))
+	d.ws.host = d.host
+	if err := d.b.Download64(d.host, d.figures); err != nil {
+		return nil, err
+	}
+	if d.host[0] >= 0 || d.host[3] >= 0 {
+		return nil, nil // the host finds the words
+	}
+	ok, err := d.norms()
+	if !ok || err != nil {
+		return nil, err
+	}
+	return d.result()
+}
+
+// spectrum enqueues the iteration. It begins with the same random vector at every step, so that nothing is carried along.
+func (d *deviceStep) spectrum(values []float64, l Matrix, factors Factors) error {
+	want := d.sh.want
+	start, err := d.ws.matrix("start", 1, d.n)
+	if err != nil {
+		return err
+	}
+	if d.dev.start != d.n {
+		d.s.pcg.Seed(d.s.cfg.Seed, uint64(d.n))
+		v := make([]float32, d.n)
+		randomVector(v, d.s.rng)
+		if err := d.upload(start, v); err != nil {
+			return err
+		}
+		d.dev.start = d.n
+	}
+	if d.vectors, err = d.ws.matrix("vectors", want+1, d.n); err != nil {
+		return err
+	}
+	req := request{tol: min(d.s.cfg.Tolerance, 1e-4)} // a nearly repeated eigenvalue shows late to one start vector
+	return d.b.Spectrum(values[:want+1], d.vectors, l, factors, want, req.goal(), start, values[want+1:])
+}
+
+// terms enqueues those that are not spectral, and their derivatives.
+func (d *deviceStep) terms(l Matrix) error {
+	dense := d.wantGrad && (d.sh.relational || d.sh.frobenius)
+	if dense {
+		var err error
+		if d.m, err = d.ws.matrix("m", d.n, d.n); err != nil {
+			return err
+		}
+		if err := d.b.Clear(d.m); err != nil {
+			return err
+		}
+	}
+	used := false
+	for i, t := range d.s.terms {
+		out := d.figures[atTerms+i : atTerms+i+1]
+		switch t.Objective {
+		case ObjectiveFrobenius:
+			if err := d.b.SumSquares(l, out); err != nil {
+				return err
+			}
+			if dense {
+				if err := d.b.AddScaled(d.m, l, float32(2*t.Weight/float64(d.n))); err != nil {
+					return err
+				}
+			}
+		case ObjectiveRelationalKL:
+			if used { // an earlier term of this kind overwrote the kernel matrices
+				if err := d.b.Difference(Matrix{}, d.k1, d.k2, d.kernelSide(0), d.kernelSide(1), float32(d.s.cfg.Eta)); err != nil {
+					return err
+				}
+			}
+			used = true
+			if err := d.b.RelationalKL(d.m, d.k1, d.k2, float32(t.Temperature), float32(t.Weight), out); err != nil {
+				return err
+			}
+		}
+	}
+	if used {
+		d.k1 = Matrix{}
+	}
+	return nil
+}
+
+// norms finds what the rounding errors are measured by. It returns false where the host has something to say of the rows.
+func (d *deviceStep) norms() (bool, error) {
+	d.zeroRows = 0
+	trace, top := [2]float64{1, 1}, [2]float64{1, 1}
+	for side := range trace {
+		switch d.s.cfg.KernelOf(side) {
+		case KernelCosine:
+			d.zeroRows += int(d.host[3*side+1])
+		case KernelLinear:
+			sq := make([]float32, d.n)
+			if err := d.b.Download(sq, d.sq[side]); err != nil {
+				return false, err
+			}
+			trace[side], top[side] = 0, 0
+			for _, v := range sq {
+				trace[side] += float64(v) / float64(d.n)
+				top[side] = math.Max(top[side], float64(v))
+			}
+		}
+	}
+	largest := math.Max(top[0], d.s.cfg.Eta*top[1])
+	d.op.norm = trace[0] + d.s.cfg.Eta*trace[1]
+	d.op.noise = 0x1p-22 * d.op.norm / float64(d.n)
+	n := float64(d.n)
+	return n*(top[0]+d.s.cfg.Eta*top[1]) <= math.MaxFloat32/4 && largest >= smallestTop*n, nil
+}
+
+// result turns the figures into a result, or nil where the iteration did not converge.
+func (d *deviceStep) result() (*Result, error) {
+	res := &Result{Converged: true, Approximation: string(d.approx), Route: d.route, Parts: make([]float64, len(d.s.terms)), Backend: d.b.Info()}
+	if d.solver != "" {
+		res.Route += " " + string(d.solver)
+	}
+	if d.zeroRows > 0 {
+		res.Warnings = append(res.Warnings, warnZeroRows(d.zeroRows))
+	}
+	req := d.request(&d.sh)
+	var p pairs
+	order := []int{}
+	if d.sh.want > 0 {
+		values := d.host[atTerms+len(d.s.terms):]
+		out := values[d.sh.want+1:]
+		if out[2] != 1 || math.IsNaN(out[0]) {
+			d.notes = append(d.notes, fmt.Sprintf("the iteration on %s did not converge in %d products: this step ran on the CPU", d.b.Info().Device, int(out[1])))
+			return nil, nil
+		}
+		p = pairs{rest: math.Abs(values[d.sh.want]), products: int(out[1]), converged: true}
+		for i := range d.sh.want + 1 {
+			at := len(order)
+			for at > 0 && math.Abs(values[order[at-1]]) < math.Abs(values[i]) {
+				at--
+			}
+			order = append(order[:at], append([]int{i}, order[at:]...)...)
+		}
+		for _, i := range order {
+			p.values, p.residuals = append(p.values, values[i]), append(p.residuals, out[3+i])
+		}
+		res.Products = p.products
+		d.report(res, &p, req)
+	}
+	d.slopes = resize(d.slopes, len(p.values))
+	weights := make([]float32, len(p.values))
+	live, factor := 0, 1.0                // vectors that count
+	if d.m.empty() && !d.phi[0].empty() { // dV/dΦ = 2 M Φ
+		factor = 2
+	}
+	for rank, l := range p.values {
+		d.slopes[rank] = req.slope(rank, l) / float64(d.n)
+		weights[order[rank]] = float32(factor * d.slopes[rank])
+		if d.slopes[rank] != 0 {
+			live = max(live, order[rank]+1)
+		}
+	}
+	for i, t := range d.s.terms {
+		switch t.Objective {
+		case ObjectiveFrobenius:
+			res.Parts[i] = d.host[atTerms+i]
+		case ObjectiveRelationalKL:
+			res.Parts[i] = math.Max(d.host[atTerms+i], 0)
+		default:
+			for rank, l := range p.values {
+				if a := math.Abs(l); a > req.floor && rank < t.K {
+					res.Parts[i] += a
+				}
+			}
+		}
+		res.Value += t.Weight * res.Parts[i]
+	}
+	if math.IsNaN(res.Value) || math.IsInf(res.Value, 0) {
+		return nil, nil // the host finds the words
+	}
+	if !d.wantGrad || live == 0 {
+		return res, nil
+	}
+	var err error
+	if d.weights, err = d.ws.matrix("weights", 1, live); err != nil {
+		return nil, err
+	}
+	d.u = d.vectors.rows(live)
+	return res, d.upload(d.weights, weights[:live])
+}
+
+// gradient enqueues the way back to the rows, waits, and checks that all of it is finite.
+func (d *deviceStep) gradient(res *Result, grad []float32) error {
+	if d.m.empty() && d.u.Rows == 0 { // the penalty does not depend on the student
+		clear(grad)
+		return nil
+	}
+	gx, err := d.ws.matrix("gradient", d.n, d.x[0].Cols)
+	if err != nil {
+		return err
+	}
+	if !d.m.empty() && d.u.Rows > 0 {
+		if err := d.b.AddOuter(d.m, d.u, d.weights); err != nil {
+			return err
+		}
+	}
+	if d.phi[0].empty() {
+		err = d.b.KernelGradient(gx, d.kernelSide(0), d.m, d.u, d.weights, d.k1)
+	} else {
+		err = d.throughFeatures(gx)
+	}
+	if err != nil {
+		return err
+	}
+	if err := d.b.Scan(gx, d.sq[0], d.figures[atGradient:atGradient+3]); err != nil {
+		return err
+	}
+	if err := d.b.SumSquares(gx, d.figures[atNorm:atNorm+1]); err != nil {
+		return err
+	}
+	if err := d.b.Download(grad, gx); err != nil {
+		return err
+	}
+	if err := d.b.Download64(d.host[atGradient:atNorm+1], d.figures[atGradient:atNorm+1]); err != nil {
+		return err
+	}
+	res.GradientNorm = math.Sqrt(d.host[atNorm])
+	if row := d.host[atGradient]; row >= 0 {
+		return finiteGradient(grad, d.x[0].Cols)
+	}
+	return nil
+}
+
+// finiteGradient finds the words for a gradient (n, d) that is not finite; rows whose squares alone overflow are fine.
+func finiteGradient(grad []float32, cols int) error {
+	for i, v := range grad {
+		if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {
+			return inputErrorf("align: the gradient with respect to row %d of the student features overflows float32; scale the features", i/cols)
+		}
+	}
+	return nil
+}
+
+func (d *deviceStep) throughFeatures(gx Matrix) error {
+	g := gx
+	var err error
+	if d.phi[0].Cols != gx.Cols {
+		if g, err = d.ws.matrix("gphi", d.n, d.phi[0].Cols); err != nil {
+			return err
+		}
+	}
+	if !d.m.empty() {
+		err = d.b.MatMul(g, d.m, d.phi[0], 2)
+	} else {
+		err = d.b.FactorGradient(g, d.phi[0], Matrix{}, d.u, d.weights)
+	}
+	switch {
+	case err != nil:
+		return err
+	case !d.w[0].empty():
+		return d.b.FourierBackward(gx, g, d.phi[0], d.w[0])
+	case !d.inv[0].empty():
+		return d.b.NormalizeBackward(gx, g, d.phi[0], d.inv[0])
+	}
+	return nil
+}

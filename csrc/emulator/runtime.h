@@ -1,0 +1,179 @@
+// runtime.h: the part of CUDA C++ and of its runtime API that the kernels and their launchers use, over fibers.h.
+#ifndef SPECALIGN_RUNTIME_H
+#define SPECALIGN_RUNTIME_H
+
+#include <utility>
+
+#include "fibers.h"
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __noinline__ __attribute__((noinline))
+#define __launch_bounds__(...)
+
+template <class T>
+struct alignas(4 * sizeof(T) > 16 ? 16 : 4 * sizeof(T)) simt_vector4 { T x, y, z, w; };
+typedef simt_vector4<float> float4;
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+
+#define threadIdx (::simt::current->id)
+#define blockIdx (::simt::current->block->id)
+#define blockDim (::simt::current->launch->block)
+#define gridDim (::simt::current->launch->grid)
+#define SHARED(T, name) T &name = *reinterpret_cast<T *>(::simt::current->block->shared.get())
+#define __syncthreads() ::simt::sync_block(__LINE__)
+#define __syncwarp() ((void)::simt::exchange(0, __LINE__))
+#define grid_sync() sync_grid(__LINE__)
+#define cluster_sync() sync_grid(__LINE__)
+#define __shfl_sync(mask, value, source) ::simt::shuffle(value, (int)(source) & 31, __LINE__)
+#define __shfl_xor_sync(mask, value, distance) ::simt::shuffle(value, (int)::simt::current->lane ^ (int)(distance), __LINE__)
+#define mma(d, a, b) multiply_accumulate(d, a, b, __LINE__)
+
+namespace simt {
+
+// shuffle gives the value of another lane. Every lane of the warp takes part.
+template <class T>
+SIMT_UNSEEN T shuffle(T value, int source, int line) {
+  static_assert(sizeof(T) <= 8);
+  uint64_t bits = 0;
+  memcpy(&bits, &value, sizeof value);
+  bits = exchange(bits, line)[source];
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+inline uint32_t bits_of(float x) {
+  uint32_t u;
+  memcpy(&u, &x, 4);
+  return u;
+}
+inline float float_of(uint32_t u) {
+  float x;
+  memcpy(&x, &u, 4);
+  return x;
+}
+inline uint32_t tf32(float x) { return (bits_of(x) + 0x1000u) & ~0x1fffu; }
+
+// multiply_accumulate is the tensor core's instruction, by the lane layout that simt.h states. The tensor core reads 19
+// bits of its operands.
+SIMT_UNSEEN inline void multiply_accumulate(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], int line) {
+  struct Operands { const uint32_t *a, *b; } mine = {a, b};
+  const uint64_t *all = exchange((uint64_t)&mine, line);
+  const Operands *lane[kWarp];
+  for (int i = 0; i < kWarp; i++) lane[i] = (const Operands *)all[i];
+  const int g = (int)current->lane / 4, t = (int)current->lane % 4;
+  for (int i = 0; i < 4; i++) {
+    const int row = g + i / 2 * 8, col = 2 * t + i % 2;
+    for (int k = 0; k < 8; k++) {
+      const uint32_t x = lane[row % 8 * 4 + k % 4]->a[row / 8 + 2 * (k / 4)], y = lane[col * 4 + k % 4]->b[k / 4];
+      d[i] += float_of(x & ~0x1fffu) * float_of(y & ~0x1fffu);
+    }
+  }
+  exchange(0, line);  // nobody's operands go before all have read them
+}
+
+// Copies land when they are waited for, not before.
+inline void copy16(void *to, const void *from) { current->copies.push_back({to, from, current->groups}); }
+inline void copies_commit() { current->groups++; }
+template <int N>
+void copies_wait() {
+  Fiber *f = current;
+  std::erase_if(f->copies, [f](const Copy &c) {
+    if (c.group + N >= f->groups) return false;
+    if ((uintptr_t)c.to % 16 || (uintptr_t)c.from % 16) fail("a copy of 16 bytes that is not aligned", 0);
+    for (int i = 0; i < 4; i++) ((float *)c.to)[i] = ((const float *)c.from)[i];
+    return true;
+  });
+}
+
+struct Stream { std::vector<std::function<int()>> *recorded = nullptr; };
+
+// enqueue runs work at once, or records it while a graph is captured.
+inline int enqueue(Stream *s, std::function<int()> work) {
+  if (!s || !s->recorded) return work();
+  s->recorded->push_back(std::move(work));
+  return 0;
+}
+
+enum Shape { kOrdinary, kCooperative, kCluster };
+template <class... P, class... A>
+int launch(Shape shape, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, Stream *s, A... args) {
+  return enqueue(s, [=] { return run(grid, block, shared, shape != kOrdinary, [=] { kernel(args...); }); });
+}
+
+}  // namespace simt
+
+inline float rsqrtf(float x) { return 1 / sqrtf(x); }
+inline float __ldg(const float *p) { return *p; }
+inline float4 __ldg(const float4 *p) { return *p; }
+using std::max;
+using std::min;
+
+typedef int cudaError_t;
+typedef simt::Stream *cudaStream_t;
+typedef std::vector<std::function<int()>> *cudaGraph_t, *cudaGraphExec_t;
+enum { cudaSuccess, cudaErrorInvalidValue, cudaErrorMemoryAllocation, cudaErrorNoDevice = 100 };
+enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
+enum { cudaStreamNonBlocking = 1, cudaStreamCaptureModeThreadLocal = 1, cudaHostAllocDefault = 0 };
+enum { cudaDevAttrMultiProcessorCount = 16, cudaDevAttrComputeCapabilityMajor = 75, cudaDevAttrComputeCapabilityMinor = 76 };
+enum { cudaFuncAttributeMaxDynamicSharedMemorySize = 8, cudaFuncAttributeNonPortableClusterSizeAllowed = 13 };
+
+inline cudaError_t cudaGetLastError() { return std::exchange(simt::last_error, 0); }
+inline const char *cudaGetErrorString(cudaError_t e) { return e ? "the emulated launch failed" : "no error"; }
+template <class F>
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *count, F, int, size_t) { return *count = 1, 0; }
+inline cudaError_t cudaSetDevice(int) { return 0; }
+inline cudaError_t cudaDeviceGetAttribute(int *v, int which, int) {
+  *v = which == cudaDevAttrMultiProcessorCount ? 4 : which == cudaDevAttrComputeCapabilityMajor ? 9 : 0;
+  return 0;
+}
+template <class F>
+cudaError_t cudaFuncSetAttribute(F, int, int) { return 0; }
+template <class T>
+cudaError_t cudaMalloc(T **p, size_t n) {
+  *p = n < (size_t)1 << 40 ? (T *)aligned_alloc(256, (n + 255) / 256 * 256) : nullptr;
+  if (!*p) return cudaErrorMemoryAllocation;
+  memset((void *)*p, 0xff, n);
+  return 0;
+}
+inline cudaError_t cudaFree(void *p) { return free(p), 0; }
+template <class T>
+cudaError_t cudaMallocHost(T **p, size_t n) { return cudaMalloc(p, n); }
+inline cudaError_t cudaFreeHost(void *p) { return free(p), 0; }
+inline cudaError_t cudaMemsetAsync(void *p, int v, size_t n, cudaStream_t s) {
+  return simt::enqueue(s, [=] { return memset(p, v, n), 0; });
+}
+inline cudaError_t cudaMemset2DAsync(void *p, size_t pitch, int v, size_t width, size_t rows, cudaStream_t s) {
+  return simt::enqueue(s, [=] {
+    for (size_t i = 0; i < rows; i++) memset((char *)p + i * pitch, v, width);
+    return 0;
+  });
+}
+inline cudaError_t cudaMemcpyAsync(void *d, const void *p, size_t n, cudaMemcpyKind, cudaStream_t s) {
+  return simt::enqueue(s, [=] { return memcpy(d, p, n), 0; });
+}
+inline cudaError_t cudaMemcpy2DAsync(void *d, size_t dp, const void *p, size_t sp, size_t width, size_t rows, cudaMemcpyKind, cudaStream_t s) {
+  return simt::enqueue(s, [=] {
+    for (size_t i = 0; i < rows; i++) memcpy((char *)d + i * dp, (const char *)p + i * sp, width);
+    return 0;
+  });
+}
+inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned) { return *s = new simt::Stream, 0; }
+inline cudaError_t cudaStreamDestroy(cudaStream_t s) { return delete s, 0; }
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return 0; }
+inline cudaError_t cudaStreamBeginCapture(cudaStream_t s, int) { return s->recorded = new std::vector<std::function<int()>>, 0; }
+inline cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g) { return *g = std::exchange(s->recorded, nullptr), 0; }
+inline cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t *e, cudaGraph_t g, unsigned long long) {
+  return *e = new std::vector<std::function<int()>>(*g), 0;
+}
+inline cudaError_t cudaGraphLaunch(cudaGraphExec_t e, cudaStream_t) {
+  for (auto &work : *e)
+    if (int error = work()) return error;
+  return 0;
+}
+inline cudaError_t cudaGraphDestroy(cudaGraph_t g) { return delete g, 0; }
+inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t e) { return delete e, 0; }
+
+#endif

@@ -1,0 +1,73 @@
+# The GPU's part of the Makefile: kernels by nvcc for a device, or by g++ for the emulator, and the Go programs over them.
+#
+# CUDA_HOME says where the toolkit is: by default the environment .cuda, else /usr/local/cuda, else /usr.
+CUDA_VENV  = .cuda
+CUDA_HOME ?= $(abspath $(firstword $(wildcard $(CUDA_VENV)/lib/python3*/site-packages/nvidia/cu13 /usr/local/cuda) $(if $(wildcard /usr/bin/nvcc),/usr)))
+CUDA_LIB   = $(dir $(firstword $(wildcard $(CUDA_HOME)/lib64/libcudart_static.a $(CUDA_HOME)/lib/libcudart_static.a $(CUDA_HOME)/lib/x86_64-linux-gnu/libcudart_static.a)))
+NVCC       = $(CUDA_HOME)/bin/nvcc
+GPU_BUILD  = build/gpu
+EMU_BUILD  = build/emulator
+GPU_ARCHES = -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=[sm_90,compute_90]
+NVCC_FLAGS = -std=c++17 -O3 -lineinfo -Xcompiler -fPIC,-fno-exceptions,-Wall $(GPU_ARCHES) -Xptxas -v
+EMU_FLAGS  = -std=c++20 -O2 -g -Wall -Wextra -Werror -Wno-unknown-pragmas -Wno-tsan -fPIC -Icsrc
+KERNELS    = $(basename $(notdir $(wildcard csrc/*.cu)))
+GPU_HEADERS = $(wildcard csrc/*.h csrc/emulator/*.h)
+
+# The go tool hashes a .syso in a package, so that no program is linked with kernels of yesterday.
+SYSO   = cuda/kernels_linux_amd64.syso
+PLACE  = cmp -s $< $(SYSO) || cp $< $(SYSO)
+GO_GPU = CGO_ENABLED=1 CGO_CFLAGS="-O2 -g -I$(CURDIR)/csrc/compat -I$(CUDA_HOME)/include" CGO_LDFLAGS="-L$(CURDIR)/$(GPU_BUILD) -L$(CUDA_LIB) -Wl,-Bstatic -lstdc++ -Wl,-Bdynamic -static-libgcc"
+GO_EMU = CGO_ENABLED=1 CGO_CFLAGS="-O2 -g -I$(CURDIR)/csrc/compat -I$(CUDA_HOME)/include" CGO_LDFLAGS="-L$(CURDIR)/$(EMU_BUILD) -lstdc++"
+
+.PHONY: gpu gpu-test gpu-check gpu-test-bundle cuda-toolkit emu-test emu-tsan emu-asan emu-go
+
+cuda-toolkit: $(CUDA_VENV)/.stamp
+$(CUDA_VENV)/.stamp: csrc/requirements-cuda.txt
+	@echo "cuda: installing the compiler into $(CUDA_VENV) (about 100 MB)"
+	@$(PYTHON) -m venv $(CUDA_VENV)
+	@$(CUDA_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r csrc/requirements-cuda.txt
+	@touch $@
+
+$(GPU_BUILD)/%.o: csrc/%.cu $(GPU_HEADERS)
+	@mkdir -p $(@D)
+	@$(NVCC) $(NVCC_FLAGS) -c $< -o $@ 2> $(GPU_BUILD)/$*.ptxas || { cat $(GPU_BUILD)/$*.ptxas >&2; exit 1; }
+$(GPU_BUILD)/kernels.syso: $(KERNELS:%=$(GPU_BUILD)/%.o)
+	@ld -r -o $@ $^
+
+# What libcuda.so.1 exports, made from the header: the library itself comes with the driver.
+$(GPU_BUILD)/libcuda.so: csrc/compat/cuda.h
+	@mkdir -p $(@D)
+	@echo '#include <cuda.h>' | gcc -E -Icsrc/compat -I$(CUDA_HOME)/include - | grep -oE '\bcu[A-Z][A-Za-z0-9_]* *\(' | tr -d ' (' | sort -u | \
+	  awk '{print "__attribute__((weak)) int " $$1 "(void) { return 801; }"}' > $(GPU_BUILD)/libcuda.c
+	@gcc -shared -fPIC -w -Wl,-soname,libcuda.so.1 -o $@ $(GPU_BUILD)/libcuda.c
+
+gpu: $(GPU_BUILD)/kernels.syso $(GPU_BUILD)/libcuda.so ## bin/specalign-gpu, the sidecar with CUDA kernels (needs CUDA_HOME, or `make cuda-toolkit`)
+	@$(PLACE)
+	@$(GO_GPU) go build -trimpath -buildvcs=false -tags gpu -ldflags '$(LDFLAGS)' -o bin/specalign-gpu ./cmd/specalign
+
+gpu-test: $(GPU_BUILD)/kernels.syso $(GPU_BUILD)/libcuda.so
+	@$(PLACE)
+	@$(GO_GPU) go test -c -trimpath -tags gpu -o $(GPU_BUILD)/cuda.test ./cuda
+
+gpu-check: $(GPU_BUILD)/kernels.syso
+	@awk -f csrc/ptxas.awk $(GPU_BUILD)/*.ptxas
+	@for f in gemm difference; do $(CUDA_HOME)/bin/cuobjdump -sass -arch sm_90 $(GPU_BUILD)/$$f.o | grep -q 'HMMA.*TF32' || { echo "$$f: no tensor-core instruction" >&2; exit 1; }; done
+	@echo "cuobjdump: tensor-core instructions in gemm and difference"
+
+$(EMU_BUILD)/%.o: csrc/%.cu $(GPU_HEADERS)
+	@mkdir -p $(@D)
+	@g++ $(EMU_FLAGS) -x c++ -c $< -o $@
+$(EMU_BUILD)/kernels.syso: $(KERNELS:%=$(EMU_BUILD)/%.o)
+	@ld -r -o $@ $^
+$(EMU_BUILD)/libcuda.a: csrc/emulator/driver.cc $(GPU_BUILD)/libcuda.so $(GPU_HEADERS)
+	@mkdir -p $(@D)
+	@rm -f $@
+	@g++ $(EMU_FLAGS) -Icsrc/compat -I$(CUDA_HOME)/include -c $< -o $(EMU_BUILD)/driver.o
+	@gcc -fPIC -w -c $(GPU_BUILD)/libcuda.c -o $(EMU_BUILD)/stubs.o
+	@ld -r -o $(EMU_BUILD)/libcuda.o $(EMU_BUILD)/driver.o $(EMU_BUILD)/stubs.o
+	@ar rc $@ $(EMU_BUILD)/libcuda.o
+	@ar rc $(EMU_BUILD)/libcudart_static.a
+
+emu-go: $(EMU_BUILD)/kernels.syso $(EMU_BUILD)/libcuda.a
+	@$(PLACE)
+	@$(GO_EMU) go test -c -tags gpu -o $(EMU_BUILD)/cuda.test ./cuda

@@ -1,0 +1,1 @@
+../csrc/specalign.h
