@@ -71,3 +71,30 @@ $(EMU_BUILD)/libcuda.a: csrc/emulator/driver.cc $(GPU_BUILD)/libcuda.so $(GPU_HE
 emu-go: $(EMU_BUILD)/kernels.syso $(EMU_BUILD)/libcuda.a
 	@$(PLACE)
 	@$(GO_EMU) go test -c -tags gpu -o $(EMU_BUILD)/cuda.test ./cuda
+
+# Every operation in three orders of the threads, plainly and under both sanitizers, and that planted faults are found.
+$(EMU_BUILD)/ops: csrc/emulator/ops_test.cc $(KERNELS:%=$(EMU_BUILD)/%.o)
+	@g++ $(EMU_FLAGS) -o $@ $^
+define sanitized
+$(EMU_BUILD)/$(1)/%.o: csrc/%.cu $(GPU_HEADERS)
+	@mkdir -p $$(@D)
+	@g++ $(EMU_FLAGS) -O1 -fsanitize=$(1) -x c++ -c $$< -o $$@
+$(EMU_BUILD)/ops-$(1): csrc/emulator/ops_test.cc $(KERNELS:%=$(EMU_BUILD)/$(1)/%.o)
+	@g++ $(EMU_FLAGS) -O1 -fsanitize=$(1) -o $$@ $$^
+endef
+$(eval $(call sanitized,thread))
+$(eval $(call sanitized,address))
+
+emu-test: emu-go $(EMU_BUILD)/ops ## the CUDA kernels on the emulator: the suite of the backends, races, bounds
+	@$(EMU_BUILD)/ops
+	@if $(EMU_BUILD)/ops divergence 2> $(EMU_BUILD)/divergence; then echo "a planted divergence was not found" >&2; exit 1; fi; grep -q "different places" $(EMU_BUILD)/divergence
+	@cd cuda && ../$(EMU_BUILD)/cuda.test -test.short -test.run '^TestBackend$$'
+	@cd cuda && ../$(EMU_BUILD)/cuda.test -test.short -test.run '^TestSession$$/^(Ties|RankBelowK|ZeroRows|BadRows|Cancellation)$$'
+
+emu-tsan: $(EMU_BUILD)/ops-thread
+	@TSAN_OPTIONS=report_bugs=1:halt_on_error=1 $(EMU_BUILD)/ops-thread
+	@if $(EMU_BUILD)/ops-thread race > $(EMU_BUILD)/race 2>&1; then echo "a planted race was not found" >&2; exit 1; fi; grep -q 'data race' $(EMU_BUILD)/race
+
+emu-asan: $(EMU_BUILD)/ops-address
+	@ASAN_OPTIONS=detect_leaks=0 $(EMU_BUILD)/ops-address
+	@if $(EMU_BUILD)/ops-address bounds > $(EMU_BUILD)/bounds 2>&1; then echo "a planted access out of bounds was not found" >&2; exit 1; fi; grep -q 'heap-buffer-overflow' $(EMU_BUILD)/bounds

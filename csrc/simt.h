@@ -55,7 +55,7 @@ __device__ __forceinline__ void grid_sync() { cooperative_groups::this_grid().sy
 // cluster_sync orders global memory, too, for the blocks of a cluster.
 __device__ __forceinline__ void cluster_sync() {
 #if __CUDA_ARCH__ >= 900
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+  asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
 #endif
 }
 

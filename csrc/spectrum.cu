@@ -22,7 +22,8 @@ struct Iteration {
   float *w;                // (n)
   float *t, *t_part;       // Φᵀ v (features), (blocks, features)
   double *part;            // (2, blocks, steps + 2)
-  double *pivots, *ritz;   // (pairs, 2 steps), (pairs, steps)
+  double *pivots, *ritz;   // (candidates, 2 steps), (candidates, steps)
+  double *found;           // (2, candidates)
 };
 
 struct SpectrumShared {
@@ -76,18 +77,6 @@ __device__ __forceinline__ double eigenvalue(const SpectrumShared &s, int m, int
   return (low + high) / 2;
 }
 
-// last_entry is that of the unit eigenvector: the last pivot of T - θ has the derivative -1 / last² there.
-__device__ __forceinline__ double last_entry(const SpectrumShared &s, int m, double theta) {
-  double q = s.alpha[0] - theta, dq = -1;
-  for (int i = 1; i < m; i++) {
-    if (fabs(q) < 1e-150) q = 1e-150;
-    const double e = s.beta[i - 1] / q;
-    dq = -1 + e * e * dq;
-    q = s.alpha[i] - theta - s.beta[i - 1] * e;
-  }
-  return 1 / sqrt(-dq);
-}
-
 // eigenvector by the twisted factorisation of T - θ (Dhillon and Parlett 2004): pivots from both ends meet where they leave
 // least.
 __device__ __forceinline__ void eigenvector(const SpectrumShared &s, int m, double theta, double *forward, double *backward, double *z) {
@@ -128,8 +117,9 @@ __device__ __forceinline__ double angle(double coupling, double separation) {
 
 // test finds the leading Ritz pairs of the first m products and whether they are accurate enough. The estimate is that of
 // package align, of the error of Σ sign(θ_i) v_i v_iᵀ over the wanted pairs, first order in residual / gap.
+template <bool CLUSTER>
 __device__ __forceinline__ void test(SpectrumShared &s, const Iteration &it, int m) {
-  const int warp = threadIdx.x / 32;
+  const int candidates = 2 * (it.wanted + EXTRA);
   double bound = 0;
   for (int i = threadIdx.x % 32; i < m; i += 32) {
     const double r = fabs(s.alpha[i]) + (i ? s.beta[i - 1] : 0) + (i + 1 < m ? s.beta[i] : 0);
@@ -141,13 +131,20 @@ __device__ __forceinline__ void test(SpectrumShared &s, const Iteration &it, int
   }
   bound = bound * 1.0000001 + 1e-300;
   const int each = it.wanted + EXTRA < (m + 1) / 2 ? it.wanted + EXTRA : (m + 1) / 2, pairs = 2 * each < m ? 2 * each : m;
-  for (int q = warp; q < pairs; q += SPECTRUM_WARPS) {
-    const int index = q < each ? m - 1 - q : q - each;
-    const double theta = eigenvalue(s, m, index, bound);
+  // a candidate is a warp's, whichever block it is in
+  for (int q = (int)(threadIdx.x / 32 * gridDim.x + blockIdx.x); q < pairs; q += (int)gridDim.x * SPECTRUM_WARPS) {
+    const double theta = eigenvalue(s, m, q < each ? m - 1 - q : q - each, bound);
     if (threadIdx.x % 32 == 0) {
-      s.theta[q] = theta;
-      s.residual[q] = s.beta[m - 1] * last_entry(s, m, theta);
+      double *pivots = it.pivots + (int64_t)q * 2 * it.steps, *z = it.ritz + (int64_t)q * it.steps;
+      eigenvector(s, m, theta, pivots, pivots + it.steps, z);
+      it.found[q] = theta;
+      it.found[candidates + q] = s.beta[m - 1] * fabs(z[m - 1]);
     }
+  }
+  meet<CLUSTER>();
+  for (int q = threadIdx.x; q < pairs; q += SPECTRUM_THREADS) {
+    s.theta[q] = it.found[q];
+    s.residual[q] = it.found[candidates + q];
   }
   __syncthreads();
   if (threadIdx.x == 0) {
@@ -167,7 +164,7 @@ __device__ __forceinline__ void test(SpectrumShared &s, const Iteration &it, int
       const double r = residual(i), a = angle(r, size(i) - rest);
       worst = r > worst ? r : worst;
       cut += 2 * a * a;
-      for (int j = i + 1; j < known; j++) {
+      for (int j = i + 1; j < known && j < pairs; j++) {
         const double ti = s.theta[s.order[i]], tj = s.theta[s.order[j]];
         const double dw = j >= it.wanted ? 1 : ti * tj < 0 ? 2 : 0, b = angle(r * angle(residual(j), size(i) - rest), fabs(ti - tj));
         cut += 2 * dw * dw * b * b;
@@ -323,7 +320,7 @@ __global__ void __launch_bounds__(SPECTRUM_THREADS, 1) spectrum_kernel(Iteration
     m++;
     __syncthreads();
     if (m >= next || broken || m == it.steps) {
-      test(s, it, m);
+      test<CLUSTER>(s, it, m);
       if (s.enough || broken || m == it.steps) break;
       next = m + (m < 18 ? 3 : m / 6);
     }
@@ -332,14 +329,10 @@ __global__ void __launch_bounds__(SPECTRUM_THREADS, 1) spectrum_kernel(Iteration
   const bool converged = s.enough || (broken && m > it.wanted) || m == it.n;
 
   const int keep = (int)it.vectors.rows < it.wanted + 1 ? (int)it.vectors.rows : it.wanted + 1, have = keep < s.pairs ? keep : s.pairs;
-  if (blockIdx.x == 0)
-    for (int q = threadIdx.x; q < have; q += SPECTRUM_THREADS)
-      eigenvector(s, m, s.theta[s.order[q]], it.pivots + (int64_t)q * 2 * it.steps, it.pivots + (int64_t)q * 2 * it.steps + it.steps, it.ritz + (int64_t)q * it.steps);
-  meet<CLUSTER>();
   double worst = 0;
   for (int q = 0; q < keep; q++) {
     float *v = sa_row(it.vectors, q);
-    const double *z = it.ritz + (int64_t)q * it.steps;
+    const double *z = it.ritz + (int64_t)(q < have ? s.order[q] : 0) * it.steps;
     for (int64_t r = own.first + threadIdx.x; r < own.end; r += SPECTRUM_THREADS) {
       double x = 0;
       if (q < have)
@@ -388,7 +381,7 @@ extern "C" sa_status SA_API(spectrum)(sa_context *c, double *values, sa_matrix v
   SA_CHECK(c, sa_there(vectors) && vectors.cols == n && vectors.rows >= (k + 1 < n ? k + 1 : n), "vectors is not (>= k+1, n)");
   SA_CHECK(c, l.data ? sa_is(l, n, n) : sa_there(f.x1) && f.x1.rows == n && (!f.x2.data || (sa_there(f.x2) && f.x2.rows == n)), "neither l (n, n) nor factors of n rows");
   if (!f.x2.data) f.x2 = sa_matrix{};
-  Iteration it = {l, f, vectors, start, values, out, (int)k, 0, tolerance, n, l.data ? 0 : f.x1.cols + f.x2.cols, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+  Iteration it = {l, f, vectors, start, values, out, (int)k, 0, tolerance, n, l.data ? 0 : f.x1.cols + f.x2.cols, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
   if (vectors.rows > k + 1) it.vectors.rows = k + 1;
   const int64_t steps = 96 + 10 * k;
   it.steps = (int)(steps > MOST_STEPS ? (int64_t)MOST_STEPS : steps);
@@ -402,9 +395,11 @@ extern "C" sa_status SA_API(spectrum)(sa_context *c, double *values, sa_matrix v
   it.t = sa_take<float>(c, it.features + 1);
   it.t_part = sa_take<float>(c, blocks * it.features + 1);
   it.part = sa_take<double>(c, 2 * blocks * (it.steps + 2));
-  it.pivots = sa_take<double>(c, (k + 1) * 2 * it.steps);
-  it.ritz = sa_take<double>(c, (k + 1) * it.steps);
-  SA_MEMORY(c, it.basis && it.w && it.t && it.t_part && it.part && it.pivots && it.ritz);
+  const int64_t candidates = 2 * (k + EXTRA);
+  it.pivots = sa_take<double>(c, candidates * 2 * it.steps);
+  it.ritz = sa_take<double>(c, candidates * it.steps);
+  it.found = sa_take<double>(c, 2 * candidates);
+  SA_MEMORY(c, it.basis && it.w && it.t && it.t_part && it.part && it.pivots && it.ritz && it.found);
   auto *kernel = cluster ? spectrum_kernel<true> : spectrum_kernel<false>;
   if (cluster) SA_TRY(sa_check(c, cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1), "cluster"));
   return sa_check(c, simt::launch(cluster ? simt::kCluster : simt::kCooperative, kernel, dim3((unsigned)blocks), SPECTRUM_THREADS, sizeof(SpectrumShared), c->stream, it),

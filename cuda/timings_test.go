@@ -24,10 +24,11 @@ func TestTimings(t *testing.T) {
 	}
 	for _, n := range []int{512, 1024, 2048, 4096, 8192} {
 		for _, kernel := range []string{"cosine", "gaussian", "rff"} {
-			timeSteps(t, n, kernel)
+			timeSteps(t, n, kernel, 1)
 			timeOperations(t, n, kernel)
 		}
 	}
+	timeSteps(t, 512, "cosine", 30)
 }
 
 const timedD1, timedD2, timedR = 512, 768, 1024
@@ -71,13 +72,14 @@ func median(f func()) float64 {
 	return times[len(times)/2]
 }
 
-func timeSteps(t *testing.T, n int, kernel string) {
+func timeSteps(t *testing.T, n int, kernel string, k int) {
 	b, err := Open(0, align.NewGo(2))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer b.Close()
 	cfg := align.DefaultConfig()
+	cfg.Terms = []align.Term{{Objective: align.ObjectiveKyFan, K: k, Weight: 1}}
 	switch kernel {
 	case "gaussian", "rff":
 		cfg.Kernel = align.KernelGaussian
@@ -101,7 +103,7 @@ func timeSteps(t *testing.T, n int, kernel string) {
 			t.Fatal(err)
 		}
 	})
-	fmt.Printf("step from host memory: n %5d %-8s %9.1f us, %s, %d products, value %.6g, residual %.1e, on %s%s\n", n, kernel, us, res.Route, res.Products,
+	fmt.Printf("step from host memory: n %5d %-8s k %2d %9.1f us, %s, %d products, value %.6g, residual %.1e, on %s%s\n", n, kernel, k, us, res.Route, res.Products,
 		res.Value, *res.Residual, res.Backend.Device, fmt.Sprint(res.Warnings))
 }
 

@@ -126,14 +126,14 @@ func cpuName() string {
 // gpu says whether there is one, and why it is not used.
 func (e *examination) gpu(ctx context.Context) {
 	s := section{e, "Engine"}
-	_, note, err := devices().Resolve("auto")
-	if err != nil {
-		s.verdict(err, "", "GPU", "")
+	if ready := gpuReady(); ready != "" {
+		s.ok("GPU", "%s", ready)
 		return
 	}
+	_, reason := gpus()
 	driver, err := os.ReadFile("/proc/driver/nvidia/version")
 	if err != nil {
-		s.ok("GPU", "none: no NVIDIA driver is loaded; steps run on the CPU (%s)", note)
+		s.ok("GPU", "none: no NVIDIA driver is loaded; steps run on the CPU (%s)", reason)
 		return
 	}
 	name, _, _ := strings.Cut(string(driver), "\n")
@@ -142,7 +142,8 @@ func (e *examination) gpu(ctx context.Context) {
 	if out, err := exec.CommandContext(ctx, "nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader").Output(); err == nil {
 		name = strings.TrimSpace(string(out))
 	}
-	s.add(statusWarn, "GPU", fmt.Sprintf("%s is here, but %s; steps run on the CPU", name, note), "nothing needs to be done: features on the GPU are copied")
+	s.add(statusWarn, "GPU", fmt.Sprintf("%s is here, but %s; steps run on the CPU", name, reason),
+		"build specalign-gpu (docs/gpu.md) and put it beside specalign; until then features on the GPU are copied to the CPU")
 }
 
 // sidecar launches one as a host does and asks it for a step through shared memory.

@@ -13,23 +13,23 @@ import (
 )
 
 // devices are what the sidecar can compute on: a trainer works beside it.
-func devices() plugin.Devices { return plugin.CPU(openCPU) }
+func devices() plugin.Devices { return machine{openCPU} }
 
-// allDevices are what a command can compute on that has the machine to itself: by default it takes all CPUs of this
-// process, or as many as its container is granted the time of.
-func allDevices() plugin.Devices {
-	return plugin.CPU(func(threads int) (align.Backend, error) {
-		if threads == 0 {
-			var err error
-			if threads, err = wantedThreads(); err != nil {
-				return nil, err
-			}
+// allDevices are what a command can compute on that has the machine to itself; analyses run on the CPU.
+func allDevices() plugin.Devices { return plugin.CPU(openAll) }
+
+// openAll opens the CPU, by default with all CPUs of this process, or as many as its container is granted the time of.
+func openAll(threads int) (align.Backend, error) {
+	if threads == 0 {
+		var err error
+		if threads, err = wantedThreads(); err != nil {
+			return nil, err
 		}
-		if threads == 0 {
-			threads = min(runtime.GOMAXPROCS(0), align.MaxThreads)
-		}
-		return openCPU(threads)
-	})
+	}
+	if threads == 0 {
+		threads = min(runtime.GOMAXPROCS(0), align.MaxThreads)
+	}
+	return openCPU(threads)
 }
 
 // openCPU opens the CPU backend as SPECALIGN_ISA and SPECALIGN_THREADS say; threads 0 leaves it to them.

@@ -88,6 +88,9 @@ the reference.`,
 		return fmt.Errorf("%w; %s -h lists the flags", err, cmd.CommandPath())
 	})
 	root.AddCommand(newPenalty(), newCompare(), newMetrics(), newServe(), newDoctor())
+	if c := newProbe(); c != nil {
+		root.AddCommand(c)
+	}
 	return root
 }
 
@@ -112,7 +115,7 @@ func message(err error) string { return oneLine(bare(err).Error()) }
 
 // bare returns an error without the name of a package of ours in front of its text.
 func bare(err error) error {
-	for _, prefix := range []string{"align: ", "compare: ", "csrc: ", "plugin: ", "features: ", "metrics: ", "report: "} {
+	for _, prefix := range []string{"align: ", "compare: ", "csrc: ", "cuda: ", "plugin: ", "features: ", "metrics: ", "report: "} {
 		if text, ok := strings.CutPrefix(err.Error(), prefix); ok {
 			return &bareError{text, err}
 		}

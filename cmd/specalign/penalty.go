@@ -54,6 +54,7 @@ or float64 (bfloat16 in .safetensors); the key may be left out where there is on
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			handOver()
 			cfg, err := flags.config()
 			if err != nil {
 				return err
@@ -101,11 +102,11 @@ func penalty(ctx context.Context, cfg align.Config, student, reference, gradOut 
 	if out != nil {
 		defer func() { err = errors.Join(err, out.Close()) }()
 	}
-	device, note, err := allDevices().Resolve(cfg.Device)
+	device, note, err := machine{openAll}.Resolve(cfg.Device)
 	if err != nil {
 		return nil, err
 	}
-	backend, err := allDevices().Open(device, cfg.Threads)
+	backend, err := machine{openAll}.Open(device, cfg.Threads)
 	if err != nil {
 		return nil, err
 	}

@@ -34,6 +34,7 @@ SPECALIGN_ISA (portable, avx2, avx512) and SPECALIGN_THREADS choose how it compu
 			case !daemon && prometheus != "":
 				return inputErrorf("serve --prometheus belongs to --daemon")
 			}
+			handOver()
 			if _, err := wantedISA(); err != nil {
 				return err
 			}

@@ -89,6 +89,7 @@ SIMT_UNSEEN inline void run_all(Launch *l, unsigned seed) {
             f->block->id.z, f->id.x, f->id.y, f->id.z, f->line);
     l->failed = true;
   }
+  SIMT_ACQUIRE(&l->end);
   for (auto &f : l->fibers) {
 #if defined(__SANITIZE_THREAD__)
     __tsan_destroy_fiber(f->tsan);

@@ -4,9 +4,9 @@
 
     python python/bench/gpu_rivals.py                # rows, cosine, exact Gaussian and random features
 
-Rows and gradients stay on the device. The fast rival captures everything in CUDA graphs: the kernel's part and a Lanczos
-iteration of a fixed number of steps in one, the small eigenproblem on the CPU, the gradient in another. `--compile` lets
-torch.compile make the graphs' parts. Times are medians of synchronised calls, in microseconds.
+Rows and gradients stay on the device. The fast rival captures everything in CUDA graphs: the kernel's part and a
+Lanczos iteration of a fixed number of steps in one, the small eigenproblem on the CPU, the gradient in another.
+`--compile` lets torch.compile make the graphs' parts. Times are medians of synchronised calls, in microseconds.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -102,10 +103,8 @@ class Graphs:
             alpha, beta = [], []
             for m in range(STEPS):
                 v = basis[m]
-                if kind == "gaussian" or n <= 1500:
-                    w = matrix @ v
-                else:
-                    w = (left @ (left.T @ v) - right @ (right.T @ v)) / n
+                formed = kind == "gaussian" or n <= 1500
+                w = matrix @ v if formed else (left @ (left.T @ v) - right @ (right.T @ v)) / n
                 q = basis[: m + 1]
                 h = q @ w
                 w = w - h @ q
@@ -129,12 +128,14 @@ class Graphs:
             return (left[:, :R] * g[:, R:] - left[:, R:] * g[:, :R]) @ w1
 
         with torch.no_grad():
-            run, back = (torch.compile(f, dynamic=False) for f in (forward, backward)) if compiled else (forward, backward)
+            run, back = forward, backward
+            if compiled:
+                run, back = (torch.compile(f, dynamic=False) for f in (forward, backward))
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 for _ in range(3):
-                    t, basis, left, _ = run()
+                    _, basis, left, _ = run()
                     back(basis, left)
             torch.cuda.current_stream().wait_stream(stream)
             self.first, self.second = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
@@ -144,6 +145,7 @@ class Graphs:
                 self.grad = back(self.basis, self.left)
 
     def step(self) -> Tensor:
+        """Compute one penalty and return its gradient (n, d1)."""
         self.first.replay()
         t = self.t.cpu().double()
         matrix = torch.diag(t[:STEPS]) + torch.diag(t[STEPS:-1], 1) + torch.diag(t[STEPS:-1], -1)
@@ -163,12 +165,12 @@ def main() -> None:
     parser.add_argument("--tf32", action="store_true")
     o = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = o.tf32
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}, tf32 {o.tf32}, compiled {o.compile}")
+    print(torch.cuda.get_device_name(), torch.__version__, "tf32:", o.tf32, "compiled:", o.compile)
     for n in o.rows:
         x, y = groups(n, D1, 4, 1), groups(n, D2, 1, 2)
         for kind in ("cosine", "gaussian", "rff"):
             w1, w2 = (torch.randn(R, d, device="cuda") / 60 for d in (D1, D2)) if kind == "rff" else (None, None)
-            line = f"n {n:5d} {kind:8s} paper, eager {median(lambda: paper(kind, x, y, w1, w2)):9.1f} us"
+            line = f"n {n:5d} {kind:8s} paper, eager {median(partial(paper, kind, x, y, w1, w2)):9.1f} us"
             try:
                 graphs = Graphs(kind, x, y, w1, w2, o.compile)
                 line += f", CUDA graphs {median(graphs.step):9.1f} us (value {graphs.value:.6g})"

@@ -1,0 +1,80 @@
+//go:build gpu
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/spf13/cobra"
+
+	"github.com/specalign/specalign/align"
+	"github.com/specalign/specalign/cuda"
+)
+
+// gpus lists the GPUs by name; where there is none, it says why.
+var gpus = sync.OnceValues(func() (names []string, reason string) {
+	devices, err := cuda.Devices()
+	if err != nil {
+		return nil, err.Error()
+	}
+	for _, d := range devices {
+		names = append(names, fmt.Sprintf("%s, compute capability %d.%d", d.Name, d.Major, d.Minor))
+	}
+	if len(names) == 0 {
+		return nil, "the driver sees no GPU"
+	}
+	return names, ""
+})
+
+func openGPU(name string, host align.Backend) (align.Backend, error) {
+	ordinal, err := strconv.Atoi(strings.TrimPrefix(name, "cuda:"))
+	if err != nil {
+		return nil, err
+	}
+	b, err := cuda.Open(ordinal, host)
+	if err != nil {
+		return nil, errors.Join(err, host.Close())
+	}
+	return b, nil
+}
+
+// handOver: this is the program that the other one hands over to.
+func handOver() {}
+
+// newProbe is the verb by which specalign asks whether this program can run here.
+func newProbe() *cobra.Command {
+	return &cobra.Command{Use: probeVerb, Hidden: true, Args: noArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		return answerProbe(cmd.OutOrStdout())
+	}}
+}
+
+// answerProbe opens the first device, and so finds out whether the driver is new enough.
+func answerProbe(w io.Writer) error {
+	names, reason := gpus()
+	if len(names) == 0 {
+		return errors.New(reason)
+	}
+	b, err := openGPU("cuda:0", align.NewGo(1))
+	if err != nil {
+		return err
+	}
+	if err := b.Close(); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(w, probeAnswer+versionLine())
+	return err
+}
+
+// gpuReady says what steps will run on, where that is a GPU.
+func gpuReady() string {
+	names, _ := gpus()
+	if len(names) == 0 {
+		return ""
+	}
+	return "steps run on cuda:0, " + names[0]
+}
