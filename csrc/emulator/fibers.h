@@ -217,10 +217,10 @@ SIMT_UNSEEN inline void quit(Meeting *m, const char *what) {
 #endif
   SIMT_ACQUIRE(&f->launch->start);
   (*f->launch->body)();
-  SIMT_RELEASE(&f->launch->end);
   quit(&f->block->warps[f->warp].meeting, "a lane ended while others wait for it in a warp operation");
   quit(&f->launch->barrier, "a thread ended while others wait at the grid barrier");
   quit(&f->block->barrier, nullptr);
+  SIMT_RELEASE(&f->launch->end);
   f->done = true;
   for (;;) leave();
 }
