@@ -143,14 +143,13 @@ static sa_status difference_by(sa_context *c, sa_matrix l, sa_matrix k1, sa_matr
 
 template <int FIRST>
 static sa_status difference_from(sa_context *c, sa_matrix l, sa_matrix k1, sa_matrix k2, const Side &s1, const Side &s2, float eta) {
-  const int64_t wide = sa_ceil(s1.x.rows, 128), small = sa_ceil(s1.x.rows, 64);
+  const int64_t small = sa_ceil(s1.x.rows, 64);
   switch (arithmetic_of(s2)) {
     case FLOAT32:
       return difference_by<64, FIRST, FLOAT32>(c, l, k1, k2, s1, s2, eta);
     case ABSOLUTE:
       return difference_by<64, FIRST, ABSOLUTE>(c, l, k1, k2, s1, s2, eta);
     default:
-      if (FIRST == TENSOR && wide * wide / 2 >= c->multiprocessors) return difference_by<128, TENSOR, TENSOR>(c, l, k1, k2, s1, s2, eta);
       if (FIRST == TENSOR && small * small / 2 < c->multiprocessors) return difference_by<32, TENSOR, TENSOR>(c, l, k1, k2, s1, s2, eta);
       return difference_by<64, FIRST, TENSOR>(c, l, k1, k2, s1, s2, eta);
   }
