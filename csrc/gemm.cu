@@ -125,7 +125,7 @@ struct Fourier {  // [cos s, sin s] / sqrt(r); polynomials of the Cephes library
 };
 
 template <int T, int ARITHMETIC, class Out>
-__global__ void __launch_bounds__(TILE_THREADS) multiply_kernel(sa_panel a, sa_panel b, int64_t rows, int64_t cols, bool lower, Out out) {
+__global__ void __launch_bounds__(TILE_THREADS, 1) multiply_kernel(sa_panel a, sa_panel b, int64_t rows, int64_t cols, bool lower, Out out) {
   SHARED(TileShared<T>, shared);
   int64_t bi = blockIdx.y, bj = blockIdx.x;
   if (lower) sa_lower(blockIdx.x, &bi, &bj);
