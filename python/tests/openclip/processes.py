@@ -72,6 +72,13 @@ def aligned(arguments):
     return __main__.main(arguments)
 
 
+def features(arguments):
+    """Run ``python -m specalign.openclip features``."""
+    from specalign.openclip import _features
+
+    return _features.main(arguments)
+
+
 def on_cpu(arguments):
     """Run it as a rank on a CPU, which DistributedDataParallel refuses as the device that OpenCLIP 3.3.0 hands it."""
     wrapped = torch.nn.parallel.DistributedDataParallel

@@ -18,10 +18,12 @@ from specalign.openclip import Store, _features, _run, _wds, sample_id, sample_i
 NAMES = [f"train-{i // (ROWS // 2)}.tar/{i % (ROWS // 2):03}" for i in range(ROWS)]
 
 
-def make(shards, output, *extra):
-    return _features.main(
-        ["--model", "python:openclip_reference:blocks", "--shards", shards, "--output", str(output), *extra]
-    )
+def command(shards, output, *extra):
+    return ["--model", "python:openclip_reference:blocks", "--shards", shards, "--output", str(output), *extra]
+
+
+def make(*arguments):
+    return _features.main(command(*arguments))
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +68,7 @@ def test_goes_on_where_it_stopped(shards, store, tmp_path, monkeypatch, capsys):
 
 
 def test_two_processes_share_the_work(shards, store, tmp_path):
-    both = processes.ranks(2, make, (shards, tmp_path / "s", "--center"), tmp_path)
+    both = processes.ranks(2, processes.features, (command(shards, tmp_path / "s", "--center"),), tmp_path)
     for process in both:
         status, output = process.finish()
         assert status == 0, output
