@@ -392,7 +392,7 @@ func (c *Config) Validate() error {
 		return bad("eta is %v; give a number between 0 and %g", c.Eta, maxFactor)
 	}
 	if c.Threads < 0 || c.Threads > MaxThreads {
-		return bad("threads is %d; give 0 (chosen by shape) to %d", c.Threads, MaxThreads)
+		return bad("threads is %d; give 0 (half of the CPUs, at most 16) to %d", c.Threads, MaxThreads)
 	}
 	if c.Device != "auto" && c.Device != "cpu" && c.Device != "cuda" {
 		n, err := strconv.Atoi(strings.TrimPrefix(c.Device, "cuda:"))

@@ -44,7 +44,7 @@ func TestOpen(t *testing.T) {
 		want string
 	}{
 		{Options{ISA: "sse9"}, `csrc: open: ISA level "sse9" is not available here; this CPU has ` + strings.Join(levels, ", ")},
-		{Options{Threads: -1}, "csrc: open: -1 threads; give 0 (chosen by shape) to 256"},
+		{Options{Threads: -1}, "csrc: open: -1 threads; give 0 (half of the CPUs, at most 16) to 256"},
 		{Options{Threads: 1 << 40}, "csrc: open: 1099511627776 threads; that is out of range"},
 	} {
 		if _, err := Open(c.opts); err == nil || err.Error() != c.want {

@@ -63,7 +63,7 @@ static void explain_level(const char *isa, char *message, size_t size) {
 sa_status SA_API(open)(const sa_options *options, sa_context **out, char *message, size_t size) {
   *out = NULL;
   if (options->threads < 0 || options->threads > SA_MAX_THREADS) {
-    snprintf(message, size, "%d threads; give 0 (half of the CPUs) to %d", (int)options->threads, SA_MAX_THREADS);
+    snprintf(message, size, "%d threads; give 0 (half of the CPUs, at most 16) to %d", (int)options->threads, SA_MAX_THREADS);
     return SA_ERR_ARGUMENT;
   }
   const sa_kernels *k = find_level(options->isa);
