@@ -19,7 +19,7 @@ PLACE  = cmp -s $< $(SYSO) || cp $< $(SYSO)
 GO_GPU = CGO_ENABLED=1 CGO_CFLAGS="-O2 -g -I$(CURDIR)/csrc/compat -I$(CUDA_HOME)/include" CGO_LDFLAGS="-L$(CURDIR)/$(GPU_BUILD) -L$(CUDA_LIB) -Wl,-Bstatic -lstdc++ -Wl,-Bdynamic -static-libgcc"
 GO_EMU = CGO_ENABLED=1 CGO_CFLAGS="-O2 -g -I$(CURDIR)/csrc/compat -I$(CUDA_HOME)/include" CGO_LDFLAGS="-L$(CURDIR)/$(EMU_BUILD) -lstdc++"
 
-.PHONY: gpu gpu-test gpu-check gpu-test-bundle cuda-toolkit emu-test emu-tsan emu-asan emu-go
+.PHONY: gpu gpu-test gpu-check cuda-toolkit emu-test emu-tsan emu-asan emu-go
 
 cuda-toolkit: $(CUDA_VENV)/.stamp
 $(CUDA_VENV)/.stamp: csrc/requirements-cuda.txt
