@@ -175,8 +175,12 @@ func (d *deviceStep) features(side int, f Features) error {
 // frequencies draws the random frequencies of a side, where the device does not hold them yet.
 func (d *deviceStep) frequencies(side, cols int) error {
 	want := draw{d.s.cfg.KernelOf(side), d.approx, d.s.cfg.numFeatures(), cols, d.state.sigma[side]}
+	known := d.dev.drawn[side] == want
+	if !known {
+		d.dev.drawn[side] = draw{} // what was drawn is gone where the new matrix cannot be had
+	}
 	var err error
-	if d.w[side], err = d.ws.matrix("w"+sideName[side], want.r, want.d); err != nil || d.dev.drawn[side] == want {
+	if d.w[side], err = d.ws.matrix("w"+sideName[side], want.r, want.d); err != nil || known {
 		return err
 	}
 	host := Matrix{Rows: want.r, Cols: want.d, Stride: want.d, Data: make([]float32, want.r*want.d)}
