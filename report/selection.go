@@ -39,7 +39,7 @@ func choose(r *compare.Result, seed uint64) selection {
 	}
 	shown = unique(shown)
 	count := min(r.N, max(wantedPoints-len(shown), minBackground))
-	drawn := pick(rand.New(rand.NewPCG(seed, uint64(r.N))), r.N, count)
+	drawn := compare.Draw(rand.New(rand.NewPCG(seed, uint64(r.N))), r.N, count)
 	s.points = unique(slices.Concat(shown, drawn))
 	for _, g := range s.groups {
 		var members []int
@@ -69,22 +69,6 @@ func (s *selection) side(group int) int {
 func (s *selection) point(sample int) int {
 	p, _ := slices.BinarySearch(s.points, sample)
 	return p
-}
-
-// pick returns count different numbers below n in rising order, each set equally likely (Floyd's algorithm).
-func pick(r *rand.Rand, n, count int) []int {
-	taken := make(map[int]bool, count)
-	out := make([]int, 0, count)
-	for j := n - count; j < n; j++ {
-		i := r.IntN(j + 1)
-		if taken[i] {
-			i = j
-		}
-		taken[i] = true
-		out = append(out, i)
-	}
-	slices.Sort(out)
-	return out
 }
 
 func unique(x []int) []int {

@@ -50,7 +50,7 @@ func (w *Worker) certify(ctx context.Context, d *Directions, m []measured) (*App
 	if !o.Certify || len(d.Values) == 0 {
 		return a, nil
 	}
-	index := chosen(w.plan.N, o.CheckRows, rand.New(rand.NewPCG(o.Seed, streamCheck)))
+	index := Draw(rand.New(rand.NewPCG(o.Seed, streamCheck)), w.plan.N, o.CheckRows)
 	a.Rows = len(index)
 	y, v, err := w.exactProducts(ctx, d, index)
 	if err != nil {

@@ -83,7 +83,7 @@ func TestIntervalCoverage(t *testing.T) {
 		covered := 0
 		for range draws {
 			sample := make([]float64, 0, m)
-			for _, i := range chosen(n, m, rng) {
+			for _, i := range Draw(rng, n, m) {
 				sample = append(sample, population[i])
 			}
 			if _, low, high := meanInterval(sample, n); low <= mean && mean <= high {

@@ -69,6 +69,8 @@ func TestCovariance(t *testing.T) {
 		{"centred", 220, 8, 12, align.KernelCosine, true, 1, false},
 		{"centred, lanczos", 150, 200, 120, align.KernelCosine, true, 1, false},
 		{"eta", 220, 12, 8, align.KernelCosine, false, 0.4, false},
+		{"eta 0", 220, 8, 12, align.KernelCosine, false, 0, false},
+		{"eta 0, centred, lanczos", 150, 200, 120, align.KernelCosine, true, 0, false},
 		{"eta, lanczos", 150, 200, 120, align.KernelCosine, true, 2.5, false},
 		{"linear", 220, 8, 12, align.KernelLinear, false, 1, false},
 		{"zero rows", 220, 8, 12, align.KernelCosine, false, 1, true},
@@ -116,6 +118,7 @@ func TestExact(t *testing.T) {
 		{"gaussian", [2]align.Kernel{align.KernelGaussian, align.KernelGaussian}, [2]ref.Kernel{ref.Gaussian{Sigma: 2.5}, ref.Gaussian{Sigma: 2}}, false, 1},
 		{"laplacian, centred", [2]align.Kernel{align.KernelLaplacian, align.KernelLaplacian}, [2]ref.Kernel{ref.Laplacian{Sigma: 2.5}, ref.Laplacian{Sigma: 2}}, true, 0.7},
 		{"cosine and gaussian", [2]align.Kernel{align.KernelCosine, align.KernelGaussian}, [2]ref.Kernel{ref.Cosine{}, ref.Gaussian{Sigma: 2}}, true, 1},
+		{"gaussian, eta 0", [2]align.Kernel{align.KernelGaussian, align.KernelGaussian}, [2]ref.Kernel{ref.Gaussian{Sigma: 2.5}, ref.Gaussian{Sigma: 2}}, false, 0},
 	} {
 		for _, formedRows = range []int{1 << 14, 1} {
 			t.Run(fmt.Sprintf("%s, %d", c.name, formedRows), func(t *testing.T) {

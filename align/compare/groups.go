@@ -30,12 +30,12 @@ func (r *run) groups(d *Directions, s *Scores, m []measured, sets []members, f [
 			g.Certainty.Outside = sets[k].outside(s.Norm[k])
 		}
 		if f != nil {
-			r.plan.certainty(&g, f[k], g.Certainty.Outside)
+			r.plan.certainty(&g, f[k])
 		} else {
 			g.Certainty.Statement = "Theorem 1 was not evaluated"
 		}
 		if p != nil {
-			g.Certainty.PValue = p[k]
+			g.Certainty.PValue = &p[k]
 		}
 		if k < d.Positive {
 			r.res.Positive = append(r.res.Positive, g)

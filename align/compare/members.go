@@ -151,12 +151,13 @@ func membersOf(v dense, s *Scores, labels []string) []members {
 	return out
 }
 
-// outside is |v outside I| / |v inside I|.
-func (m *members) outside(norm float64) float64 {
+// outside is |v outside I| / |v inside I|; nil where nothing is inside.
+func (m *members) outside(norm float64) *float64 {
 	if m.inside <= 0 {
-		return 0
+		return nil
 	}
-	return math.Sqrt(math.Max(norm-m.inside, 0) / m.inside)
+	ratio := math.Sqrt(math.Max(norm-m.inside, 0) / m.inside)
+	return &ratio
 }
 
 // composition turns counts of classes into shares, the largest first.

@@ -21,7 +21,7 @@ const nullTolerance = 1e-3
 func (w *Worker) null(ctx context.Context, d *Directions, progress func(done int)) (*Null, []float64, error) {
 	o := w.plan.Options
 	rng := rand.New(rand.NewPCG(o.Seed, streamNull))
-	index := chosen(w.plan.N, nullRows, rng)
+	index := Draw(rng, w.plan.N, nullRows)
 	phi, err := w.keep(index)
 	if err != nil {
 		return nil, nil, err

@@ -2,7 +2,6 @@ package compare
 
 import (
 	"fmt"
-	"math"
 
 	"github.com/specalign/specalign/align"
 )
@@ -60,9 +59,6 @@ func (o *Options) Validate() error {
 		if s.v < s.lo || s.v > s.top {
 			return inputErrorf("compare: settings: %s is %d; give %d to %d", s.name, s.v, s.lo, s.top)
 		}
-	}
-	if o.Eta == 0 || math.IsNaN(o.Eta) {
-		return inputErrorf("compare: settings: eta is %v, which leaves nothing to compare with; give a positive number", o.Eta)
 	}
 	return nil
 }

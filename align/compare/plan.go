@@ -3,10 +3,8 @@ package compare
 import (
 	"context"
 	"errors"
-	"maps"
 	"math"
 	"math/rand/v2"
-	"slices"
 	"sync"
 
 	"github.com/specalign/specalign/align"
@@ -170,31 +168,12 @@ func readRows(r Rows, side int, index []int) (align.Matrix, error) {
 	return x, nil
 }
 
-// chosen returns count of n indices, drawn at random without repetition, rising.
-func chosen(n, count int, rng *rand.Rand) []int {
-	if count >= n {
-		index := make([]int, n)
-		for i := range index {
-			index[i] = i
-		}
-		return index
-	}
-	taken := map[int]bool{}
-	for i := n - count; i < n; i++ { // Floyd's algorithm
-		v := rng.IntN(i + 1)
-		if taken[v] {
-			v = i
-		}
-		taken[v] = true
-	}
-	return slices.Sorted(maps.Keys(taken))
-}
-
 // streams of random numbers that a plan needs, apart from the frequencies'.
 const (
 	streamLandmarks = 0x6c616e646d61726b + iota
 	streamCheck
 	streamNull
+	streamValidate
 )
 
 // draw gives a map its frequencies or landmarks. Both sides have the same landmarks, and frequencies that depend on
@@ -202,7 +181,7 @@ const (
 func (p *Plan) draw(ctx context.Context, m *Map, side int, r Rows) error {
 	switch {
 	case m.Method == align.ApproximationNystrom:
-		index := chosen(p.N, p.Options.NumFeatures, rand.New(rand.NewPCG(p.Options.Seed, streamLandmarks)))
+		index := Draw(rand.New(rand.NewPCG(p.Options.Seed, streamLandmarks)), p.N, p.Options.NumFeatures)
 		z, err := readRows(r, side, index)
 		if err != nil {
 			return err

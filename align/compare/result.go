@@ -19,7 +19,7 @@ type Result struct {
 	Warnings      []string `json:"warnings"` // never nil
 	ZeroRows      [2]int   `json:"zero_rows"`
 
-	SpecDiff  float64 `json:"spec_diff"` // max |λ| at η = 1, eq. 5 of the paper; with another η the same of that L
+	SpecDiff  float64 `json:"spec_diff"` // max |λ| at η = 1, eq. 5 of the paper; with another η the same of that L, at η = 0 of K1/n
 	Positive  []Group `json:"positive"`  // what the student groups and the reference does not, strongest first
 	Negative  []Group `json:"negative"`  // the converse
 	Converged bool    `json:"converged"`
@@ -86,15 +86,15 @@ type Sample struct {
 //
 // for η = 1 and kernels with k(x, x) <= 1. For a negative eigenvalue the roles of the two embeddings swap.
 type Certainty struct {
-	Eps1      float64 `json:"eps1"`      // |K1[I, Ic]|_F / n: how much the embedding that sees the group ties it to other samples
-	Eps2      float64 `json:"eps2"`      // |K2[I, I]|_2 / n: how much of the group the other embedding sees
-	Gap       float64 `json:"gap"`       // γ = λ - λmax(L[Ic, Ic]); 0 or less: the theorem says nothing
-	Bound     float64 `json:"bound"`     // 0 where the theorem says nothing
-	Outside   float64 `json:"outside"`   // |v outside I| / |v inside I|, measured
-	Valid     bool    `json:"valid"`     // whether the theorem applies: evaluated, η = 1, k(x, x) <= 1, γ > 0
-	Angle     float64 `json:"angle"`     // residual/gap of the group: sine of the angle by which v may be off
-	PValue    float64 `json:"p_value"`   // share of the shuffles in which the other embedding sees as much of v as it does; 0: not tested
-	Statement string  `json:"statement"` // in words
+	Eps1      float64  `json:"eps1"`      // |K1[I, Ic]|_F / n: how much the embedding that sees the group ties it to other samples
+	Eps2      float64  `json:"eps2"`      // |K2[I, I]|_2 / n: how much of the group the other embedding sees
+	Gap       float64  `json:"gap"`       // γ = λ - λmax(L[Ic, Ic]); 0 or less: the theorem says nothing
+	Bound     float64  `json:"bound"`     // 0 where the theorem says nothing
+	Outside   *float64 `json:"outside"`   // |v outside I| / |v inside I|, measured; null where nothing is inside, or members were not looked for
+	Valid     bool     `json:"valid"`     // whether the theorem applies: evaluated, η = 1, k(x, x) <= 1, γ > 0
+	Angle     float64  `json:"angle"`     // residual/gap of the group: sine of the angle by which v may be off
+	PValue    *float64 `json:"p_value"`   // share of the shuffles in which the other embedding sees as much of v as it does; null: not tested
+	Statement string   `json:"statement"` // in words
 }
 
 // Approximation says how kernels were approximated, and how well.

@@ -61,6 +61,9 @@ func (r *run) compare(ctx context.Context) (err error) {
 	if err := r.stage("plan", func() error { r.plan, err = NewPlan(ctx, r.rows, r.o, r.b); return err }); err != nil {
 		return err
 	}
+	if r.plan.Options.Eta == 0 {
+		r.warn("eta is 0: these are the groups of the student's kernel alone, whether the reference has them or not")
+	}
 	if r.w, err = NewWorker(r.plan, r.rows, r.b); err != nil {
 		return err
 	}

@@ -25,7 +25,7 @@ const (
 // validate validates the groups found, over the samples listed of each.
 func (r *run) validate(ctx context.Context) error {
 	seed := r.plan.Options.Seed
-	background := draw(seed, r.res.N, min(backgroundRows, r.res.N))
+	background := Draw(rand.New(rand.NewPCG(seed, streamValidate)), r.res.N, backgroundRows)
 	rows, err := r.gather(background)
 	if err != nil {
 		return err
@@ -61,18 +61,6 @@ func (r *run) validate(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// draw chooses count of n samples, in rising order.
-func draw(seed uint64, n, count int) []int {
-	rng := rand.New(rand.NewPCG(seed, 0x76616c6964))
-	chosen := make([]int, 0, count)
-	for i := range n { // each of the rest with the same chance
-		if rng.IntN(n-i) < count-len(chosen) {
-			chosen = append(chosen, i)
-		}
-	}
-	return chosen
 }
 
 // gather reads rows of both embeddings, in rising order, which costs least, and returns them in the order asked for.

@@ -32,24 +32,3 @@ func TestValidation(t *testing.T) {
 		t.Errorf("%d components, heat map of %d for %d members", len(p.Student.KernelPCA), len(p.Student.HeatMap), len(p.Members))
 	}
 }
-
-func TestDraw(t *testing.T) {
-	seen := make([]int, 10)
-	for seed := range uint64(3000) {
-		got := draw(seed, 10, 4)
-		if len(got) != 4 || !slices.IsSorted(got) {
-			t.Fatal(got)
-		}
-		for _, i := range got {
-			seen[i]++
-		}
-	}
-	for i, c := range seen {
-		if c < 1080 || c > 1320 { // 1200, ± 4.5 standard deviations
-			t.Errorf("sample %d was drawn %d times of 3000", i, c)
-		}
-	}
-	if got := draw(1, 3, 3); !slices.Equal(got, []int{0, 1, 2}) {
-		t.Error(got)
-	}
-}

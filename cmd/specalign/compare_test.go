@@ -138,7 +138,6 @@ func TestCompareRefuses(t *testing.T) {
 		{"no such file", []string{student, reference, "--csv", "/nowhere/x.csv"}},
 		{"one of the inputs", []string{student, reference, "--csv", student}},
 		{"top is 0", []string{student, reference, "--top", "0"}},
-		{"eta is 0", []string{student, reference, "--eta", "0"}},
 		{"kernel is \"x\"", []string{student, reference, "--kernel", "x"}},
 		{"unknown flag", []string{student, reference, "--objective", "ky_fan"}},
 	} {
