@@ -8,18 +8,17 @@ import (
 	_ "image/gif" // the formats that pictures may have
 	_ "image/jpeg"
 	_ "image/png"
-	"os"
 	"path/filepath"
 	"strings"
 
 	"golang.org/x/image/draw"
-	"golang.org/x/sys/unix"
 
 	_ "golang.org/x/image/bmp"
 	_ "golang.org/x/image/tiff"
 	_ "golang.org/x/image/webp"
 
 	"github.com/specalign/specalign/align/features"
+	"github.com/specalign/specalign/internal/regular"
 )
 
 // maxPixels bounds a picture before it is decoded: a small file can claim to be a very large one.
@@ -42,7 +41,7 @@ func OpenImages(name string) (*Images, error) {
 		m.array, err = features.OpenImages(name)
 		return m, err
 	}
-	f, err := os.Open(name)
+	f, err := regular.Open(name)
 	if err != nil {
 		return nil, inputErrorf("report: %s: %w", name, cause(err))
 	}
@@ -91,14 +90,11 @@ func (m *Images) shrunk(i, edge int) (*image.RGBA, error) {
 	if path == "" {
 		return nil, inputErrorf("report: %s: row %d is empty; it should be the path of a picture", m.name, i)
 	}
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe that nobody writes to is not waited for
+	f, err := regular.Open(path)
 	if err != nil {
 		return nil, fail(err)
 	}
 	defer f.Close()
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
-		return nil, fail(errors.Join(err, errors.New("it is not a regular file")))
-	}
 	size, _, err := image.DecodeConfig(f)
 	if err == nil && (size.Width < 1 || size.Height < 1 || float64(size.Width)*float64(size.Height) > maxPixels) {
 		err = fmt.Errorf("its size is %d x %d pixels, more than are read", size.Width, size.Height)

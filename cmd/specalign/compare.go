@@ -25,11 +25,11 @@ type compareFlags struct {
 	json             bool
 	report           reportFlags
 	options          compare.Options
+	settings         *settingFlags
 }
 
 func newCompare() *cobra.Command {
 	f := &compareFlags{options: compare.DefaultOptions()}
-	var settings *settingFlags
 	cmd := &cobra.Command{
 		Use:   "compare STUDENT REFERENCE",
 		Short: "which groups of samples two embeddings see differently",
@@ -46,7 +46,7 @@ patterns; memory does not grow with the number of rows.`,
   specalign compare a.npy b.npy --kernel gaussian --approximation nystrom --num-features 512
   specalign compare --student 'clip-*.npy' --reference 'dino-*.npy' --json`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := settings.config()
+			cfg, err := f.settings.config()
 			if err != nil {
 				return err
 			}
@@ -86,7 +86,7 @@ patterns; memory does not grow with the number of rows.`,
 	fl.BoolVar(&f.options.ValidateGroups, "validate", f.options.ValidateGroups, "ask whether the groups are groups in either embedding: K-means, distances, ranking")
 	fl.IntVar(&f.options.CheckRows, "check-rows", f.options.CheckRows, "`COUNT` of rows on which an approximation is compared with the exact kernels")
 	fl.BoolVar(&f.json, "json", false, "print one JSON document")
-	settings = addSettingFlags(cmd, compareSettings...)
+	f.settings = addSettingFlags(cmd, compareSettings...)
 	cmd.Flags().SortFlags = false
 	return cmd
 }
@@ -105,7 +105,12 @@ func (f *compareFlags) run(ctx context.Context) (result *compare.Result, err err
 	if in.Labels, err = readLines("--labels", f.labels, student.Len()); err != nil {
 		return nil, err
 	}
-	table, err := createOutput("--csv", f.csv, append(student.Paths(), reference.Paths()...))
+	inputs := append(student.Paths(), reference.Paths()...)
+	inputs = append(inputs, f.ids, f.labels, f.settings.file, f.report.images, f.report.texts)
+	if err := distinct(inputs, namedPath{"--csv", f.csv}, namedPath{"--report", f.report.path}); err != nil {
+		return nil, err
+	}
+	table, err := createOutput("--csv", f.csv)
 	if err != nil {
 		return nil, err
 	}

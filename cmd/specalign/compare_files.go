@@ -14,6 +14,7 @@ import (
 
 	"github.com/specalign/specalign/align"
 	"github.com/specalign/specalign/align/compare"
+	"github.com/specalign/specalign/internal/regular"
 )
 
 // maxLine bounds a line of a list, in bytes.
@@ -24,7 +25,7 @@ func readLines(flag, path string, n int) (lines []string, err error) {
 	if path == "" {
 		return nil, nil
 	}
-	f, err := os.Open(path)
+	f, err := regular.Open(path)
 	if err != nil {
 		return nil, inputErrorf("%s: %w", flag, err)
 	}
@@ -56,19 +57,12 @@ type output struct {
 
 // createOutput prepares writing a file, so that a path that cannot be written to is found out before there is something to
 // write.
-func createOutput(flag, path string, inputs []string) (*output, error) {
+func createOutput(flag, path string) (*output, error) {
 	if path == "" {
 		return nil, nil
 	}
-	if there, err := os.Stat(path); err == nil {
-		if !there.Mode().IsRegular() {
-			return nil, inputErrorf("%s %s: not a regular file; it is not overwritten", flag, path)
-		}
-		for _, in := range inputs {
-			if st, err := os.Stat(in); err == nil && os.SameFile(st, there) {
-				return nil, inputErrorf("%s %s is one of the inputs; give another name", flag, path)
-			}
-		}
+	if there, err := os.Stat(path); err == nil && !there.Mode().IsRegular() {
+		return nil, inputErrorf("%s %s: not a regular file; it is not overwritten", flag, path)
 	}
 	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"."+rand.Text()[:8]+".tmp")
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)

@@ -141,7 +141,7 @@ func compositionText(parts []compare.Share) string {
 	const most = 3
 	texts := []string{}
 	for _, p := range parts[:min(most, len(parts))] {
-		texts = append(texts, fmt.Sprintf("%.0f%% %s", 100*p.Share, p.Label))
+		texts = append(texts, fmt.Sprintf("%.0f%% %s", 100*p.Share, printable(p.Label)))
 	}
 	return strings.Join(texts, ", ")
 }
@@ -156,7 +156,7 @@ func sampleText(samples []compare.Sample) string {
 				return ' '
 			}
 			return r
-		}, s.ID))
+		}, printable(s.ID)))
 		if len(id) > width {
 			id = append(id[:width-1], '…')
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -59,12 +58,6 @@ func (f *reportFlags) open(c *compareFlags, student, reference *features.Dataset
 	if page.in.Texts, err = readLines("--texts", f.texts, student.Len()); err != nil {
 		return nil, err
 	}
-	inputs := append(student.Paths(), reference.Paths()...)
-	for _, path := range []string{f.images, f.texts, c.labels, c.ids} {
-		if path != "" {
-			inputs = append(inputs, path)
-		}
-	}
 	if f.images != "" {
 		if page.in.Images, err = report.OpenImages(f.images); err != nil {
 			return nil, fmt.Errorf("--images: %w", bare(err))
@@ -73,10 +66,7 @@ func (f *reportFlags) open(c *compareFlags, student, reference *features.Dataset
 	if err = page.in.Check(); err != nil {
 		return nil, err
 	}
-	if c.csv != "" && filepath.Clean(c.csv) == filepath.Clean(f.path) {
-		return nil, inputErrorf("--report and --csv are both %s; give two names", f.path)
-	}
-	page.out, err = createOutput("--report", f.path, inputs)
+	page.out, err = createOutput("--report", f.path)
 	return page, err
 }
 

@@ -13,8 +13,10 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"syscall"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -41,9 +43,14 @@ func run(args []string, stdout, stderr io.Writer) (code int) {
 	root := newRoot()
 	root.PersistentPreRun = func(*cobra.Command, []string) { started = true }
 	root.SetArgs(args)
-	root.SetOut(stdout)
+	out := &checkedWriter{w: stdout}
+	root.SetOut(out)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(context.Background())
+	if out.err != nil { // cobra does not look whether its help was written
+		fmt.Fprintf(stderr, "specalign: cannot write the output: %s\n", message(out.err))
+		return 1
+	}
 	if err == nil {
 		return 0
 	}
@@ -53,6 +60,20 @@ func run(args []string, stdout, stderr io.Writer) (code int) {
 		return 2
 	}
 	return 1
+}
+
+// checkedWriter remembers the first error of a writer.
+type checkedWriter struct {
+	w   io.Writer
+	err error
+}
+
+func (c *checkedWriter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	if c.err == nil {
+		c.err = err
+	}
+	return n, err
 }
 
 func newRoot() *cobra.Command {
@@ -83,6 +104,17 @@ the reference.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SuggestionsMinimumDistance = 2
+	root.SetHelpCommand(&cobra.Command{
+		Use:   "help [VERB]",
+		Short: "help about a verb",
+		RunE: func(_ *cobra.Command, args []string) error {
+			cmd, rest, err := root.Find(args)
+			if err != nil || len(rest) > 0 {
+				return inputErrorf("there is no verb %q; specalign -h lists them", strings.Join(args, " "))
+			}
+			return cmd.Help()
+		},
+	})
 	root.SetVersionTemplate("specalign {{.Version}}\n")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w; %s -h lists the flags", err, cmd.CommandPath())
@@ -132,7 +164,21 @@ func (e *bareError) Error() string { return e.text }
 func (e *bareError) Unwrap() error { return e.err }
 
 func oneLine(s string) string {
-	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
+	return printable(strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' }), "; "))
+}
+
+// printable writes what a terminal would obey instead of showing, such as an escape in a hostile file's name, as Go does
+// in a string.
+func printable(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		}
+	}
+	return b.String()
 }
 
 // interruptible returns a context that ends with SIGINT and SIGTERM. A second signal ends the program.

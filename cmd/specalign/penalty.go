@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -61,7 +60,7 @@ or float64 (bfloat16 in .safetensors); the key may be left out where there is on
 			}
 			ctx, cancel := interruptible(cmd.Context())
 			defer cancel()
-			report, err := penalty(ctx, cfg, args[0], args[1], gradOut)
+			report, err := penalty(ctx, cfg, args[0], args[1], gradOut, flags.file)
 			if err != nil {
 				return err
 			}
@@ -84,7 +83,7 @@ or float64 (bfloat16 in .safetensors); the key may be left out where there is on
 }
 
 // penalty computes one step over two files, and writes the gradient where a name for it is given.
-func penalty(ctx context.Context, cfg align.Config, student, reference, gradOut string) (report *penaltyReport, err error) {
+func penalty(ctx context.Context, cfg align.Config, student, reference, gradOut, settings string) (report *penaltyReport, err error) {
 	first, err := features.Open(student)
 	if err != nil {
 		return nil, fmt.Errorf("student: %w", bare(err))
@@ -95,7 +94,10 @@ func penalty(ctx context.Context, cfg align.Config, student, reference, gradOut 
 		return nil, fmt.Errorf("reference: %w", bare(err))
 	}
 	defer func() { err = errors.Join(err, second.Close()) }()
-	out, err := openGradient(gradOut, first, second)
+	if err := distinct(append(append(first.Paths(), second.Paths()...), settings), namedPath{"--grad-out", gradOut}); err != nil {
+		return nil, err
+	}
+	out, err := openGradient(gradOut)
 	if err != nil {
 		return nil, err
 	}
@@ -149,18 +151,9 @@ func penalty(ctx context.Context, cfg align.Config, student, reference, gradOut 
 }
 
 // openGradient prepares writing the gradient; nil where no name is given.
-func openGradient(name string, inputs ...*features.Dataset) (*features.Writer, error) {
+func openGradient(name string) (*features.Writer, error) {
 	if name == "" {
 		return nil, nil
-	}
-	if there, err := os.Stat(name); err == nil {
-		for _, f := range inputs {
-			for _, path := range f.Paths() {
-				if in, err := os.Stat(path); err == nil && os.SameFile(in, there) {
-					return nil, inputErrorf("--grad-out %s is one of the inputs; give another name", name)
-				}
-			}
-		}
 	}
 	w, err := features.Create(name)
 	if err != nil {

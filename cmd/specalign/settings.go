@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"reflect"
 	"slices"
 	"strconv"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/specalign/specalign/align"
 	"github.com/specalign/specalign/align/compare"
+	"github.com/specalign/specalign/internal/regular"
 )
 
 // setting is one row of the table that ties the settings of align.Config to flags.
@@ -132,7 +132,7 @@ func (v *settingValue) Set(text string) error {
 		v.given[v.row.name] = text == "true"
 	default:
 		var number json.Number
-		if err := json.Unmarshal([]byte(text), &number); err != nil {
+		if err := json.Unmarshal([]byte(text), &number); err != nil || strings.Trim(text, "0123456789+-.eE") != "" { // json takes null and "1"
 			return errors.New("give a number")
 		}
 		if _, err := strconv.ParseUint(text, 10, 64); err != nil && (v.row.value == valueCount || v.row.value == valuePositiveCount) {
@@ -152,7 +152,7 @@ const maxSettings = 1 << 20
 // readSettings reads one YAML mapping (JSON is one, too) into out. Unknown and repeated keys are errors that name the
 // line.
 func readSettings(path string, out map[string]any) error {
-	f, err := os.Open(path)
+	f, err := regular.Open(path)
 	if err != nil {
 		return err
 	}

@@ -67,7 +67,7 @@ var allowed = map[string][]string{
 	"cuda":     {"align", "csrc"},
 	"capi":     {"align", "csrc", "cuda"},
 	"plugin":   {"align"},
-	"report":   {"align"},
+	"report":   {"align", "internal"},
 	"trainer":  {"align", "csrc", "cuda"},
 	"cmd":      {"align", "csrc", "cuda", "plugin", "report", "trainer", "internal"},
 	"internal": {},
