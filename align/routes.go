@@ -114,16 +114,18 @@ func (s *shape) iteration() Solver {
 
 // The rates of the cost model, operations a nanosecond of one core, as measured with AVX-512; on slower cores all of them
 // fall. Products with the factors serve one or more vectors from each row that they read; those with a formed L take
-// half of a matrix in and out of the cache for each.
+// half of a matrix in and out of the cache for each. What re-orthogonalisation does with entries of samples is the same on
+// both routes and left out.
 const (
 	gemmRate    = 110.0
 	factorsRate = 80.0
 	formedRate  = 40.0
+	deflateRate = 40.0
 )
 
 // products estimates how many products an iteration takes: a block of two needs about 11 steps for one pair with its gap
-// at 0.9, one of four about 20 for 30 pairs.
-func (s *shape) products() float64 { return 20 + 2*float64(s.want) }
+// at 0.9, one of four about 30 for 30 pairs.
+func (s *shape) products() float64 { return 18 + 3.5*float64(s.want) }
 
 // formedCost is that of forming L, of which one half is computed: n² D operations, and of 2 n² a product.
 func (s *shape) formedCost() float64 {
@@ -131,7 +133,9 @@ func (s *shape) formedCost() float64 {
 	return n*n*d/gemmRate + 2*n*n*s.products()/formedRate
 }
 
-// matrixFreeCost is that of 4 n D operations a product.
+// matrixFreeCost is that of 4 n D operations a product, and of taking each twice apart over the features too, D entries
+// behind those of the samples: 2 p² D operations for p products.
 func (s *shape) matrixFreeCost() float64 {
-	return 4 * float64(s.n) * float64(s.features) * s.products() / factorsRate
+	d, p := float64(s.features), s.products()
+	return 4*float64(s.n)*d*p/factorsRate + 2*p*p*d/deflateRate
 }

@@ -17,6 +17,8 @@ func TestRoutes(t *testing.T) {
 	}{
 		{"few rows", shape{n: 128, features: 1280, want: 30, solver: SolverAuto}, routeFormed, SolverLanczos, "", ""},
 		{"few rows, one pair", shape{n: 512, features: 1280, want: 1, solver: SolverAuto}, routeMatrixFree, SolverLanczos, "", ""},
+		{"30 pairs, taken apart over the samples alone", shape{n: 512, features: 1280, want: 30, solver: SolverAuto}, routeFormed, SolverLanczos, "", ""},
+		{"30 pairs beyond that", shape{n: 768, features: 1280, want: 30, solver: SolverAuto}, routeMatrixFree, SolverLanczos, "", ""},
 		{"many rows", shape{n: 4096, features: 1280, want: 30, solver: SolverAuto}, routeMatrixFree, SolverLanczos, "", ""},
 		{"a data set", shape{n: 100_000, features: 128, want: 30, solver: SolverAuto}, routeCovariance, SolverDense, "", ""},
 		{"rff because L would not fit", shape{n: 20_000, features: 16_384, want: 30, solver: SolverAuto}, routeMatrixFree, SolverLanczos, "", ""},
