@@ -2,20 +2,19 @@ package features
 
 import (
 	"bufio"
-	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
+
+	"github.com/specalign/specalign/internal/regular"
 )
 
 // Writer writes one .npy file, whole or not at all: the file appears under its name only when it is complete.
 type Writer struct {
 	path string
-	f    *os.File
+	f    *regular.Output
 }
 
 // Create prepares writing the file at path, which ends in .npy, so that a path that cannot be written to is found out
@@ -24,11 +23,10 @@ func Create(path string) (*Writer, error) {
 	if !strings.HasSuffix(path, ".npy") {
 		return nil, inputErrorf("features: %s: only .npy files are written; give a name that ends in .npy", path)
 	}
-	if st, err := os.Stat(path); err == nil && !st.Mode().IsRegular() {
-		return nil, inputErrorf("features: %s: not a regular file; it is not overwritten", path)
+	f, err := regular.Create(path)
+	if errors.Is(err, regular.ErrIrregular) {
+		return nil, inputErrorf("features: %s: %w", path, err)
 	}
-	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"."+rand.Text()[:8]+".tmp")
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
 		return nil, inputErrorf("features: cannot write %w", reason(path, err))
 	}
@@ -46,17 +44,13 @@ func (w *Writer) Write(rows, cols int, data []float32) error {
 		err = b.Flush()
 	}
 	if err == nil {
-		err = w.f.Sync()
-	}
-	if err == nil {
-		err = os.Rename(w.f.Name(), w.path)
+		err = w.f.Commit()
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("features: cannot write %w", reason(w.path, err)), w.Close())
 	}
-	err = w.f.Close()
 	w.f = nil
-	return err
+	return nil
 }
 
 // Close gives up a file that was not written. It is idempotent.
@@ -64,7 +58,7 @@ func (w *Writer) Close() error {
 	if w.f == nil {
 		return nil
 	}
-	err := errors.Join(os.Remove(w.f.Name()), w.f.Close())
+	err := w.f.Discard()
 	w.f = nil
 	return err
 }

@@ -2,13 +2,11 @@ package main
 
 import (
 	"bufio"
-	"crypto/rand"
 	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -52,7 +50,7 @@ func readLines(flag, path string, n int) (lines []string, err error) {
 // output is a file that appears under its name only when it is complete. nil: none is wanted.
 type output struct {
 	flag, path string
-	f          *os.File
+	f          *regular.Output
 }
 
 // createOutput prepares writing a file, so that a path that cannot be written to is found out before there is something to
@@ -61,11 +59,10 @@ func createOutput(flag, path string) (*output, error) {
 	if path == "" {
 		return nil, nil
 	}
-	if there, err := os.Stat(path); err == nil && !there.Mode().IsRegular() {
-		return nil, inputErrorf("%s %s: not a regular file; it is not overwritten", flag, path)
+	f, err := regular.Create(path)
+	if errors.Is(err, regular.ErrIrregular) {
+		return nil, inputErrorf("%s %s: %w", flag, path, err)
 	}
-	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"."+rand.Text()[:8]+".tmp")
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
 		var p *os.PathError
 		if errors.As(err, &p) {
@@ -87,10 +84,7 @@ func (o *output) Write(contents func(io.Writer) error) error {
 		err = b.Flush()
 	}
 	if err == nil {
-		err = o.f.Sync()
-	}
-	if err == nil {
-		err = os.Rename(o.f.Name(), o.path)
+		err = o.f.Commit()
 	}
 	if input := new(align.InputError); errors.As(err, &input) { // of what the contents are made of
 		return errors.Join(bare(err), o.Close())
@@ -98,9 +92,8 @@ func (o *output) Write(contents func(io.Writer) error) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("%s: cannot write %s: %w", o.flag, o.path, err), o.Close())
 	}
-	err = o.f.Close()
 	o.f = nil
-	return err
+	return nil
 }
 
 // Close gives up a file that was not written. It is idempotent.
@@ -108,7 +101,7 @@ func (o *output) Close() error {
 	if o == nil || o.f == nil {
 		return nil
 	}
-	err := errors.Join(os.Remove(o.f.Name()), o.f.Close())
+	err := o.f.Discard()
 	o.f = nil
 	return err
 }

@@ -181,9 +181,9 @@ func printable(s string) string {
 	return b.String()
 }
 
-// interruptible returns a context that ends with SIGINT and SIGTERM. A second signal ends the program.
+// interruptible returns a context that ends with SIGINT, SIGTERM and SIGHUP. A second signal ends the program.
 func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	context.AfterFunc(ctx, stop)
 	return ctx, stop
 }

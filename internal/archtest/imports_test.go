@@ -62,13 +62,13 @@ func top(path string) string {
 
 // allowed says which of our folders each folder may depend on, beside itself, directly or not.
 var allowed = map[string][]string{
-	"align":    {},
+	"align":    {"internal"},
 	"csrc":     {"align"},
 	"cuda":     {"align", "csrc"},
 	"capi":     {"align", "csrc", "cuda"},
 	"plugin":   {"align"},
 	"report":   {"align", "internal"},
-	"trainer":  {"align", "csrc", "cuda"},
+	"trainer":  {"align", "csrc", "cuda", "internal"},
 	"cmd":      {"align", "csrc", "cuda", "plugin", "report", "trainer", "internal"},
 	"internal": {},
 }
