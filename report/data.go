@@ -83,7 +83,7 @@ func newData(in *Input, s *selection, g *geometry, pics *pictures, groups []grou
 			d.Points[s.members[i][k]].ID = m.ID
 		}
 		for side := range dg.Pairs {
-			dg.Pairs[side] = pack(scaled(g.pairs(side, s.members[i]), average[side]))
+			dg.Pairs[side] = pack(scaled(q.pairs[side], average[side]))
 		}
 		d.Groups = append(d.Groups, dg)
 	}

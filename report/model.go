@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 
@@ -37,7 +38,9 @@ type group struct {
 	Mean    [2]float64 // distance inside the group; the average of the data set is 1
 	Closer  [2]float64 // share of the data set's pairs that are farther apart than a typical pair (the median) of the group
 	Members []member
-	Hidden  int // samples of the result that are not shown
+	Judged  int          // samples whose distances were measured
+	pairs   [2][]float64 // these distances
+	Hidden  int          // samples of the result that are not shown
 }
 
 // share is how much of a group a class makes up.
@@ -86,8 +89,11 @@ func build(ctx context.Context, in *Input) (*page, *Report, error) {
 	everyone := tally(in.Labels)
 	for i := range s.groups {
 		q := newGroup(in, &s, pics, i)
+		if err := q.judge(ctx, in, i); err != nil {
+			return nil, nil, err
+		}
 		for side := range q.Mean {
-			pairs := g.pairs(side, s.members[i])
+			pairs := q.pairs[side]
 			if average[side] > 0 {
 				q.Mean[side] = mean(pairs) / average[side]
 			}
@@ -101,6 +107,24 @@ func build(ctx context.Context, in *Input) (*page, *Report, error) {
 	p.Data = newData(in, &s, g, pics, p.Groups, average)
 	p.parts, err = loadParts()
 	return p, report, err
+}
+
+// judge measures the distances inside the group, number i of the page.
+func (q *group) judge(ctx context.Context, in *Input, i int) error {
+	index := judged(&q.Group, rand.New(rand.NewPCG(in.Result.Settings.Seed, uint64(i))))
+	g, err := measure(ctx, in, index)
+	if err != nil {
+		return err
+	}
+	all := make([]int, len(index))
+	for k := range all {
+		all[k] = k
+	}
+	for side := range q.pairs {
+		q.pairs[side] = g.pairs(side, all)
+	}
+	q.Judged = len(index)
+	return nil
 }
 
 func newGroup(in *Input, s *selection, pics *pictures, i int) group {

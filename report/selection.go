@@ -13,6 +13,7 @@ const (
 	maxShown      = 48   // samples of a group
 	wantedPoints  = 1500 // on the map
 	minBackground = 500  // of these drawn at random from all samples
+	maxJudged     = 300  // members of a group whose distances are measured
 )
 
 // selection is which samples the page shows. Points are samples on the map, numbered in rising order of their indices.
@@ -56,6 +57,28 @@ func choose(r *compare.Result, seed uint64) selection {
 
 // samples are those of a group that are shown.
 func samples(g compare.Group) []compare.Sample { return g.Samples[:min(len(g.Samples), maxShown)] }
+
+// judged are the samples of a group whose distances say how close it is: members drawn at random, as those with the highest
+// scores are not typical of it; where the scores of all samples are not known, the samples shown.
+func judged(g *compare.Group, rng *rand.Rand) []int {
+	var all, out []int
+	for i, v := range g.Scores {
+		if float64(v) >= g.Level {
+			all = append(all, i)
+		}
+	}
+	if len(all) < 2 {
+		for _, m := range samples(*g) {
+			out = append(out, m.Index)
+		}
+		slices.Sort(out)
+		return out
+	}
+	for _, i := range compare.Draw(rng, len(all), maxJudged) {
+		out = append(out, all[i])
+	}
+	return out
+}
 
 // side is 0 for a group of the student's, else 1.
 func (s *selection) side(group int) int {

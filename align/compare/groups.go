@@ -59,7 +59,7 @@ func (r *run) groups(d *Directions, s *Scores, m []measured, sets []members, f [
 
 // finish fills in what every route has: samples, gap.
 func (r *run) finish(g *Group, d *Directions, k int, s *Scores) {
-	g.Samples = r.samplesOf(s.High[k])
+	g.Samples, g.Level = r.samplesOf(s.High[k]), levelOf(s.High[k])
 	if s.All != nil {
 		g.Scores = s.All[k]
 	}

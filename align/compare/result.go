@@ -60,6 +60,9 @@ type Group struct {
 	// share first; without labels it is empty.
 	Composition []Share `json:"composition,omitempty"`
 
+	// Level is the score from which on a sample is a member: half the median of those listed.
+	Level float64 `json:"-"`
+
 	// Scores are the entries of v for all samples, where n is at most MaxScores; else nil.
 	Scores []float32 `json:"-"`
 }
