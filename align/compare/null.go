@@ -86,6 +86,13 @@ func (w *Worker) null(ctx context.Context, d *Directions, progress func(done int
 
 // keep loads single rows' features into matrices of their own.
 func (w *Worker) keep(index []int) (phi [2]align.Matrix, err error) {
+	defer func() {
+		for side := range phi {
+			if err != nil && phi[side].Rows > 0 {
+				w.b.Free(phi[side])
+			}
+		}
+	}()
 	for side := range 2 {
 		x, err := readRows(w.rows[side], side, index)
 		if err != nil {

@@ -108,7 +108,7 @@ func (r *run) featured(ctx context.Context, d *Directions, op operator, directio
 		}
 	}
 	var p []float64
-	if o.Permutations > 0 && formed {
+	if o.Permutations > 0 && len(d.Values) > 0 && formed {
 		if err := r.pass("permutations", o.Permutations, func() error { r.res.Null, p, err = r.w.null(ctx, d, r.w.step); return err }); err != nil {
 			return err
 		}

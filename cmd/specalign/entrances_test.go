@@ -129,3 +129,16 @@ func TestHostileNames(t *testing.T) {
 	}
 	specalign(t, nil, "help", "foo").refused(t, 2, `there is no verb "foo"`)
 }
+
+// TestFewRows: one or two samples are little to compare, but no failure.
+func TestFewRows(t *testing.T) {
+	for n := 1; n <= 3; n++ {
+		student, reference := planted(t, n)
+		for _, flags := range []string{"", "--center", "--kernel=gaussian", "--kernel=gaussian --approximation=nystrom", "--kernel=gaussian --approximation=rff --num-features=64"} {
+			o := specalign(t, nil, append([]string{"compare", student, reference, "--json"}, strings.Fields(flags)...)...)
+			if o.code != 0 || o.stderr != "" {
+				t.Errorf("%d rows %s: exit %d, %s", n, flags, o.code, o.stderr)
+			}
+		}
+	}
+}
