@@ -62,7 +62,8 @@ func (r *run) compare(ctx context.Context) (err error) {
 		return err
 	}
 	if r.plan.Options.Eta == 0 {
-		r.warn("eta is 0: these are the groups of the student's kernel alone, whether the reference has them or not")
+		r.plan.Options.Permutations = 0 // shuffling the reference would change nothing
+		r.warn("eta is 0: these are the groups of the student's kernel alone, whether the reference has them or not, without a permutation null")
 	}
 	if r.w, err = NewWorker(r.plan, r.rows, r.b); err != nil {
 		return err

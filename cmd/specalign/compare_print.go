@@ -43,7 +43,11 @@ func printComparison(w io.Writer, r *compare.Result, f *compareFlags) error {
 	if v == nil {
 		v = &compare.Validation{}
 	}
-	printGroups(b, "the student groups these, the reference does not", r.Positive)
+	student := "the student groups these, the reference does not"
+	if r.Settings.Eta == 0 {
+		student = "the student groups these"
+	}
+	printGroups(b, student, r.Positive)
 	printValidation(b, v.Positive)
 	printGroups(b, "the reference groups these, the student does not", r.Negative)
 	printValidation(b, v.Negative)
