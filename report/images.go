@@ -81,7 +81,11 @@ func (m *Images) Close() error {
 // shrunk returns picture i on white, no side longer than edge pixels. It is not enlarged.
 func (m *Images) shrunk(i, edge int) (*image.RGBA, error) {
 	if m.array != nil {
-		return shrink(m.element(i), edge), nil
+		picture, err := m.element(i)
+		if err != nil {
+			return nil, inputErrorf("report: %s: %w", m.name, err)
+		}
+		return shrink(picture, edge), nil
 	}
 	path := m.paths[i]
 	fail := func(err error) error {
@@ -112,20 +116,23 @@ func (m *Images) shrunk(i, edge int) (*image.RGBA, error) {
 	return shrink(picture, edge), nil
 }
 
-// element views picture i of the array.
-func (m *Images) element(i int) image.Image {
+// element returns picture i of the array.
+func (m *Images) element(i int) (image.Image, error) {
 	a := m.array
-	size := a.Height * a.Width * a.Channels
-	data, area := a.Data[i*size:(i+1)*size], image.Rect(0, 0, a.Width, a.Height)
+	data, err := a.Picture(i)
+	if err != nil {
+		return nil, err
+	}
+	area := image.Rect(0, 0, a.Width, a.Height)
 	if a.Channels == 1 {
-		return &image.Gray{Pix: data, Stride: a.Width, Rect: area}
+		return &image.Gray{Pix: data, Stride: a.Width, Rect: area}, nil
 	}
 	out := image.NewRGBA(area)
 	for p := range a.Height * a.Width {
 		copy(out.Pix[4*p:], data[3*p:3*p+3])
 		out.Pix[4*p+3] = 0xff
 	}
-	return out
+	return out, nil
 }
 
 // shrink draws a picture on white, no side longer than edge.

@@ -98,7 +98,11 @@ func openShard(name string) (shard, error) {
 		return shard{}, inputErrorf("features: %w", err)
 	}
 	resident := 0
-	src, err := f.open(mapping, key, func(bytes int) error { return forget(&resident, bytes, mapping) })
+	var src source
+	err = guarded(func() (err error) {
+		src, err = f.open(mapping, key, func(bytes int) error { return forget(&resident, bytes, mapping) })
+		return err
+	})
 	if err != nil {
 		return shard{}, errors.Join(inputErrorf("features: %s: %w", name, err), unmap(mapping))
 	}
@@ -188,7 +192,7 @@ func (d *Dataset) Read(dst []float32, first int) error {
 	for i := d.at(first); len(dst) > 0; i++ {
 		s := &d.shards[i]
 		rows := min(len(dst)/dim, s.first+s.rows-first)
-		if err := s.read(dst[:rows*dim], first-s.first, d.touch); err != nil {
+		if err := guarded(func() error { return s.read(dst[:rows*dim], first-s.first, d.touch) }); err != nil {
 			return inputErrorf("features: %s: %w", s.name, err)
 		}
 		dst, first = dst[rows*dim:], first+rows
@@ -223,10 +227,15 @@ func forget(touched *int, bytes int, mappings ...[]byte) error {
 	return nil
 }
 
-// Features returns all rows: where they lie in one piece, as mapped, until Close; else a copy.
+// Features returns a copy of all rows: of the type as stored where they lie in one piece, else of float32.
 func (d *Dataset) Features() (align.Features, error) {
 	if t, ok := d.shards[0].source.(*table); ok && len(d.shards) == 1 && (!t.byColumn || t.Rows == 1 || t.Cols == 1) {
-		return t.Features, nil
+		f := t.Features
+		f.Data = make([]byte, len(t.Data))
+		if err := guarded(func() error { copy(f.Data, t.Data); return nil }); err != nil {
+			return align.Features{}, inputErrorf("features: %s: %w", d.shards[0].name, err)
+		}
+		return f, nil
 	}
 	dim := d.Dim()
 	data := make([]float32, d.rows*dim)

@@ -19,12 +19,19 @@ func OpenImages(path string) (*Images, error) {
 	if err != nil {
 		return nil, inputErrorf("features: %w", err)
 	}
-	m, err := parseImages(mapping)
+	var m *Images
+	err = guarded(func() (err error) { m, err = parseImages(mapping); return err })
 	if err != nil {
 		return nil, errors.Join(inputErrorf("features: %s: %w", path, err), unmap(mapping))
 	}
 	m.mapping = mapping
 	return m, nil
+}
+
+// Picture returns a copy of picture i, (h, w, channels) row-major.
+func (m *Images) Picture(i int) ([]byte, error) {
+	out := make([]byte, m.Height*m.Width*m.Channels)
+	return out, guarded(func() error { copy(out, m.Data[i*len(out):]); return nil })
 }
 
 // Close unmaps the file; Data must not be used any more. It is idempotent.
