@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from . import _memory
 from ._errors import Error
 from ._messages import DType
 
@@ -70,6 +71,7 @@ class Arena:
         self.slot_size = slot_size
         self.fd = -1
         self.memory = _NONE
+        _memory.check(self.size, "a session's shared memory")
         try:
             self.fd = os.memfd_create("specalign-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             # Pages now, or ENOSPC now: a write to a hole that cannot be filled later is a SIGBUS.

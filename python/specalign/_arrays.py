@@ -74,6 +74,11 @@ class Rows:
             raise InputError(f"specalign: {name} has shape {tuple(x.shape)}; give (n, d)")
         return cls(x, int(x.shape[0]), int(x.shape[1]), dtype, tensor, x.device if tensor else None)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the rows, stored densely."""
+        return self.rows * self.cols * self.dtype.size
+
     def copied(self) -> Rows:
         """Return rows that the caller cannot change any more, in memory of the host."""
         if not self.tensor:

@@ -97,6 +97,9 @@ class DType(IntEnum):
         return (0, 4, 2, 2, 8)[self]
 
 
+MAX_ROWS, MAX_COLS = 1 << 24, 1 << 20  # of a step
+
+
 @dataclass(slots=True)
 class Region(Message):
     """specalign.v1.Region: a dense row-major matrix of the arena."""

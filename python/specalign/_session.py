@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _fork
+from . import _fork, _memory
 from ._arena import Arena, Layout, Shape, up
 from ._arrays import Rows, check_out, gradient, moments, on_gpu, wait_for
 from ._connection import PROTOCOL_MAJOR, Connection, Forgotten, Lost
 from ._errors import ClosedError, Error, InputError, SidecarError, StepTimeoutError
-from ._messages import OpenSessionRequest, Region, StepRequest
+from ._messages import MAX_COLS, MAX_ROWS, OpenSessionRequest, Region, StepRequest
 from ._result import Result
 
 if TYPE_CHECKING:
@@ -179,6 +179,7 @@ class Session:
             if owned:
                 job.loaded = self._load(job)
             else:  # the arena is in use: the rows wait in memory of their own
+                _memory.check(job.student.nbytes + job.reference.nbytes, "the rows of a step that waits")
                 job.student, job.reference = job.student.copied(), job.reference.copied()
             with self._cond:
                 if not owned:
@@ -280,10 +281,28 @@ class Session:
                 f"specalign: student has {rows1.rows} rows, reference {rows2.rows}; both need the same samples"
             )
         check_out(out, rows1)
+        self._check_size(rows1, rows2)
         wait = self._timeout if timeout is None else timeout
         if not wait > 0 or math.isinf(wait):
             raise InputError(f"specalign: timeout is {wait}; give a positive number of seconds")
         return _Job(rows1, rows2, grad, out, wait)
+
+    def _check_size(self, student: Rows, reference: Rows) -> None:
+        """Raise `InputError` for rows that no step here can take, before anything is allocated for them."""
+        if student.rows > MAX_ROWS or max(student.cols, reference.cols) > MAX_COLS:
+            raise InputError(
+                f"specalign: {student.rows} rows of {student.cols} and {reference.cols} columns; "
+                f"give at most {MAX_ROWS} rows a step, of at most {MAX_COLS} columns"
+            )
+        arena = self._layout_of(student, reference).size
+        if arena <= self._arena.size:
+            return
+        needed, total = arena + 4 * student.rows * student.cols, _memory.total()  # and the gradient that is returned
+        if needed > total:
+            raise InputError(
+                f"specalign: {student.rows} rows of {student.cols} and {reference.cols} columns need "
+                f"{needed / 2**30:.1f} GiB, and steps may take {total / 2**30:.1f} GiB here; give fewer rows a step"
+            )
 
     def _check_open(self) -> None:
         if self._closed:
@@ -360,10 +379,10 @@ class Session:
 
     def _load(self, job: _Job) -> Layout:
         """Put a job's rows into the arena, a larger one if need be."""
-        shape = Shape(job.student.rows, job.student.cols, job.reference.cols, job.student.dtype, job.reference.dtype)
         layout = self._layout
+        shape = Shape(job.student.rows, job.student.cols, job.reference.cols, job.student.dtype, job.reference.dtype)
         if layout is None or layout.shape != shape:
-            needed = Layout.of(shape, self._state_size(shape.student_cols, shape.reference_cols))
+            needed = self._layout_of(job.student, job.reference)
             if needed.slot_size > self._arena.slot_size or needed.size > self._arena.size:
                 self._replace_arena(needed.size, needed.slot_size)
             layout = Layout.of(shape, self._arena.slot_size)
@@ -373,6 +392,11 @@ class Session:
         job.student.load(self._arena, layout.student)
         job.reference.load(self._arena, layout.reference)
         return layout
+
+    def _layout_of(self, student: Rows, reference: Rows) -> Layout:
+        """Return the least layout for a step with such rows."""
+        shape = Shape(student.rows, student.cols, reference.cols, student.dtype, reference.dtype)
+        return Layout.of(shape, self._state_size(shape.student_cols, shape.reference_cols))
 
     def _state_size(self, d1: int, d2: int) -> int:
         """Return the bytes that the sidecar may need to remember a session with such columns.

@@ -204,19 +204,19 @@ class SpecAlign(nn.Module):
         if not isinstance(student, Tensor):
             raise InputError(f"specalign: student is a {type(student).__name__}; give a tensor")
         self._check_weight()
-        out = None
-        if torch.is_grad_enabled() and student.requires_grad and student.ndim == 2:
-            out = torch.empty(student.shape, dtype=torch.float32, device=student.device)
+        grad = torch.is_grad_enabled() and student.requires_grad
         session = self.session
-        job = session.job(student, reference, out, out is not None)  # raises what would fail every time
+        job = session.job(student, reference, None, grad)  # raises what would fail every time
+        if grad:
+            job.out = torch.empty(student.shape, dtype=torch.float32, device=student.device)
         if not now:
-            return Handle(session.start(job), student, out is not None)
+            return Handle(session.start(job), student, grad)
         future: Future[Result] = Future()
         try:
             future.set_result(session.take(job))
         except Error as e:
             future.set_exception(e)
-        return Handle(future, student, out is not None)
+        return Handle(future, student, grad)
 
     def close(self) -> None:
         """Close the session; the next step opens another one."""

@@ -18,7 +18,7 @@ from batches import clustered
 from faults import BINARY, HEAD, compile_c, crash, daemon, program, root, same, trainer
 
 import specalign
-from specalign import _sidecar
+from specalign import _memory, _sidecar
 
 
 class TestHung:
@@ -226,6 +226,95 @@ class TestMemory:
         message, going_on = out.splitlines()
         assert "no shared memory of 4.7 MiB for a session: File too large" in message, (out, err)
         assert going_on == "True"
+
+    @root
+    @pytest.mark.parametrize("call", ["step", "submit behind a step", "torch"])
+    def test_a_batch_larger_than_memory(self, home, tmp_path, call):
+        """Refused before anything is allocated; without that, the kernel would end the trainer in its group."""
+        group = self.group(1500 << 20)
+        try:
+            out, err = trainer(
+                f"""
+                open("{group}/cgroup.procs", "w").write(str(os.getpid()))
+                import torch
+                call, n = "{call}", 400_000  # 3.1 GiB with the gradient
+                big = np.broadcast_to(np.float32(1), (n, 512))
+                with specalign.Sidecar(device="cpu", threads=1) as sidecar, sidecar.session() as session:
+                    session.step(x, y)
+                    future = session.submit(x, y)
+                    try:
+                        if call == "step":
+                            session.step(big, big)
+                        elif call == "torch":
+                            student = torch.ones(1, 1).expand(n, 512).requires_grad_()
+                            specalign.torch.SpecAlign(sidecar=sidecar, max_failures=1)(student, big)
+                        else:
+                            session.submit(big, big)
+                    except specalign.InputError as e:
+                        print(e)
+                    future.result()
+                    print(session.step(x, y).seq)
+                """,
+                env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)},
+            ).communicate(timeout=60)
+            assert out.splitlines() == [
+                "specalign: 400000 rows of 512 and 512 columns need 3.1 GiB, and steps may take 1.3 GiB here; "
+                "give fewer rows a step",
+                "3",
+            ], err
+            for peak in ("memory.peak", "memory.max_usage_in_bytes"):  # of versions 2 (since Linux 5.19) and 1
+                if (group / peak).exists():
+                    assert int((group / peak).read_text()) < 1000 << 20
+        finally:
+            group.rmdir()
+
+    @root
+    def test_less_memory_now_than_a_step_may_take(self, home):
+        """What others took may come back: the step fails, the session goes on."""
+        group = self.group(1500 << 20)
+        try:
+            out, err = trainer(
+                f"""
+                open("{group}/cgroup.procs", "w").write(str(os.getpid()))
+                ballast = np.ones(900 << 17)
+                big = np.broadcast_to(np.float32(1), (120_000, 512))
+                with specalign.Sidecar(device="cpu", threads=1) as sidecar, sidecar.session() as session:
+                    session.step(x, y)
+                    try:
+                        session.step(big, big)
+                    except specalign.Error as e:
+                        print(type(e).__name__, e)
+                    print(session.step(x, y).seq)
+                """
+            ).communicate(timeout=60)
+            message, seq = out.splitlines()
+            assert message.startswith("Error specalign: no memory of 703."), err
+            assert "MiB are available" in message
+            assert seq == "2"
+        finally:
+            group.rmdir()
+
+
+def test_control_groups_of_both_versions(tmp_path):
+    """Limits and uses on the way up, without what the kernel can drop; a path that is not there is the host's."""
+
+    def group(path, limit, use, stat):
+        folder = tmp_path / "cgroup" / path
+        folder.mkdir(parents=True, exist_ok=True)
+        names = (
+            ("memory.max", "memory.current") if limit[0] == 2 else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        )
+        for name, text in zip((*names, "memory.stat"), (limit[1], use, stat), strict=True):
+            (folder / name).write_text(f"{text}\n")
+
+    group("a", (2, "max"), 5000, "anon 4000\ninactive_file 10")
+    group("a/b", (2, 3000), 1000, "anon 700\ninactive_file 200")
+    group("memory", (1, 9000), 4000, "total_inactive_file 1000")
+    names = tmp_path / "names"
+    names.write_text("4:memory:/not/here\n1:cpu:/\n0::/a/b\n")
+    found = list(_memory._groups(str(tmp_path / "cgroup"), str(names)))
+    assert found == [(9000, 3000), (3000, 800)]
+    assert list(_memory._groups(str(tmp_path), str(tmp_path / "none"))) == []
 
 
 class TestSessions:
