@@ -9,12 +9,14 @@ type request struct {
 	tol   float64
 	floor float64 // eigenvalues up to this are rounding errors of L: neither value nor gradient
 	noise float64 // about the size of uᵀ E v for unit vectors u, v, E being the rounding errors of L
+	extra float64 // by how much the error of the gradient was found to exceed that of M, 1 or more
 }
 
-// goal is the estimate at which an iteration stops. The estimate is of M, and the gradient's error can be a few times as
-// large; and an iteration that has not yet told apart two eigenvalues that are nearly one underestimates it, which a
-// residual far below their distance rules out: hence a limit for loose tolerances.
-func (r *request) goal() float64 { return min(r.tol, looseTolerance) / 4 }
+// goal is the estimate of M's error at which an iteration stops. The gradient's error can be a few times as large, and
+// where it is found to be more than that the goal follows; and an iteration that has not yet told apart two eigenvalues
+// that are nearly one underestimates it, which a residual far below their distance rules out: hence a limit for loose
+// tolerances.
+func (r *request) goal() float64 { return min(r.tol, looseTolerance) / (4 * max(r.extra, 1)) }
 
 const looseTolerance = 1e-3
 
@@ -41,29 +43,45 @@ func (r *request) slope(rank int, lambda float64) float64 {
 	return sum
 }
 
-// errorEstimate is what is known of the relative error of M.
+// strengths say how much the student's kernel makes of a direction: |Φ1ᵀ x|² = xᵀ K1 x, of the eigenvectors and of the
+// directions of their residuals.
+type strengths struct{ vectors, residuals []float64 }
+
+func (s *strengths) vector(i int) float64 {
+	if s == nil {
+		return 1
+	}
+	return s.vectors[i]
+}
+
+func (s *strengths) residual(i int) float64 {
+	if s == nil {
+		return 1
+	}
+	return s.residuals[i]
+}
+
+// errorEstimate is what is known of the relative error of M, or of M Φ1.
 type errorEstimate struct {
 	truncation float64 // the part that more products would reduce
 	rounding   float64 // the part that working precision leaves
 	tied       [2]int  // the ranks of the pair whose nearness contributes most to rounding
 }
 
-// gradientError returns the two parts of what estimate finds.
-func (r *request) gradientError(theta, res, slopes []float64, rest float64) (truncation, rounding float64) {
-	e := r.estimate(theta, res, slopes, rest)
-	return e.truncation, e.rounding
-}
-
-// estimate estimates the relative error, in the Frobenius norm, of M = Σ f'(λ_i) v_i v_iᵀ, whose product with Φ1 is
-// the gradient. theta, by falling magnitude, are Ritz values, res their residuals |L v - θ v|; what is not among them
-// has magnitude rest at most (rest < 0: nothing is left out). slopes is scratch of the length of theta.
+// estimate estimates the relative error, in the Frobenius norm, of the gradient M Φ1 with M = Σ f'(λ_i) v_i v_iᵀ, or
+// without s that of M. theta, by falling magnitude, are Ritz values, res their residuals |L v - θ v|; what is not among
+// them has magnitude rest at most (rest < 0: nothing is left out). slopes is scratch of the length of theta.
+//
+// An error e of v_i changes M by f'(λ_i) (v_i eᵀ + e v_iᵀ), and M Φ1 by an amount of squared norm f'(λ_i)² (|e|² |Φ1ᵀ v_i|²
+// + |Φ1ᵀ e|²), beside |M Φ1|² = Σ f'(λ_i)² |Φ1ᵀ v_i|². The two relative errors are far apart where the student makes
+// little of v_i, a group that the reference alone sees, and much of the other directions.
 //
 // It is first-order perturbation theory, with divided differences of f' in place of 1/gap. An error that mixes v_i
 // with the part of the space left out is res_i / (|θ_i| - rest), not res_i divided by the gap to the next pair: within
 // the span of the vectors found the Rayleigh-Ritz step has separated them, up to second order in the residuals. So
 // two pairs almost tied do no harm as long as both are resolved, and a tie of λ+ with λ- does none at all, except that
 // where |λ_i| - |λ_j| is within the error of the values it is not known which of the two counts.
-func (r *request) estimate(theta, res, slopes []float64, rest float64) errorEstimate {
+func (r *request) estimate(theta, res, slopes []float64, rest float64, s *strengths) errorEstimate {
 	for i, t := range theta {
 		slopes[i] = r.slope(i, t)
 	}
@@ -77,23 +95,26 @@ func (r *request) estimate(theta, res, slopes []float64, rest float64) errorEsti
 	var tied [2]int
 	for i, ti := range theta[:min(r.want, len(theta))] {
 		wi, di := slopes[i], distance(i)
-		total += wi * wi
-		cut += 2 * wi * wi * square(angle(res[i], di))
+		total += wi * wi * s.vector(i)
+		if a := angle(res[i], di); a > 0 {
+			cut += wi * wi * a * a * (s.vector(i) + s.residual(i))
+		}
 		for j := i + 1; j < len(theta); j++ {
 			tj, dw := theta[j], wi-slopes[j]
 			swap := math.Copysign(1, ti)*wi - math.Copysign(1, tj)*slopes[j] // where it is not known which has which rank
 			if dw == 0 && swap == 0 {
 				continue
 			}
-			cut += 2 * dw * dw * square(angle(math.Min(res[i], res[i]*angle(res[j], di)), math.Abs(ti-tj)))
+			both := s.vector(i) + s.vector(j)
+			cut += both * square(dw*angle(res[i]*angle(res[j], di), math.Abs(ti-tj)))
 			own := 0x1p-21 * math.Abs(ti) // the values' own rounding errors
-			unsure := 2 * dw * dw * square(angle(r.noise, math.Abs(ti-tj)-own))
+			unsure := both * square(dw*angle(r.noise, math.Abs(ti-tj)-own))
 			if swap != 0 {
 				switch gap := math.Abs(ti) - math.Abs(tj); {
 				case ti*tj < 0 && gap <= r.noise+own:
-					unsure += 2 * swap * swap
+					unsure += both * swap * swap
 				case gap <= res[i]*angle(res[i], di)+res[j]*angle(res[j], distance(j)):
-					cut += 2 * swap * swap
+					cut += both * swap * swap
 				}
 			}
 			fuzz += unsure
@@ -102,10 +123,15 @@ func (r *request) estimate(theta, res, slopes []float64, rest float64) errorEsti
 			}
 		}
 	}
-	if total == 0 {
-		return errorEstimate{}
+	return errorEstimate{relative(cut, total), relative(fuzz, total), tied}
+}
+
+// relative is the square root of part / total, finite also beside a total of 0.
+func relative(part, total float64) float64 {
+	if part == 0 {
+		return 0
 	}
-	return errorEstimate{math.Sqrt(cut / total), math.Sqrt(fuzz / total), tied}
+	return math.Sqrt(part / math.Max(total, 0x1p-48*part))
 }
 
 // angle is by how much a coupling turns two directions whose eigenvalues are so far apart.

@@ -72,7 +72,9 @@ func (st *step) covariance(ctx context.Context, req *request, whole bool) (*pair
 	p.vectors, p.rest = v, rest
 	if whole {
 		p.converged = true
-		err = p.certify(st.ws, &st.op)
+		if err = p.certify(st.ws, &st.op); err == nil {
+			err = p.judge(st.ws, &st.op, req)
+		}
 	} else {
 		err = st.correct(ctx, p, req)
 	}
@@ -84,7 +86,6 @@ func (st *step) covariance(ctx context.Context, req *request, whole bool) (*pair
 // the first, which shrinks what the vectors have of an eigenvector with λ outside the subspace by |λ/λ_i|.
 func (st *step) correct(ctx context.Context, p *pairs, req *request) error {
 	const steps = 12
-	slopes := make([]float64, p.vectors.Rows)
 	for i := range steps {
 		if i > 0 {
 			y, err := st.ws.matrix("corrected", p.vectors.Rows, st.n)
@@ -99,12 +100,14 @@ func (st *step) correct(ctx context.Context, p *pairs, req *request) error {
 		if err := st.rotate(ctx, p); err != nil {
 			return err
 		}
-		truncation, rounding := req.gradientError(p.values, p.residuals, slopes, p.rest)
-		p.converged = truncation <= math.Max(req.tol, rounding)
-		if truncation <= math.Max(req.goal(), rounding/2) {
+		if err := p.judge(st.ws, &st.op, req); err != nil {
+			return err
+		}
+		if p.estimate.truncation <= math.Max(req.goal(), p.estimate.rounding/2) {
 			break
 		}
 	}
+	p.converged = p.accurate(req)
 	p.trim(min(req.want+1, len(p.values)))
 	return nil
 }

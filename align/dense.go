@@ -124,5 +124,5 @@ func (st *step) dense(ctx context.Context, req *request) (*pairs, error) {
 	}
 	p.converged = true
 	p.products = 0 // the certificate is not part of a solver that needs none
-	return p, nil
+	return p, p.judge(st.ws, &st.op, req)
 }

@@ -136,14 +136,16 @@ func (st *step) native(b Spectrum, req *request, start Matrix) (*pairs, error) {
 	if err := b.Spectrum(values, p.vectors, st.op.l, st.op.f, req.want, req.tol, start, out); err != nil {
 		return nil, err
 	}
-	p.products, p.converged = int(out[1]), out[2] == 1
+	p.products = int(out[1])
 	if err := p.certify(st.ws, &st.op); err != nil {
 		return nil, err
 	}
 	if keep < st.n {
 		p.rest = math.Abs(p.values[keep-1])
 	}
-	return p, nil
+	err = p.judge(st.ws, &st.op, req)
+	p.converged = out[2] == 1 && p.accurate(req)
+	return p, err
 }
 
 // operator prepares the products with L, and L itself on the formed route.
@@ -158,7 +160,7 @@ func (st *step) operator(route string, sh *shape) error {
 		return inputErrorf("align: inner products of the features underflow float32 (the largest squared norm of a row is %.3g); scale the features up", math.Max(a.top, b.top))
 	}
 	st.op.noise = 0x1p-22 * st.op.norm / float64(st.n)
-	st.op.b, st.op.l, st.op.f = st.b, Matrix{}, Factors{}
+	st.op.b, st.op.l, st.op.f, st.op.k1, st.op.center = st.b, Matrix{}, Factors{}, Matrix{}, st.s.cfg.Center
 	if route != routeMatrixFree {
 		for side := range st.side {
 			if err := st.normalise(side); err != nil {
@@ -177,10 +179,11 @@ func (st *step) operator(route string, sh *shape) error {
 		if err := st.difference(l, sh.relational); err != nil {
 			return err
 		}
-		st.op.l = l
+		st.op.l, st.op.k1 = l, st.k1
 	} else {
 		st.op.f = Factors{X1: a.phi, X2: b.phi, Scale1: a.scale, Scale2: b.scale, Eta: float32(st.s.cfg.Eta)}
 	}
+	st.op.student, st.op.scale = a.phi, a.scale
 	st.op.layout()
 	return nil
 }
@@ -189,7 +192,7 @@ func (st *step) operator(route string, sh *shape) error {
 func (st *step) difference(l Matrix, both bool) error {
 	var k1, k2 Matrix
 	var err error
-	if both || st.wantGrad && st.side[0].phi.empty() && !st.s.cfg.Center {
+	if both || st.side[0].phi.empty() { // an exact kernel's gradient wants it, and the estimate of its error
 		if k1, err = st.ws.matrix("k1", st.n, st.n); err != nil {
 			return err
 		}
@@ -206,7 +209,11 @@ func (st *step) difference(l Matrix, both bool) error {
 	if !st.s.cfg.Center || !st.side[0].phi.empty() && !st.side[1].phi.empty() {
 		return nil
 	}
-	for _, m := range []Matrix{l, k1, k2} {
+	matrices := []Matrix{l}
+	if both { // relational_kl compares centred kernels; the gradient of an exact one wants it as it is
+		matrices = append(matrices, k1, k2)
+	}
+	for _, m := range matrices {
 		if !m.empty() {
 			if err := st.b.CenterBoth(m); err != nil {
 				return err
@@ -243,10 +250,10 @@ func (st *step) report(res *Result, p *pairs, req *request) {
 	for _, r := range p.residuals[:used] {
 		residual = math.Max(residual, r)
 	}
-	e := req.estimate(p.values, p.residuals, make([]float64, len(p.values)), p.rest)
-	gradErr := math.Hypot(e.truncation, e.rounding)
+	gradErr := math.Hypot(p.estimate.truncation, p.estimate.rounding)
 	res.Gap, res.Residual, res.GradientError = &gap, &residual, &gradErr
 	res.Converged = p.converged
+	e := req.estimate(p.values, p.residuals, p.slopes, p.rest, nil) // of M: a tie is one whatever the student makes of it
 	if e.rounding >= 1/math.Sqrt(float64(max(used, 1))) {
 		res.Warnings = append(res.Warnings, fmt.Sprintf("the eigenvalues %d and %d tie to working precision: the gradient is one of several subgradients", e.tied[0]+1, e.tied[1]+1))
 	}

@@ -33,28 +33,39 @@ func lanczos(ctx context.Context, b Backend, ws *workspace, op *operator, req *r
 		}
 	}
 	it.block = max(it.rows, 1)
-	accepted := false
-	for restart := 0; ; restart++ {
-		var err error
-		if accepted, err = it.converge(ctx); err != nil {
-			return nil, err
-		}
-		if it.full() || !accepted || it.block > it.wanted() {
-			break
-		}
-		more, err := it.probe(ctx)
+	first := max(6*it.block, 2*it.wanted()+8)
+	for {
+		accepted, err := it.search(ctx, first)
 		if err != nil {
 			return nil, err
 		}
-		if !more {
-			break
+		p, err := it.finish(accepted)
+		if err != nil || !accepted || it.full() || !it.tighten(p) {
+			return p, err
+		}
+		first = 2
+	}
+}
+
+// search goes on until the wanted pairs are accurate and none is missing; first is how many products come before the
+// first test. It returns false where that was not to be had.
+func (it *krylov) search(ctx context.Context, first int) (bool, error) {
+	for restart := 0; ; restart++ {
+		accepted, err := it.converge(ctx, first)
+		if err != nil {
+			return false, err
+		}
+		if it.full() || !accepted || it.block > it.wanted() {
+			return accepted, nil
+		}
+		more, err := it.probe(ctx)
+		if !more || err != nil {
+			return true, err
 		}
 		if restart == maxRestarts+it.wanted() { // a pair is missing, or nearer than the accuracy of the others allows
-			accepted = false
-			break
+			return false, nil
 		}
 	}
-	return it.finish(accepted)
 }
 
 // ritzPair is one eigenpair of L projected on the part of the basis that was multiplied.
@@ -250,9 +261,9 @@ func (it *krylov) expand(count int) error {
 func (it *krylov) negligible() float64 { return it.op.noise * math.Sqrt(float64(it.op.n)) }
 
 // converge goes on until the wanted pairs are accurate or the space is exhausted.
-func (it *krylov) converge(ctx context.Context) (bool, error) {
+func (it *krylov) converge(ctx context.Context, first int) (bool, error) {
 	it.lastError = math.Inf(1)
-	next := it.done + max(6*it.block, 2*it.wanted()+8)
+	next := it.done + first
 	for {
 		if err := ctx.Err(); err != nil {
 			return false, err
@@ -328,7 +339,11 @@ func (it *krylov) finish(accepted bool) (*pairs, error) {
 	for _, r := range p.residuals[:min(it.wanted(), len(p.residuals))] {
 		measured = math.Max(measured, r)
 	}
-	p.converged = accepted && measured <= 10*(believed+it.negligible()+0x1p-22*math.Abs(p.values[0]))
+	if err := p.judge(it.ws, it.op, it.req); err != nil {
+		return nil, err
+	}
+	sound := measured <= 10*(believed+it.negligible()+0x1p-22*math.Abs(p.values[0]))
+	p.converged = accepted && sound && (it.exhausted() || p.accurate(it.req))
 	return p, nil
 }
 

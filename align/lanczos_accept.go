@@ -84,13 +84,28 @@ func (it *krylov) estimate() (truncation, rounding, worst float64) {
 		it.theta, it.residuals = append(it.theta, p.theta), append(it.residuals, p.residual)
 	}
 	it.slopes = resize(it.slopes, len(it.theta))
-	truncation, rounding = it.req.gradientError(it.theta, it.residuals, it.slopes, rest)
+	e := it.req.estimate(it.theta, it.residuals, it.slopes, rest, nil)
 	for i, w := range it.slopes[:min(it.wanted(), len(it.slopes))] {
 		if w != 0 {
 			worst = math.Max(worst, it.residuals[i])
 		}
 	}
-	return truncation, rounding, worst
+	return e.truncation, e.rounding, worst
+}
+
+// maxExtra bounds how far beyond its tolerance M is asked for.
+const maxExtra = 1e6
+
+// tighten tells whether more products would bring the gradient within the tolerance, and asks for as much more of M as
+// the gradient's error was found to be larger than M's.
+func (it *krylov) tighten(p *pairs) bool {
+	limit := min(it.req.tol, looseTolerance) / 2
+	if p.estimate.truncation <= math.Max(limit, math.Min(p.estimate.rounding/2, 2*limit)) || it.exhausted() || it.req.extra >= maxExtra {
+		return false
+	}
+	ofM := it.req.estimate(p.values, p.residuals, p.slopes, p.rest, nil)
+	it.req.extra = max(2*it.req.extra, p.estimate.truncation/ofM.truncation, 2)
+	return true
 }
 
 // acceptable tells whether the wanted Ritz pairs are as accurate as is wanted, or possible, and the error that more
@@ -99,6 +114,12 @@ func (it *krylov) acceptable() (bool, float64) {
 	truncation, rounding, worst := it.estimate()
 	// where a tie makes the gradient one of several, it should still be one of them
 	return truncation <= math.Max(it.req.goal(), math.Min(rounding/2, 2*it.req.goal())) || worst <= it.negligible(), truncation
+}
+
+// exhausted tells that the residuals are all rounding errors, which more products would not reduce.
+func (it *krylov) exhausted() bool {
+	_, _, worst := it.estimate()
+	return worst <= it.negligible()
 }
 
 // accept tells whether the wanted Ritz pairs are accurate enough, and if they are not, after how many more products it

@@ -11,6 +11,10 @@ type operator struct {
 	l     Matrix  // L (n, n) where it was formed, else empty
 	f     Factors // where it was not
 
+	student, scale Matrix // Φ1 is scale_i student_i, row by row; scale is empty where it is 1
+	k1             Matrix // K1 (n, n), where there is no Φ1, perhaps without the centring
+	center         bool
+
 	// An iteration's vectors v have width columns: v itself, and with factors Φᵀ v from tail on, so that a product reads
 	// the rows once. tail is 0 where L was formed.
 	width, tail int
@@ -35,11 +39,8 @@ const (
 
 // mul computes y_b = L v_b for the rows of v (b, n).
 func (op *operator) mul(ws *workspace, y, v Matrix) error {
-	switch {
-	case op.tail == 0 && v.Rows > manyVectors: // L is symmetric: v L is (L vᵀ)ᵀ
-		return op.b.MatMul(y, v, op.l, 1)
-	case op.tail == 0:
-		return op.b.Product(y, op.l, v)
+	if op.tail == 0 {
+		return op.product(y, op.l, v)
 	}
 	t, err := ws.matrix("factors", min(v.Rows, atOnce), op.width-op.tail)
 	if err != nil {
@@ -56,6 +57,14 @@ func (op *operator) mul(ws *workspace, y, v Matrix) error {
 		}
 	}
 	return nil
+}
+
+// product computes y_b = l v_b for the rows of v (b, n) and a symmetric matrix l.
+func (op *operator) product(y, l, v Matrix) error {
+	if v.Rows > manyVectors {
+		return op.b.MatMul(y, v, l, 1) // v l is (l vᵀ)ᵀ
+	}
+	return op.b.Product(y, l, v)
 }
 
 // advance computes y_b = L v_b for the rows of v (b, width), with their tails.
@@ -92,15 +101,20 @@ type pairs struct {
 	residuals []float64 // |L v - λ v|, measured on the vectors
 	vectors   Matrix    // (len(values), n), orthonormal rows
 	tails     Matrix    // (len(values), d1+d2), their Φᵀ v, where it is known
+	images    Matrix    // (len(values), n), their L v, until strengths has used it up
 	rest      float64   // magnitude of what is left out, as far as is known; -1: nothing is
 	products  int
 	converged bool
 	notes     []string
+
+	estimate errorEstimate // of the gradient, by judge
+	slopes   []float64     // scratch
+	strong   strengths     // scratch
 }
 
 // reset prepares for new pairs, keeping the memory.
 func (p *pairs) reset() {
-	*p = pairs{values: p.values[:0], residuals: p.residuals[:0], rest: -1}
+	*p = pairs{values: p.values[:0], residuals: p.residuals[:0], rest: -1, slopes: p.slopes, strong: p.strong}
 }
 
 // certify normalises the vectors and measures their Rayleigh quotients and residuals with one product each, whatever
@@ -121,7 +135,7 @@ func (p *pairs) certify(ws *workspace, op *operator) error {
 	if err := op.mul(ws, y, v); err != nil {
 		return err
 	}
-	p.tails = op.t
+	p.tails, p.images = op.t, y
 	p.products += v.Rows
 	for i := range v.Rows {
 		lambda, residual := rayleigh(v.row(i), y.row(i))
@@ -138,6 +152,7 @@ func (p *pairs) sort() {
 			p.values[j], p.values[j-1] = p.values[j-1], p.values[j]
 			p.residuals[j], p.residuals[j-1] = p.residuals[j-1], p.residuals[j]
 			p.vectors.swap(j, j-1)
+			p.images.swap(j, j-1)
 			if !p.tails.empty() {
 				p.tails.swap(j, j-1)
 			}

@@ -12,73 +12,109 @@ const maxPower = 1000
 
 // power finds the wanted eigenpairs and the next one by the paper's power method, one after another, each orthogonal to
 // those before it. It does not know the gap while it runs, so it stops where the residual is below the tolerance
-// times a tenth of |λ|; whether that was enough is judged at the end, when the next pair is known.
+// times a tenth of |λ|; whether that was enough is judged when the next pair is known, and where it was not, the wanted
+// pairs are iterated further, to a tenth of that and so on.
 //
 // Where λ+ and λ- tie it oscillates between two vectors and never converges: it stops after maxPower products and says
 // so. Lanczos has no such difficulty.
 func power(ctx context.Context, ws *workspace, op *operator, req *request, start Matrix, rng *rand.Rand) (*pairs, error) {
-	n := op.n
-	keep := min(req.want+1, n)
+	keep := min(req.want+1, op.n)
 	p := &ws.krylov.result
 	p.reset()
+	it := &powerIteration{ctx: ctx, ws: ws, op: op, p: p, rng: rng, left: make([]int, keep)}
 	var err error
-	if p.vectors, err = ws.matrix("vectors", keep, n); err != nil {
+	if p.vectors, err = ws.matrix("vectors", keep, op.n); err != nil {
 		return nil, err
 	}
-	y, err := ws.matrix("product", 1, n)
-	if err != nil {
+	if it.y, err = ws.matrix("product", 1, op.n); err != nil {
 		return nil, err
 	}
-	negligible := op.noise * math.Sqrt(float64(n))
-	unfinished := 0
 	for i := range keep {
-		v := p.vectors.rowMatrix(i)
-		x, w := v.row(0), y.row(0)
+		it.left[i] = maxPower
 		if i == 0 {
-			copy(x, start.row(0)) // without its tail
+			copy(p.vectors.row(i), start.row(0)) // without its tail
 		} else {
-			randomVector(x, rng)
+			randomVector(p.vectors.row(i), rng)
 		}
-		done := false
-		orthogonalTo(x, p.vectors, i)
-		for range maxPower {
-			if err := ctx.Err(); err != nil {
+	}
+	share := 0.1 * req.tol
+	for rows := keep; ; rows = req.want {
+		unfinished := 0
+		for i := range keep {
+			orthogonalTo(p.vectors.row(i), p.vectors, i)
+			if i >= rows {
+				continue // the next pair is known well enough
+			}
+			done, err := it.iterate(i, share)
+			if err != nil {
 				return nil, err
 			}
-			if err := op.mul(ws, y, v); err != nil {
-				return nil, err
-			}
-			p.products++
-			lambda, residual := rayleigh(x, w)
-			if residual <= math.Max(0.1*req.tol*math.Abs(lambda), 4*negligible) {
-				done = true
-				break
-			}
-			copy(x, w)
-			if orthogonalTo(x, p.vectors, i) <= negligible { // all that is left is the null space
-				randomVector(x, rng)
-				orthogonalTo(x, p.vectors, i)
+			if !done && i < req.want {
+				unfinished++
 			}
 		}
-		if !done && i < req.want {
-			unfinished++
+		if err := p.certify(ws, op); err != nil {
+			return nil, err
+		}
+		if keep < op.n {
+			p.rest = math.Abs(p.values[keep-1])
+		}
+		if err := p.judge(ws, op, req); err != nil {
+			return nil, err
+		}
+		p.converged = unfinished == 0 && p.accurate(req)
+		switch {
+		case p.converged:
+			return p, nil
+		case unfinished > 0:
+			p.notes = append(p.notes, fmt.Sprintf("the power method did not converge for %d of %d eigenpairs in %d products each; use solver lanczos", unfinished, req.want, maxPower))
+			return p, nil
+		case it.stuck:
+			p.notes = append(p.notes, "the gap is too small for the accuracy that the power method has reached; use solver lanczos")
+			return p, nil
+		}
+		share /= 10
+	}
+}
+
+// powerIteration is the power method under way.
+type powerIteration struct {
+	ctx   context.Context
+	ws    *workspace
+	op    *operator
+	p     *pairs
+	y     Matrix // (1, n)
+	rng   *rand.Rand
+	left  []int // products that each pair may still take
+	stuck bool  // in the last round rounding errors ended the iteration of every pair
+}
+
+// iterate goes on with pair i until its residual is at most share of |λ| or at rounding level.
+func (it *powerIteration) iterate(i int, share float64) (bool, error) {
+	negligible := it.op.noise * math.Sqrt(float64(it.op.n))
+	v := it.p.vectors.rowMatrix(i)
+	x, w := v.row(0), it.y.row(0)
+	it.stuck = it.stuck || i == 0
+	for ; it.left[i] > 0; it.left[i]-- {
+		if err := it.ctx.Err(); err != nil {
+			return false, err
+		}
+		if err := it.op.mul(it.ws, it.y, v); err != nil {
+			return false, err
+		}
+		it.p.products++
+		lambda, residual := rayleigh(x, w)
+		if residual <= math.Max(share*math.Abs(lambda), 4*negligible) {
+			it.stuck = it.stuck && residual <= 4*negligible
+			return true, nil
+		}
+		copy(x, w)
+		if orthogonalTo(x, it.p.vectors, i) <= negligible { // all that is left is the null space
+			randomVector(x, it.rng)
+			orthogonalTo(x, it.p.vectors, i)
 		}
 	}
-	if err := p.certify(ws, op); err != nil {
-		return nil, err
-	}
-	if keep < n {
-		p.rest = math.Abs(p.values[keep-1])
-	}
-	truncation, rounding := req.gradientError(p.values, p.residuals, make([]float64, keep), p.rest)
-	p.converged = unfinished == 0 && truncation <= math.Max(req.tol, rounding)
-	switch {
-	case unfinished > 0:
-		p.notes = append(p.notes, fmt.Sprintf("the power method did not converge for %d of %d eigenpairs in %d products each; use solver lanczos", unfinished, req.want, maxPower))
-	case !p.converged:
-		p.notes = append(p.notes, "the gap is too small for the accuracy that the power method has reached; use solver lanczos")
-	}
-	return p, nil
+	return false, nil
 }
 
 // rayleigh returns the Rayleigh quotient of x, with w = L x, and its residual |w - λ x| / |x|.

@@ -35,6 +35,7 @@ func Session(t *testing.T, open func() align.Backend) {
 		{"Bandwidths", (*sessions).bandwidths},
 		{"NearTies", (*sessions).nearTies},
 		{"GradientError", (*sessions).gradientError},
+		{"UnseenGroups", (*sessions).unseenGroups},
 		{"Ties", (*sessions).ties},
 		{"RepeatedEigenvalues", (*sessions).repeatedEigenvalues},
 		{"PowerMethod", (*sessions).powerMethod},

@@ -125,6 +125,63 @@ func (s *sessions) gradientError() {
 	}
 }
 
+// unseenGroups: where the reference sees a strong group of which the student has next to nothing, v of λ < 0 has next to
+// no part in Φ1, and what little of the other directions is left in it weighs many times as much in M Φ1 as in M. The
+// estimate must know, and what is called converged must be within the tolerance.
+func (s *sessions) unseenGroups() {
+	check := func(label string, cfg align.Config, student, reference embedding, want ref.Matrix) ref.Matrix {
+		r := s.start(label, cfg)
+		res, grad := r.step(student, reference)
+		if want == nil {
+			p := penalty(cfg, res, [2]ref.Matrix{})
+			want = p.GradientOf(p.Compare(student.x, reference.x), student.x)
+		}
+		r.bounded(res, grad, want)
+		switch e := distance(grad, want) / norm(want); {
+		case cfg.Solver == align.SolverPower && !res.Converged: // rounding errors end it early
+		case !res.Converged, e > math.Max(cfg.Tolerance, 3e-5): // float32
+			s.t.Errorf("%s, %s: converged: %v after %d products, the gradient's relative error is %.2g, its estimate %.2g",
+				label, res.Route, res.Converged, res.Products, e, *res.GradientError)
+		}
+		return want
+	}
+	for _, kernel := range []align.Kernel{align.KernelLinear, align.KernelCosine} {
+		for _, share := range []float64{1e-2, 1e-4, 1e-6} {
+			student, reference := spectrumOf(kernel, 6, []float64{-2.25, 1, 0.95}, 0.9, share, 40, 16)
+			var want ref.Matrix
+			for _, tolerance := range []float64{1e-2, 1e-3, 1e-4} {
+				for _, solver := range []align.Solver{align.SolverLanczos, align.SolverPower, align.SolverDense} {
+					cfg := settings(kernel, term(align.ObjectiveSpectralRadius, 0))
+					cfg.Tolerance, cfg.Solver = tolerance, solver
+					want = check(fmt.Sprintf("%s, share %v, tolerance %v, %s", kernel, share, tolerance, solver), cfg, student, reference, want)
+				}
+			}
+		}
+	}
+	rng := rand.New(rand.NewPCG(7, 41))
+	for _, share := range []float64{0.3, 0.03} {
+		const n, d = 160, 6
+		student, reference := ref.NewMatrix(n, d), ref.NewMatrix(n, d)
+		for i := range n {
+			for j := range d {
+				noise, group := rng.NormFloat64(), float64((i%2)*2-1)
+				student[i][j] = noise + share*group
+				reference[i][j] = 0.1*noise + group
+			}
+		}
+		for _, kernel := range []align.Kernel{align.KernelGaussian, align.KernelLaplacian} {
+			for _, center := range []bool{false, true} {
+				var want ref.Matrix
+				for _, tolerance := range []float64{1e-2, 1e-3, 1e-4} {
+					cfg := settings(kernel, term(align.ObjectiveSpectralRadius, 0))
+					cfg.Tolerance, cfg.Center, cfg.Approximation, cfg.Solver = tolerance, center, align.ApproximationExact, align.SolverLanczos
+					want = check(fmt.Sprintf("%s, share %v, centred %v, tolerance %v", kernel, share, center, tolerance), cfg, embed(student, align.Float32), embed(reference, align.Float32), want)
+				}
+			}
+		}
+	}
+}
+
 // ties: λ+ = -λ-, which is where minimising a spectral radius leads, and where the power method swings for ever. The two
 // eigenvectors are well apart, so the gradient is one of the two one-sided ones, and the estimate says that it is not
 // the only one. With k = 2 the tie does no harm.

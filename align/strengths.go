@@ -1,0 +1,81 @@
+package align
+
+// strength writes |Φ1ᵀ x|² = xᵀ K1 x for the rows of x (b, n). With centring it takes the means from them.
+func (op *operator) strength(ws *workspace, out []float64, x Matrix) error {
+	if op.student.empty() {
+		if op.center {
+			for i := range x.Rows {
+				subtractMean(x.row(i))
+			}
+		}
+		y, err := ws.matrix("strength", x.Rows, op.n)
+		if err != nil {
+			return err
+		}
+		if err := op.product(y, op.k1, x); err != nil {
+			return err
+		}
+		for i := range out {
+			out[i] = max(dot(x.row(i), y.row(i)), 0)
+		}
+		return nil
+	}
+	if !op.scale.empty() {
+		scaled, err := ws.matrix("strength", x.Rows, op.n)
+		if err != nil {
+			return err
+		}
+		for i := range x.Rows {
+			row := scaled.row(i)
+			for j, v := range x.row(i) {
+				row[j] = v * op.scale.Data[j]
+			}
+		}
+		x = scaled
+	}
+	t, err := ws.matrix("strengths", x.Rows, op.student.Cols)
+	if err != nil {
+		return err
+	}
+	if err := op.b.MatMul(t, x, op.student, 1); err != nil {
+		return err
+	}
+	for i := range out {
+		out[i] = dot(t.row(i), t.row(i))
+	}
+	return nil
+}
+
+// judge puts the relative error of the gradient that certified pairs lead to into p.estimate. It uses up p.images.
+func (p *pairs) judge(ws *workspace, op *operator, req *request) error {
+	count, want := len(p.values), min(req.want, len(p.values))
+	p.slopes = resize(p.slopes, count)
+	p.strong.vectors, p.strong.residuals = resize(p.strong.vectors, count), resize(p.strong.residuals, want)
+	if count == 0 {
+		return nil
+	}
+	if err := op.strength(ws, p.strong.vectors, p.vectors.rows(count)); err != nil {
+		return err
+	}
+	clear(p.strong.residuals)
+	if p.rest >= 0 { // else nothing was left out, and errors are within the vectors
+		residuals := p.images.rows(want)
+		for i := range want {
+			row, v := residuals.row(i), p.vectors.row(i)
+			for j, x := range v {
+				row[j] -= float32(p.values[i] * float64(x))
+			}
+			normalizeVector(row)
+		}
+		if err := op.strength(ws, p.strong.residuals, residuals); err != nil {
+			return err
+		}
+	}
+	p.estimate = req.estimate(p.values, p.residuals, p.slopes, p.rest, &p.strong)
+	return nil
+}
+
+// accurate tells whether the gradient is as accurate as is wanted, or possible.
+func (p *pairs) accurate(req *request) bool {
+	return p.estimate.truncation <= max(req.tol, p.estimate.rounding)
+}
