@@ -55,6 +55,8 @@ type deviceStep struct {
 	figures []float64 // on the device
 	host    []float64 // the same, once they are here
 	vectors Matrix
+	strong  Matrix  // (1, pairs) their strengths, where there is Φ1
+	trace   float64 // mean of the student's k(x, x)
 	m       Matrix
 }
 
@@ -239,32 +241,55 @@ func (d *deviceStep) value(f [2]Features) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	values := d.figures[atTerms+len(terms):]
+	req := &d.req
+	*req = request{want: want, terms: terms, tol: d.s.cfg.Tolerance}
+	p := &d.ws.krylov.result
+	p.reset()
 	if want > 0 {
-		if err := d.spectrum(values, l, factors); err != nil {
+		if err := d.spectrum(l, factors); err != nil {
 			return nil, err
 		}
 	}
 	if err := d.terms(l); err != nil {
 		return nil, err
 	}
-	d.host = resize(d.ws.host, len(d.figures))
-	d.ws.host = d.host
-	if err := d.b.Download64(d.host, d.figures); err != nil {
-		return nil, err
+	for {
+		d.host = resize(d.ws.host, len(d.figures))
+		d.ws.host = d.host
+		if err := d.b.Download64(d.host, d.figures); err != nil {
+			return nil, err
+		}
+		if d.host[0] >= 0 || d.host[3] >= 0 {
+			return nil, nil // the host finds the words
+		}
+		ok, err := d.norms()
+		if !ok || err != nil {
+			return nil, err
+		}
+		req.floor, req.noise = roundoff*d.op.norm, d.op.noise
+		if want == 0 {
+			return d.result(p, nil)
+		}
+		order, converged, err := d.pairs(p)
+		if err != nil {
+			return nil, err
+		}
+		if converged && p.accurate(req) {
+			return d.result(p, order)
+		}
+		if !converged || req.extra > 1e4 {
+			d.notes = append(d.notes, fmt.Sprintf("the iteration on %s did not converge in %d products: this step ran on the CPU", d.b.Info().Device, p.products))
+			return nil, nil
+		}
+		req.extra = max(4*req.extra, 4*p.estimate.truncation/req.tol) // as krylov.tighten
+		if err := d.spectrum(l, factors); err != nil {
+			return nil, err
+		}
 	}
-	if d.host[0] >= 0 || d.host[3] >= 0 {
-		return nil, nil // the host finds the words
-	}
-	ok, err := d.norms()
-	if !ok || err != nil {
-		return nil, err
-	}
-	return d.result()
 }
 
 // spectrum enqueues the iteration. It begins with the same random vector at every step, so that nothing is carried along.
-func (d *deviceStep) spectrum(values []float64, l Matrix, factors Factors) error {
+func (d *deviceStep) spectrum(l Matrix, factors Factors) error {
 	want := d.sh.want
 	start, err := d.ws.matrix("start", 1, d.n)
 	if err != nil {
@@ -282,8 +307,61 @@ func (d *deviceStep) spectrum(values []float64, l Matrix, factors Factors) error
 	if d.vectors, err = d.ws.matrix("vectors", want+1, d.n); err != nil {
 		return err
 	}
-	req := request{tol: min(d.s.cfg.Tolerance, 1e-4)} // a nearly repeated eigenvalue shows late to one start vector
-	return d.b.Spectrum(values[:want+1], d.vectors, l, factors, want, req.goal(), start, values[want+1:])
+	req := d.req
+	req.tol = min(req.tol, 1e-4) // a nearly repeated eigenvalue shows late to one start vector
+	values := d.figures[atTerms+len(d.s.terms):]
+	if err := d.b.Spectrum(values[:want+1], d.vectors, l, factors, want, req.goal(), start, values[want+1:]); err != nil {
+		return err
+	}
+	return d.strengths()
+}
+
+// strengths enqueues |Φ1ᵀ v|² of the eigenvectors. There is none for a kernel without Φ1.
+func (d *deviceStep) strengths() error {
+	if d.strong = (Matrix{}); d.phi[0].empty() {
+		return nil
+	}
+	rows := d.vectors.Rows
+	t, err := d.ws.matrix("strengths", rows, d.phi[0].Cols)
+	if err != nil {
+		return err
+	}
+	if err := d.b.MatMul(t, d.vectors, d.phi[0], 1); err != nil {
+		return err
+	}
+	if d.strong, err = d.ws.matrix("strong", 1, rows); err != nil {
+		return err
+	}
+	out, err := d.ws.floats(3)
+	if err != nil {
+		return err
+	}
+	return d.b.Scan(t, d.strong, out)
+}
+
+// judge is pairs.judge with what the device measured. The residuals' directions it does not know: they are taken to be as
+// strong as the strongest pair found, or as a direction is on average. For a kernel without Φ1 the estimate is of M.
+func (d *deviceStep) judge(p *pairs, order []int) error {
+	p.slopes = resize(p.slopes, len(p.values))
+	var s *strengths
+	if !d.strong.empty() {
+		host := make([]float32, d.strong.Cols)
+		if err := d.b.Download(host, d.strong); err != nil {
+			return err
+		}
+		s = &p.strong
+		s.vectors, s.residuals = resize(s.vectors, len(order)), resize(s.residuals, len(order))
+		most := d.trace
+		for rank, i := range order {
+			s.vectors[rank] = float64(host[i])
+			most = math.Max(most, s.vectors[rank])
+		}
+		for rank := range order {
+			s.residuals[rank] = most
+		}
+	}
+	p.estimate = d.req.estimate(p.values, p.residuals, p.slopes, p.rest, s)
+	return nil
 }
 
 // terms enqueues those that are not spectral, and their derivatives.
@@ -350,14 +428,38 @@ func (d *deviceStep) norms() (bool, error) {
 		}
 	}
 	largest := math.Max(top[0], d.s.cfg.Eta*top[1])
-	d.op.norm = trace[0] + d.s.cfg.Eta*trace[1]
+	d.op.norm, d.trace = trace[0]+d.s.cfg.Eta*trace[1], trace[0]
 	d.op.noise = 0x1p-22 * d.op.norm / float64(d.n)
 	n := float64(d.n)
 	return n*(top[0]+d.s.cfg.Eta*top[1]) <= math.MaxFloat32/4 && largest >= smallestTop*n, nil
 }
 
-// result turns the figures into a result, or nil where the iteration did not converge.
-func (d *deviceStep) result() (*Result, error) {
+// pairs reads what the iteration found. order says in which row of d.vectors each pair's vector is.
+func (d *deviceStep) pairs(p *pairs) (order []int, converged bool, err error) {
+	values := d.host[atTerms+len(d.s.terms):]
+	out := values[d.sh.want+1:]
+	products := p.products + int(out[1])
+	p.reset()
+	p.products = products
+	if out[2] != 1 || math.IsNaN(out[0]) {
+		return nil, false, nil
+	}
+	p.rest, p.converged = math.Abs(values[d.sh.want]), true
+	for i := range d.sh.want + 1 {
+		at := len(order)
+		for at > 0 && math.Abs(values[order[at-1]]) < math.Abs(values[i]) {
+			at--
+		}
+		order = append(order[:at], append([]int{i}, order[at:]...)...)
+	}
+	for _, i := range order {
+		p.values, p.residuals = append(p.values, values[i]), append(p.residuals, out[3+i])
+	}
+	return order, true, d.judge(p, order)
+}
+
+// result makes a result of the pairs, or nil where the host is to find the words.
+func (d *deviceStep) result(p *pairs, order []int) (*Result, error) {
 	res := &Result{Converged: true, Approximation: string(d.approx), Route: d.route, Parts: make([]float64, len(d.s.terms)), Backend: d.b.Info()}
 	if d.solver != "" {
 		res.Route += " " + string(d.solver)
@@ -365,29 +467,9 @@ func (d *deviceStep) result() (*Result, error) {
 	if d.zeroRows > 0 {
 		res.Warnings = append(res.Warnings, warnZeroRows(d.zeroRows))
 	}
-	req := d.request(&d.sh)
-	var p pairs
-	order := []int{}
 	if d.sh.want > 0 {
-		values := d.host[atTerms+len(d.s.terms):]
-		out := values[d.sh.want+1:]
-		if out[2] != 1 || math.IsNaN(out[0]) {
-			d.notes = append(d.notes, fmt.Sprintf("the iteration on %s did not converge in %d products: this step ran on the CPU", d.b.Info().Device, int(out[1])))
-			return nil, nil
-		}
-		p = pairs{rest: math.Abs(values[d.sh.want]), products: int(out[1]), converged: true}
-		for i := range d.sh.want + 1 {
-			at := len(order)
-			for at > 0 && math.Abs(values[order[at-1]]) < math.Abs(values[i]) {
-				at--
-			}
-			order = append(order[:at], append([]int{i}, order[at:]...)...)
-		}
-		for _, i := range order {
-			p.values, p.residuals = append(p.values, values[i]), append(p.residuals, out[3+i])
-		}
 		res.Products = p.products
-		d.report(res, &p, req)
+		d.report(res, p, &d.req)
 	}
 	d.slopes = resize(d.slopes, len(p.values))
 	weights := make([]float32, len(p.values))
@@ -396,7 +478,7 @@ func (d *deviceStep) result() (*Result, error) {
 		factor = 2
 	}
 	for rank, l := range p.values {
-		d.slopes[rank] = req.slope(rank, l) / float64(d.n)
+		d.slopes[rank] = d.req.slope(rank, l) / float64(d.n)
 		weights[order[rank]] = float32(factor * d.slopes[rank])
 		if d.slopes[rank] != 0 {
 			live = max(live, order[rank]+1)
@@ -410,7 +492,7 @@ func (d *deviceStep) result() (*Result, error) {
 			res.Parts[i] = math.Max(d.host[atTerms+i], 0)
 		default:
 			for rank, l := range p.values {
-				if a := math.Abs(l); a > req.floor && rank < t.K {
+				if a := math.Abs(l); a > d.req.floor && rank < t.K {
 					res.Parts[i] += a
 				}
 			}
