@@ -318,10 +318,6 @@ func (it *krylov) vectors(count int) (Matrix, error) {
 // finish forms the Ritz vectors of the wanted pairs and the next, and measures them.
 func (it *krylov) finish(accepted bool) (*pairs, error) {
 	_, rest := it.known()
-	believed := 0.0
-	for _, r := range it.ritz[:min(it.wanted(), len(it.ritz))] {
-		believed = math.Max(believed, r.residual)
-	}
 	p := &it.result
 	var err error
 	if p.vectors, err = it.vectors(min(it.wanted()+1, len(it.ritz))); err != nil {
@@ -335,15 +331,12 @@ func (it *krylov) finish(accepted bool) (*pairs, error) {
 	if it.full() {
 		p.rest = -1
 	}
-	measured := 0.0
-	for _, r := range p.residuals[:min(it.wanted(), len(p.residuals))] {
-		measured = math.Max(measured, r)
-	}
 	if err := p.judge(it.ws, it.op, it.req); err != nil {
 		return nil, err
 	}
+	believed, measured := it.believed(p)
 	sound := measured <= 10*(believed+it.negligible()+0x1p-22*math.Abs(p.values[0]))
-	p.converged = accepted && sound && (it.exhausted() || p.accurate(it.req))
+	p.converged = accepted && sound && (it.exhausted(p) || p.accurate(it.req))
 	return p, nil
 }
 

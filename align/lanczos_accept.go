@@ -100,7 +100,7 @@ const maxExtra = 1e6
 // the gradient's error was found to be larger than M's.
 func (it *krylov) tighten(p *pairs) bool {
 	limit := min(it.req.tol, looseTolerance) / 2
-	if p.estimate.truncation <= math.Max(limit, math.Min(p.estimate.rounding/2, 2*limit)) || it.exhausted() || it.req.extra >= maxExtra {
+	if p.estimate.truncation <= math.Max(limit, math.Min(p.estimate.rounding/2, 2*limit)) || it.exhausted(p) || it.req.extra >= maxExtra {
 		return false
 	}
 	ofM := it.req.estimate(p.values, p.residuals, p.slopes, p.rest, nil)
@@ -116,10 +116,19 @@ func (it *krylov) acceptable() (bool, float64) {
 	return truncation <= math.Max(it.req.goal(), math.Min(rounding/2, 2*it.req.goal())) || worst <= it.negligible(), truncation
 }
 
+// believed returns the largest residual of the wanted pairs, as the projection has it and as it was measured.
+func (it *krylov) believed(p *pairs) (believed, measured float64) {
+	for i := range min(it.wanted(), len(it.ritz)) {
+		believed, measured = math.Max(believed, it.ritz[i].residual), math.Max(measured, p.residuals[i])
+	}
+	return believed, measured
+}
+
 // exhausted tells that the residuals are all rounding errors, which more products would not reduce.
-func (it *krylov) exhausted() bool {
+func (it *krylov) exhausted(p *pairs) bool {
 	_, _, worst := it.estimate()
-	return worst <= it.negligible()
+	believed, measured := it.believed(p)
+	return worst <= it.negligible() || measured > 2*believed
 }
 
 // accept tells whether the wanted Ritz pairs are accurate enough, and if they are not, after how many more products it
