@@ -3,7 +3,6 @@ package align
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"fmt"
 	"math"
 )
@@ -60,8 +59,8 @@ type deviceStep struct {
 	m       Matrix
 }
 
-// The scalars of a step, by where they stand: scans of both sides and of the gradient, sums, one value of a term each, and
-// then the eigenvalues and what Spectrum says of them.
+// The scalars of a step, by where they stand: scans of both sides and of the gradient, sums, one value of a term each,
+// then the eigenvalues and what Spectrum says of them, and last a scan that nobody reads.
 const (
 	atGradient = 6
 	atNorm     = 9
@@ -126,110 +125,11 @@ func (s *shape) deviceRoute() (string, Solver) {
 	return routeMatrixFree, s.iteration()
 }
 
-// upload brings host memory to a matrix (1, len(v)).
-func (d *deviceStep) upload(m Matrix, v []float32) error {
-	raw := make([]byte, 0, 4*len(v))
-	for _, x := range v {
-		raw = binary.LittleEndian.AppendUint32(raw, math.Float32bits(x))
-	}
-	return d.b.Widen(m, raw, Float32)
-}
-
-// features enqueues rows, their scan and the feature map of one side.
-func (d *deviceStep) features(side int, f Features) error {
-	name, kernel := sideName[side], d.s.cfg.KernelOf(side)
-	var err error
-	if d.x[side], err = d.ws.matrix("x"+name, d.n, f.Cols); err != nil {
-		return err
-	}
-	if err := d.b.Widen(d.x[side], f.Data, f.Type); err != nil {
-		return err
-	}
-	if d.sq[side], err = d.ws.matrix("sq"+name, 1, d.n); err != nil {
-		return err
-	}
-	if err := d.b.Scan(d.x[side], d.sq[side], d.figures[3*side:3*side+3]); err != nil {
-		return err
-	}
-	switch {
-	case kernel == KernelLinear:
-		d.phi[side] = d.x[side]
-	case kernel == KernelCosine:
-		if d.inv[side], err = d.ws.matrix("inv"+name, 1, d.n); err != nil {
-			return err
-		}
-		if d.phi[side], err = d.ws.matrix("phi"+name, d.n, f.Cols); err != nil {
-			return err
-		}
-		return d.b.Normalize(d.phi[side], d.inv[side], d.x[side], d.sq[side])
-	case d.approx.Fourier():
-		if err := d.frequencies(side, f.Cols); err != nil {
-			return err
-		}
-		if d.phi[side], err = d.ws.matrix("phi"+name, d.n, 2*d.w[side].Rows); err != nil {
-			return err
-		}
-		return d.b.Fourier(d.phi[side], d.x[side], d.w[side])
-	}
-	return nil
-}
-
-// frequencies draws the random frequencies of a side, where the device does not hold them yet.
-func (d *deviceStep) frequencies(side, cols int) error {
-	want := draw{d.s.cfg.KernelOf(side), d.approx, d.s.cfg.numFeatures(), cols, d.state.sigma[side]}
-	known := d.dev.drawn[side] == want
-	if !known {
-		d.dev.drawn[side] = draw{} // what was drawn is gone where the new matrix cannot be had
-	}
-	var err error
-	if d.w[side], err = d.ws.matrix("w"+sideName[side], want.r, want.d); err != nil || known {
-		return err
-	}
-	host := Matrix{Rows: want.r, Cols: want.d, Stride: want.d, Data: make([]float32, want.r*want.d)}
-	Frequencies(host, want.kernel, want.method, want.sigma, d.s.cfg.Seed)
-	if err := d.upload(d.w[side], host.Data); err != nil {
-		return err
-	}
-	d.dev.drawn[side] = want
-	return nil
-}
-
-func (d *deviceStep) kernelSide(side int) Side {
-	if !d.phi[side].empty() {
-		return Side{Kernel: KernelLinear, X: d.phi[side]}
-	}
-	return Side{Kernel: d.s.cfg.KernelOf(side), X: d.x[side], Sigma: float32(d.state.sigma[side])}
-}
-
-// operator enqueues L, or describes it by its factors, and the kernel matrices that are wanted besides.
-func (d *deviceStep) operator() (l Matrix, factors Factors, err error) {
-	if d.route == routeMatrixFree {
-		return l, Factors{X1: d.phi[0], X2: d.phi[1], Eta: float32(d.s.cfg.Eta)}, nil
-	}
-	d.k1, d.k2 = Matrix{}, Matrix{}
-	for _, want := range []struct {
-		m    *Matrix
-		name string
-		need bool
-	}{
-		{&l, "l", d.sh.want > 0 || d.sh.frobenius},
-		{&d.k1, "k1", d.sh.relational || d.wantGrad && d.phi[0].empty()},
-		{&d.k2, "k2", d.sh.relational},
-	} {
-		if want.need {
-			if *want.m, err = d.ws.matrix(want.name, d.n, d.n); err != nil {
-				return l, factors, err
-			}
-		}
-	}
-	return l, factors, d.b.Difference(l, d.k1, d.k2, d.kernelSide(0), d.kernelSide(1), float32(d.s.cfg.Eta))
-}
-
 // value enqueues everything up to the eigenvalues and the terms' values, waits, and makes a result of them.
 func (d *deviceStep) value(f [2]Features) (*Result, error) {
 	want, terms := d.sh.want, d.s.terms
 	var err error
-	if d.figures, err = d.ws.floats(atTerms + len(terms) + 2*(want+1) + 3); err != nil {
+	if d.figures, err = d.ws.floats(atTerms + len(terms) + 2*(want+1) + 6); err != nil {
 		return nil, err
 	}
 	for side := range f {
@@ -270,73 +170,30 @@ func (d *deviceStep) value(f [2]Features) (*Result, error) {
 		if want == 0 {
 			return d.result(p, nil)
 		}
+		before := p.estimate.truncation
 		order, converged, err := d.pairs(p)
 		if err != nil {
 			return nil, err
 		}
-		if converged && p.accurate(req) {
+		// The device has M within the goal; it knows more pairs than it tells, so that the estimate itself is pessimistic.
+		share := 1.0
+		if ofM := req.estimate(p.values, p.residuals, p.slopes, p.rest, nil); ofM.truncation > 0 {
+			share = p.estimate.truncation / ofM.truncation
+		}
+		accurate := p.accurate(req) || d.goal()*share <= req.tol
+		exhausted := req.extra > 0 && p.estimate.truncation <= 1.1*before // by rounding errors: asking for more did not help
+		if p.converged = converged && accurate || !converged && exhausted; p.converged {
 			return d.result(p, order)
 		}
-		if !converged || req.extra > 1e4 {
+		if !converged || req.extra >= maxExtra {
 			d.notes = append(d.notes, fmt.Sprintf("the iteration on %s did not converge in %d products: this step ran on the CPU", d.b.Info().Device, p.products))
 			return nil, nil
 		}
-		req.extra = max(4*req.extra, 4*p.estimate.truncation/req.tol) // as krylov.tighten
+		req.extra = max(2*req.extra, 2*share) // as krylov.tighten
 		if err := d.spectrum(l, factors); err != nil {
 			return nil, err
 		}
 	}
-}
-
-// spectrum enqueues the iteration. It begins with the same random vector at every step, so that nothing is carried along.
-func (d *deviceStep) spectrum(l Matrix, factors Factors) error {
-	want := d.sh.want
-	start, err := d.ws.matrix("start", 1, d.n)
-	if err != nil {
-		return err
-	}
-	if d.dev.start != d.n {
-		d.s.pcg.Seed(d.s.cfg.Seed, uint64(d.n))
-		v := make([]float32, d.n)
-		randomVector(v, d.s.rng)
-		if err := d.upload(start, v); err != nil {
-			return err
-		}
-		d.dev.start = d.n
-	}
-	if d.vectors, err = d.ws.matrix("vectors", want+1, d.n); err != nil {
-		return err
-	}
-	req := d.req
-	req.tol = min(req.tol, 1e-4) // a nearly repeated eigenvalue shows late to one start vector
-	values := d.figures[atTerms+len(d.s.terms):]
-	if err := d.b.Spectrum(values[:want+1], d.vectors, l, factors, want, req.goal(), start, values[want+1:]); err != nil {
-		return err
-	}
-	return d.strengths()
-}
-
-// strengths enqueues |Φ1ᵀ v|² of the eigenvectors. There is none for a kernel without Φ1.
-func (d *deviceStep) strengths() error {
-	if d.strong = (Matrix{}); d.phi[0].empty() {
-		return nil
-	}
-	rows := d.vectors.Rows
-	t, err := d.ws.matrix("strengths", rows, d.phi[0].Cols)
-	if err != nil {
-		return err
-	}
-	if err := d.b.MatMul(t, d.vectors, d.phi[0], 1); err != nil {
-		return err
-	}
-	if d.strong, err = d.ws.matrix("strong", 1, rows); err != nil {
-		return err
-	}
-	out, err := d.ws.floats(3)
-	if err != nil {
-		return err
-	}
-	return d.b.Scan(t, d.strong, out)
 }
 
 // judge is pairs.judge with what the device measured. The residuals' directions it does not know: they are taken to be as
@@ -361,49 +218,6 @@ func (d *deviceStep) judge(p *pairs, order []int) error {
 		}
 	}
 	p.estimate = d.req.estimate(p.values, p.residuals, p.slopes, p.rest, s)
-	return nil
-}
-
-// terms enqueues those that are not spectral, and their derivatives.
-func (d *deviceStep) terms(l Matrix) error {
-	dense := d.wantGrad && (d.sh.relational || d.sh.frobenius)
-	if dense {
-		var err error
-		if d.m, err = d.ws.matrix("m", d.n, d.n); err != nil {
-			return err
-		}
-		if err := d.b.Clear(d.m); err != nil {
-			return err
-		}
-	}
-	used := false
-	for i, t := range d.s.terms {
-		out := d.figures[atTerms+i : atTerms+i+1]
-		switch t.Objective {
-		case ObjectiveFrobenius:
-			if err := d.b.SumSquares(l, out); err != nil {
-				return err
-			}
-			if dense {
-				if err := d.b.AddScaled(d.m, l, float32(2*t.Weight/float64(d.n))); err != nil {
-					return err
-				}
-			}
-		case ObjectiveRelationalKL:
-			if used { // an earlier term of this kind overwrote the kernel matrices
-				if err := d.b.Difference(Matrix{}, d.k1, d.k2, d.kernelSide(0), d.kernelSide(1), float32(d.s.cfg.Eta)); err != nil {
-					return err
-				}
-			}
-			used = true
-			if err := d.b.RelationalKL(d.m, d.k1, d.k2, float32(t.Temperature), float32(t.Weight), out); err != nil {
-				return err
-			}
-		}
-	}
-	if used {
-		d.k1 = Matrix{}
-	}
 	return nil
 }
 
@@ -441,10 +255,10 @@ func (d *deviceStep) pairs(p *pairs) (order []int, converged bool, err error) {
 	products := p.products + int(out[1])
 	p.reset()
 	p.products = products
-	if out[2] != 1 || math.IsNaN(out[0]) {
+	if math.IsNaN(out[0]) {
 		return nil, false, nil
 	}
-	p.rest, p.converged = math.Abs(values[d.sh.want]), true
+	p.rest = math.Abs(values[d.sh.want])
 	for i := range d.sh.want + 1 {
 		at := len(order)
 		for at > 0 && math.Abs(values[order[at-1]]) < math.Abs(values[i]) {
@@ -455,7 +269,7 @@ func (d *deviceStep) pairs(p *pairs) (order []int, converged bool, err error) {
 	for _, i := range order {
 		p.values, p.residuals = append(p.values, values[i]), append(p.residuals, out[3+i])
 	}
-	return order, true, d.judge(p, order)
+	return order, out[2] == 1, d.judge(p, order)
 }
 
 // result makes a result of the pairs, or nil where the host is to find the words.
@@ -511,80 +325,4 @@ func (d *deviceStep) result(p *pairs, order []int) (*Result, error) {
 	}
 	d.u = d.vectors.rows(live)
 	return res, d.upload(d.weights, weights[:live])
-}
-
-// gradient enqueues the way back to the rows, waits, and checks that all of it is finite.
-func (d *deviceStep) gradient(res *Result, grad []float32) error {
-	if d.m.empty() && d.u.Rows == 0 { // the penalty does not depend on the student
-		clear(grad)
-		return nil
-	}
-	gx, err := d.ws.matrix("gradient", d.n, d.x[0].Cols)
-	if err != nil {
-		return err
-	}
-	if !d.m.empty() && d.u.Rows > 0 {
-		if err := d.b.AddOuter(d.m, d.u, d.weights); err != nil {
-			return err
-		}
-	}
-	if d.phi[0].empty() {
-		err = d.b.KernelGradient(gx, d.kernelSide(0), d.m, d.u, d.weights, d.k1)
-	} else {
-		err = d.throughFeatures(gx)
-	}
-	if err != nil {
-		return err
-	}
-	if err := d.b.Scan(gx, d.sq[0], d.figures[atGradient:atGradient+3]); err != nil {
-		return err
-	}
-	if err := d.b.SumSquares(gx, d.figures[atNorm:atNorm+1]); err != nil {
-		return err
-	}
-	if err := d.b.Download(grad, gx); err != nil {
-		return err
-	}
-	if err := d.b.Download64(d.host[atGradient:atNorm+1], d.figures[atGradient:atNorm+1]); err != nil {
-		return err
-	}
-	res.GradientNorm = math.Sqrt(d.host[atNorm])
-	if row := d.host[atGradient]; row >= 0 {
-		return finiteGradient(grad, d.x[0].Cols)
-	}
-	return nil
-}
-
-// finiteGradient finds the words for a gradient (n, d) that is not finite; rows whose squares alone overflow are fine.
-func finiteGradient(grad []float32, cols int) error {
-	for i, v := range grad {
-		if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {
-			return inputErrorf("align: the gradient with respect to row %d of the student features overflows float32; scale the features", i/cols)
-		}
-	}
-	return nil
-}
-
-func (d *deviceStep) throughFeatures(gx Matrix) error {
-	g := gx
-	var err error
-	if d.phi[0].Cols != gx.Cols {
-		if g, err = d.ws.matrix("gphi", d.n, d.phi[0].Cols); err != nil {
-			return err
-		}
-	}
-	if !d.m.empty() {
-		err = d.b.MatMul(g, d.m, d.phi[0], 2)
-	} else {
-		err = d.b.FactorGradient(g, d.phi[0], Matrix{}, d.u, d.weights)
-	}
-	switch {
-	case err != nil:
-		return err
-	case !d.w[0].empty():
-		return d.b.FourierBackward(gx, g, d.phi[0], d.w[0])
-	case !d.inv[0].empty():
-		return d.b.NormalizeBackward(gx, g, d.phi[0], d.inv[0])
-	}
-	return nil
 }

@@ -1,0 +1,275 @@
+package align
+
+import (
+	"encoding/binary"
+	"math"
+)
+
+// What a step on a device enqueues, operation by operation.
+
+// upload brings host memory to a matrix (1, len(v)).
+func (d *deviceStep) upload(m Matrix, v []float32) error {
+	raw := make([]byte, 0, 4*len(v))
+	for _, x := range v {
+		raw = binary.LittleEndian.AppendUint32(raw, math.Float32bits(x))
+	}
+	return d.b.Widen(m, raw, Float32)
+}
+
+// features enqueues rows, their scan and the feature map of one side.
+func (d *deviceStep) features(side int, f Features) error {
+	name, kernel := sideName[side], d.s.cfg.KernelOf(side)
+	var err error
+	if d.x[side], err = d.ws.matrix("x"+name, d.n, f.Cols); err != nil {
+		return err
+	}
+	if err := d.b.Widen(d.x[side], f.Data, f.Type); err != nil {
+		return err
+	}
+	if d.sq[side], err = d.ws.matrix("sq"+name, 1, d.n); err != nil {
+		return err
+	}
+	if err := d.b.Scan(d.x[side], d.sq[side], d.figures[3*side:3*side+3]); err != nil {
+		return err
+	}
+	switch {
+	case kernel == KernelLinear:
+		d.phi[side] = d.x[side]
+	case kernel == KernelCosine:
+		if d.inv[side], err = d.ws.matrix("inv"+name, 1, d.n); err != nil {
+			return err
+		}
+		if d.phi[side], err = d.ws.matrix("phi"+name, d.n, f.Cols); err != nil {
+			return err
+		}
+		return d.b.Normalize(d.phi[side], d.inv[side], d.x[side], d.sq[side])
+	case d.approx.Fourier():
+		if err := d.frequencies(side, f.Cols); err != nil {
+			return err
+		}
+		if d.phi[side], err = d.ws.matrix("phi"+name, d.n, 2*d.w[side].Rows); err != nil {
+			return err
+		}
+		return d.b.Fourier(d.phi[side], d.x[side], d.w[side])
+	}
+	return nil
+}
+
+// frequencies draws the random frequencies of a side, where the device does not hold them yet.
+func (d *deviceStep) frequencies(side, cols int) error {
+	want := draw{d.s.cfg.KernelOf(side), d.approx, d.s.cfg.numFeatures(), cols, d.state.sigma[side]}
+	known := d.dev.drawn[side] == want
+	if !known {
+		d.dev.drawn[side] = draw{} // what was drawn is gone where the new matrix cannot be had
+	}
+	var err error
+	if d.w[side], err = d.ws.matrix("w"+sideName[side], want.r, want.d); err != nil || known {
+		return err
+	}
+	host := Matrix{Rows: want.r, Cols: want.d, Stride: want.d, Data: make([]float32, want.r*want.d)}
+	Frequencies(host, want.kernel, want.method, want.sigma, d.s.cfg.Seed)
+	if err := d.upload(d.w[side], host.Data); err != nil {
+		return err
+	}
+	d.dev.drawn[side] = want
+	return nil
+}
+
+func (d *deviceStep) kernelSide(side int) Side {
+	if !d.phi[side].empty() {
+		return Side{Kernel: KernelLinear, X: d.phi[side]}
+	}
+	return Side{Kernel: d.s.cfg.KernelOf(side), X: d.x[side], Sigma: float32(d.state.sigma[side])}
+}
+
+// operator enqueues L, or describes it by its factors, and the kernel matrices that are wanted besides.
+func (d *deviceStep) operator() (l Matrix, factors Factors, err error) {
+	if d.route == routeMatrixFree {
+		return l, Factors{X1: d.phi[0], X2: d.phi[1], Eta: float32(d.s.cfg.Eta)}, nil
+	}
+	d.k1, d.k2 = Matrix{}, Matrix{}
+	for _, want := range []struct {
+		m    *Matrix
+		name string
+		need bool
+	}{
+		{&l, "l", d.sh.want > 0 || d.sh.frobenius},
+		{&d.k1, "k1", d.sh.relational || d.wantGrad && d.phi[0].empty()},
+		{&d.k2, "k2", d.sh.relational},
+	} {
+		if want.need {
+			if *want.m, err = d.ws.matrix(want.name, d.n, d.n); err != nil {
+				return l, factors, err
+			}
+		}
+	}
+	return l, factors, d.b.Difference(l, d.k1, d.k2, d.kernelSide(0), d.kernelSide(1), float32(d.s.cfg.Eta))
+}
+
+// goal is the estimate of M's error at which the iteration stops: a nearly repeated eigenvalue shows late to one start
+// vector, hence a limit of its own.
+func (d *deviceStep) goal() float64 { return min(d.req.goal(), 1e-4/(4*max(d.req.extra, 1))) }
+
+// spectrum enqueues the iteration. It begins with the same random vector at every step, so that nothing is carried along.
+func (d *deviceStep) spectrum(l Matrix, factors Factors) error {
+	want := d.sh.want
+	start, err := d.ws.matrix("start", 1, d.n)
+	if err != nil {
+		return err
+	}
+	if d.dev.start != d.n {
+		d.s.pcg.Seed(d.s.cfg.Seed, uint64(d.n))
+		v := make([]float32, d.n)
+		randomVector(v, d.s.rng)
+		if err := d.upload(start, v); err != nil {
+			return err
+		}
+		d.dev.start = d.n
+	}
+	if d.vectors, err = d.ws.matrix("vectors", want+1, d.n); err != nil {
+		return err
+	}
+	values := d.figures[atTerms+len(d.s.terms):]
+	if err := d.b.Spectrum(values[:want+1], d.vectors, l, factors, want, d.goal(), start, values[want+1:]); err != nil {
+		return err
+	}
+	return d.strengths()
+}
+
+// strengths enqueues |Φ1ᵀ v|² of the eigenvectors. There is none for a kernel without Φ1.
+func (d *deviceStep) strengths() error {
+	if d.strong = (Matrix{}); d.phi[0].empty() {
+		return nil
+	}
+	rows := d.vectors.Rows
+	t, err := d.ws.matrix("strengths", rows, d.phi[0].Cols)
+	if err != nil {
+		return err
+	}
+	if err := d.b.MatMul(t, d.vectors, d.phi[0], 1); err != nil {
+		return err
+	}
+	if d.strong, err = d.ws.matrix("strong", 1, rows); err != nil {
+		return err
+	}
+	return d.b.Scan(t, d.strong, d.figures[len(d.figures)-3:])
+}
+
+// terms enqueues those that are not spectral, and their derivatives.
+func (d *deviceStep) terms(l Matrix) error {
+	dense := d.wantGrad && (d.sh.relational || d.sh.frobenius)
+	if dense {
+		var err error
+		if d.m, err = d.ws.matrix("m", d.n, d.n); err != nil {
+			return err
+		}
+		if err := d.b.Clear(d.m); err != nil {
+			return err
+		}
+	}
+	used := false
+	for i, t := range d.s.terms {
+		out := d.figures[atTerms+i : atTerms+i+1]
+		switch t.Objective {
+		case ObjectiveFrobenius:
+			if err := d.b.SumSquares(l, out); err != nil {
+				return err
+			}
+			if dense {
+				if err := d.b.AddScaled(d.m, l, float32(2*t.Weight/float64(d.n))); err != nil {
+					return err
+				}
+			}
+		case ObjectiveRelationalKL:
+			if used { // an earlier term of this kind overwrote the kernel matrices
+				if err := d.b.Difference(Matrix{}, d.k1, d.k2, d.kernelSide(0), d.kernelSide(1), float32(d.s.cfg.Eta)); err != nil {
+					return err
+				}
+			}
+			used = true
+			if err := d.b.RelationalKL(d.m, d.k1, d.k2, float32(t.Temperature), float32(t.Weight), out); err != nil {
+				return err
+			}
+		}
+	}
+	if used {
+		d.k1 = Matrix{}
+	}
+	return nil
+}
+
+// gradient enqueues the way back to the rows, waits, and checks that all of it is finite.
+func (d *deviceStep) gradient(res *Result, grad []float32) error {
+	if d.m.empty() && d.u.Rows == 0 { // the penalty does not depend on the student
+		clear(grad)
+		return nil
+	}
+	gx, err := d.ws.matrix("gradient", d.n, d.x[0].Cols)
+	if err != nil {
+		return err
+	}
+	if !d.m.empty() && d.u.Rows > 0 {
+		if err := d.b.AddOuter(d.m, d.u, d.weights); err != nil {
+			return err
+		}
+	}
+	if d.phi[0].empty() {
+		err = d.b.KernelGradient(gx, d.kernelSide(0), d.m, d.u, d.weights, d.k1)
+	} else {
+		err = d.throughFeatures(gx)
+	}
+	if err != nil {
+		return err
+	}
+	if err := d.b.Scan(gx, d.sq[0], d.figures[atGradient:atGradient+3]); err != nil {
+		return err
+	}
+	if err := d.b.SumSquares(gx, d.figures[atNorm:atNorm+1]); err != nil {
+		return err
+	}
+	if err := d.b.Download(grad, gx); err != nil {
+		return err
+	}
+	if err := d.b.Download64(d.host[atGradient:atNorm+1], d.figures[atGradient:atNorm+1]); err != nil {
+		return err
+	}
+	res.GradientNorm = math.Sqrt(d.host[atNorm])
+	if row := d.host[atGradient]; row >= 0 {
+		return finiteGradient(grad, d.x[0].Cols)
+	}
+	return nil
+}
+
+// finiteGradient finds the words for a gradient (n, d) that is not finite; rows whose squares alone overflow are fine.
+func finiteGradient(grad []float32, cols int) error {
+	for i, v := range grad {
+		if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {
+			return inputErrorf("align: the gradient with respect to row %d of the student features overflows float32; scale the features", i/cols)
+		}
+	}
+	return nil
+}
+
+func (d *deviceStep) throughFeatures(gx Matrix) error {
+	g := gx
+	var err error
+	if d.phi[0].Cols != gx.Cols {
+		if g, err = d.ws.matrix("gphi", d.n, d.phi[0].Cols); err != nil {
+			return err
+		}
+	}
+	if !d.m.empty() {
+		err = d.b.MatMul(g, d.m, d.phi[0], 2)
+	} else {
+		err = d.b.FactorGradient(g, d.phi[0], Matrix{}, d.u, d.weights)
+	}
+	switch {
+	case err != nil:
+		return err
+	case !d.w[0].empty():
+		return d.b.FourierBackward(gx, g, d.phi[0], d.w[0])
+	case !d.inv[0].empty():
+		return d.b.NormalizeBackward(gx, g, d.phi[0], d.inv[0])
+	}
+	return nil
+}
