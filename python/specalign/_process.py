@@ -98,13 +98,46 @@ def _to_logger(text: str) -> None:
     _log.log(level, "%s", text)
 
 
+class Cancel:
+    """The wish of another thread that a launch should end."""
+
+    def __init__(self) -> None:
+        """Nobody wishes so yet."""
+        self.asked = False
+        self._lock = threading.Lock()
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def watch(self, child: subprocess.Popen[bytes]) -> None:
+        """Have `child` killed if anybody asks, or did."""
+        with self._lock:
+            self._child = child
+            if self.asked:
+                child.kill()
+
+    def ask(self) -> None:
+        """End the launch: it fails, and removes what it made."""
+        with self._lock:
+            self.asked = True
+            if self._child is not None:
+                self._child.kill()
+
+
 class Process:
     """A launched sidecar: the child process, its socket directory and the thread that drains its output."""
 
     def __init__(
-        self, binary: str, arguments: list[str], client: str, sink: Callable[[str], None] | None, timeout: float
+        self,
+        binary: str,
+        arguments: list[str],
+        client: str,
+        sink: Callable[[str], None] | None,
+        timeout: float,
+        cancel: Cancel,
     ) -> None:
-        """Launch `binary` and connect to it. Raises `SidecarError` or `ProtocolError`; then nothing is left behind."""
+        """Launch `binary` and connect to it, within `timeout` seconds and unless `cancel` is asked for.
+
+        Raises `SidecarError` or `ProtocolError`; then nothing is left behind. Not to be interrupted; see `_calm`.
+        """
         self.connection: Connection | None = None
         self._lines = Lines(sink)
         self._out, self._err, self._stdio = (Stream(self._lines) for _ in range(3))
@@ -130,6 +163,7 @@ class Process:
             self._dir.remove()
             raise SidecarError(f"specalign: {binary} could not be started: {e.strerror}") from None
         self.pid = self._child.pid
+        cancel.watch(self._child)
         try:
             self._connect(client, time.monotonic() + timeout)
         except BaseException:

@@ -12,10 +12,11 @@ from typing import Any, TextIO
 
 from . import _binary, _fork
 from ._attach import find_daemon
+from ._calm import uninterrupted
 from ._connection import Connection, Lost
 from ._errors import ClosedError, Error, SidecarError, StepTimeoutError
 from ._messages import HelloReply, StatusReply
-from ._process import Process
+from ._process import Cancel, Process
 from ._session import Session
 from ._version import __version__
 
@@ -30,9 +31,10 @@ class _Host:
     Threads share it. It is apart from `Sidecar` so that a sidecar that nobody holds any more can be ended.
     """
 
-    def __init__(self, connect: Callable[[], tuple[Connection, Process | None]]) -> None:
+    def __init__(self, connect: Callable[[Cancel], tuple[Connection, Process | None]]) -> None:
         self._connect = connect
-        self.lock = threading.Lock()
+        self.lock = threading.Lock()  # of whoever makes or drops a connection
+        self._place = threading.Lock()  # of connection, process and closed, for an instant
         self.pid = os.getpid()
         self.closed = False
         self.connection: Connection | None = None
@@ -45,8 +47,19 @@ class _Host:
             if self.closed:
                 raise ClosedError("specalign: the sidecar is closed")
             if self.connection is None:
-                self.connection, self.process = self._connect()
+                cancel = Cancel()
+                return uninterrupted(lambda: self._make(cancel), cancel.ask)
             return self.connection
+
+    def _make(self, cancel: Cancel) -> Connection:
+        """Make the connection. One that nobody waits for any more is ended."""
+        connection, process = self._connect(cancel)
+        with self._place:
+            if not (cancel.asked or self.closed):
+                self.connection, self.process = connection, process
+                return connection
+        _end(connection, process)
+        raise SidecarError("specalign: interrupted")
 
     def drop(self, lost: Connection, what: str) -> SidecarError:
         """Forget a connection that was lost. Returns the error to raise if there is to be no other."""
@@ -58,7 +71,7 @@ class _Host:
                 lost.close()
                 return SidecarError(f"specalign: the daemon at {lost.address} is gone: {what}")
             error = process.died(f"specalign: the sidecar (pid {process.pid}) is gone: {what}")
-            process.stop()
+            uninterrupted(process.stop)
             return error
 
     def end_if_hung(self) -> bool:
@@ -81,20 +94,24 @@ class _Host:
         """End it all; only in the process that made it."""
         if self.pid != os.getpid():
             return
-        with self.lock:
+        with self.lock, self._place:
             self.closed = True
             connection, self.connection = self.connection, None
             process, self.process = self.process, None
-        if process is not None:
-            process.stop()
-        elif connection is not None:
-            connection.close()
+        _end(connection, process)
 
     def forget_in_child(self) -> None:
         """Let go of what belongs to the parent, without closing it: its destructors must never run here."""
         _fork.keep_for_ever(self.connection, self.process)
         self.connection = self.process = None
-        self.lock = threading.Lock()
+        self.lock, self._place = threading.Lock(), threading.Lock()
+
+
+def _end(connection: Connection | None, process: Process | None) -> None:
+    if process is not None:
+        process.stop()
+    elif connection is not None:
+        connection.close()
 
 
 class Sidecar:
@@ -141,8 +158,8 @@ class Sidecar:
         """
         sink = _sink(log)
 
-        def launch() -> tuple[Connection, Process | None]:
-            process = Process(_binary.find(binary), ["serve"], _CLIENT, sink, launch_timeout)
+        def launch(cancel: Cancel) -> tuple[Connection, Process | None]:
+            process = Process(_binary.find(binary), ["serve"], _CLIENT, sink, launch_timeout, cancel)
             assert process.connection is not None
             return process.connection, process
 
@@ -168,7 +185,7 @@ class Sidecar:
         """
         path = os.path.abspath(file)
 
-        def join() -> tuple[Connection, Process | None]:
+        def join(_: Cancel) -> tuple[Connection, Process | None]:
             connection = Connection(find_daemon(path, connect_timeout), _CLIENT)
             try:
                 connection.greet(connect_timeout)
@@ -186,7 +203,7 @@ class Sidecar:
 
     def _start(
         self,
-        connect: Callable[[], tuple[Connection, Process | None]],
+        connect: Callable[[Cancel], tuple[Connection, Process | None]],
         defaults: dict[str, Any],
         timeout: float,
         max_restarts: int,
@@ -197,10 +214,14 @@ class Sidecar:
         self._defaults = defaults
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         self._host = _Host(connect)
-        self._hello = self._host.get().hello
         # Runs when nobody holds the sidecar any more, and at the end of the interpreter.
         self._finalizer = weakref.finalize(self, self._host.close)
         _fork.register(self._host)
+        try:
+            self._hello = self._host.get().hello
+        except BaseException:
+            uninterrupted(self._finalizer)
+            raise
 
     def _check_process(self) -> None:
         _fork.check(self._host.pid, "sidecar")
@@ -251,10 +272,14 @@ class Sidecar:
 
     def close(self) -> None:
         """Close the sessions and end a launched sidecar. A second call does nothing, nor does one in a fork."""
-        if self._host.pid == os.getpid() and not self._host.closed:
-            for session in list(self._sessions):
-                session.close()
-        self._finalizer()
+        if self._host.pid != os.getpid():
+            return
+        try:
+            if not self._host.closed:
+                for session in list(self._sessions):
+                    session.close()
+        finally:
+            uninterrupted(self._finalizer)
 
     def __enter__(self) -> Sidecar:
         """Return the sidecar."""

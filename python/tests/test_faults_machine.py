@@ -89,6 +89,35 @@ def test_interrupt_of_the_whole_group(home):
     assert not os.path.exists(f"/proc/{pid}")
 
 
+def test_interrupt_of_the_whole_group_during_a_launch(home):
+    """At moments all over the launch, and twice: the trainer lives on, and no process or folder is left with it."""
+    text = """
+        import random
+        random.seed(5)
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        interrupted = 0
+        for i in range(40):
+            sidecar = None
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.0001 + 0.03 * random.random(), 0.02 if i % 4 == 0 else 0)
+                sidecar = specalign.Sidecar(device="cpu")
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                interrupted += 1
+            if sidecar is not None:
+                sidecar.close()
+            while any(t.name == "specalign-calm" for t in threading.enumerate()):
+                time.sleep(0.01)
+            children = open(f"/proc/self/task/{os.getpid()}/children").read()
+            assert not children, (i, children, [open(f"/proc/{c}/stat").read() for c in children.split()])
+            assert not os.listdir(os.environ["TMPDIR"]), i
+        print(interrupted)
+        """
+    out, err = trainer(text).communicate(timeout=100)
+    assert int(out) >= 10, err
+
+
 class TestClock:
     def test_the_trainers_clock_jumps(self, home, tmp_path):
         """Years forth and back while steps run; its libc says so to Python and to gRPC alike."""
