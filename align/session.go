@@ -104,9 +104,10 @@ var sideName = [2]string{"student", "reference"}
 //
 // Result.Residual is the largest |L v - λ v| over the eigenpairs used, in the units of λ. Result.Gap is
 // |λ_k| - |λ_(k+1)| for the largest k that a term uses, or, where fewer eigenvalues are above rounding level, for the
-// last of those. Result.GradientError estimates the relative error of the
-// gradient from residuals, gaps and rounding errors; where the k-th and the next eigenvalue tie to working precision the
-// gradient is one of several subgradients, and the estimate is at least 1/√k.
+// last of those. Result.GradientError estimates the relative error of the gradient, in the Frobenius norm of M Φ1, from
+// residuals, gaps, rounding errors and what the student's kernel makes of the directions in question. Where the k-th and
+// the next eigenvalue tie to working precision the gradient is one of several subgradients, and a warning says so.
+// Result.Converged tells that the estimate is within the tolerance, or that rounding errors leave no more.
 //
 // Wrong shapes and values that are not finite give an *InputError, an end of ctx its error. After any error the session
 // is usable and its state as before, but grad may have been written to.
