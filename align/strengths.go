@@ -20,6 +20,21 @@ func (op *operator) strength(ws *workspace, out []float64, x Matrix) error {
 		}
 		return nil
 	}
+	if op.tail > 0 && x.Rows <= manyVectors { // a product of matrices packs all features first
+		y, err := ws.matrix("strength", x.Rows, op.n)
+		if err != nil {
+			return err
+		}
+		t, err := ws.matrix("strengths", x.Rows, op.width-op.tail)
+		if err != nil {
+			return err
+		}
+		if err := op.b.FactorProduct(y, t, op.f, x); err != nil {
+			return err
+		}
+		op.squares(out, t)
+		return nil
+	}
 	if !op.scale.empty() {
 		scaled, err := ws.matrix("strength", x.Rows, op.n)
 		if err != nil {
@@ -40,10 +55,16 @@ func (op *operator) strength(ws *workspace, out []float64, x Matrix) error {
 	if err := op.b.MatMul(t, x, op.student, 1); err != nil {
 		return err
 	}
-	for i := range out {
-		out[i] = dot(t.row(i), t.row(i))
-	}
+	op.squares(out, t)
 	return nil
+}
+
+// squares writes |Φ1ᵀ x|² from rows that begin with Φ1ᵀ x.
+func (op *operator) squares(out []float64, t Matrix) {
+	for i := range out {
+		row := t.row(i)[:op.student.Cols]
+		out[i] = dot(row, row)
+	}
 }
 
 // judge puts the relative error of the gradient that certified pairs lead to into p.estimate. It uses up p.images.
@@ -54,7 +75,9 @@ func (p *pairs) judge(ws *workspace, op *operator, req *request) error {
 	if count == 0 {
 		return nil
 	}
-	if err := op.strength(ws, p.strong.vectors, p.vectors.rows(count)); err != nil {
+	if !p.tails.empty() {
+		op.squares(p.strong.vectors, p.tails)
+	} else if err := op.strength(ws, p.strong.vectors, p.vectors.rows(count)); err != nil {
 		return err
 	}
 	clear(p.strong.residuals)
