@@ -176,20 +176,20 @@ func (d *deviceStep) value(f [2]Features) (*Result, error) {
 			return nil, err
 		}
 		// The device has M within the goal; it knows more pairs than it tells, so that the estimate itself is pessimistic.
-		share := 1.0
-		if ofM := req.estimate(p.values, p.residuals, p.slopes, p.rest, nil); ofM.truncation > 0 {
-			share = p.estimate.truncation / ofM.truncation
+		excess := p.excess(req)
+		if converged {
+			p.converged = p.accurate(req) || d.goal()*excess <= req.tol
+		} else { // by rounding errors, if asking for more did not help
+			p.converged = order != nil && req.extra > 0 && p.estimate.truncation <= 1.1*before
 		}
-		accurate := p.accurate(req) || d.goal()*share <= req.tol
-		exhausted := req.extra > 0 && p.estimate.truncation <= 1.1*before // by rounding errors: asking for more did not help
-		if p.converged = converged && accurate || !converged && exhausted; p.converged {
+		if p.converged {
 			return d.result(p, order)
 		}
 		if !converged || req.extra >= maxExtra {
 			d.notes = append(d.notes, fmt.Sprintf("the iteration on %s did not converge in %d products: this step ran on the CPU", d.b.Info().Device, p.products))
 			return nil, nil
 		}
-		req.extra = max(2*req.extra, 2*share) // as krylov.tighten
+		req.extra = max(2*req.extra, 2*excess) // as krylov.tighten
 		if err := d.spectrum(l, factors); err != nil {
 			return nil, err
 		}
@@ -248,7 +248,8 @@ func (d *deviceStep) norms() (bool, error) {
 	return n*(top[0]+d.s.cfg.Eta*top[1]) <= math.MaxFloat32/4 && largest >= smallestTop*n, nil
 }
 
-// pairs reads what the iteration found. order says in which row of d.vectors each pair's vector is.
+// pairs reads what the iteration found. order says in which row of d.vectors each pair's vector is; it is nil where
+// nothing was found.
 func (d *deviceStep) pairs(p *pairs) (order []int, converged bool, err error) {
 	values := d.host[atTerms+len(d.s.terms):]
 	out := values[d.sh.want+1:]

@@ -242,7 +242,7 @@ func (it *krylov) expand(count int) error {
 			return err
 		}
 		it.done++
-		if it.rows < it.op.n && beta > it.negligible() {
+		if it.rows < it.op.n && beta > it.op.negligible() {
 			h[it.rows] = beta
 			size, drift := beta*beta, 0.0
 			for j, c := range h[:it.rows] {
@@ -256,9 +256,6 @@ func (it *krylov) expand(count int) error {
 	}
 	return nil
 }
-
-// negligible is the residual at which a product is all rounding errors.
-func (it *krylov) negligible() float64 { return it.op.noise * math.Sqrt(float64(it.op.n)) }
 
 // converge goes on until the wanted pairs are accurate or the space is exhausted.
 func (it *krylov) converge(ctx context.Context, first int) (bool, error) {
@@ -335,7 +332,7 @@ func (it *krylov) finish(accepted bool) (*pairs, error) {
 		return nil, err
 	}
 	believed, measured := it.believed(p)
-	sound := measured <= 10*(believed+it.negligible()+0x1p-22*math.Abs(p.values[0]))
+	sound := measured <= 10*(believed+it.op.negligible()+0x1p-22*math.Abs(p.values[0]))
 	p.converged = accepted && sound && (it.exhausted(p) || p.accurate(it.req))
 	return p, nil
 }

@@ -103,8 +103,7 @@ func (it *krylov) tighten(p *pairs) bool {
 	if p.estimate.truncation <= math.Max(limit, math.Min(p.estimate.rounding/2, 2*limit)) || it.exhausted(p) || it.req.extra >= maxExtra {
 		return false
 	}
-	ofM := it.req.estimate(p.values, p.residuals, p.slopes, p.rest, nil)
-	it.req.extra = max(2*it.req.extra, p.estimate.truncation/ofM.truncation, 2)
+	it.req.extra = max(2*it.req.extra, p.excess(it.req), 2)
 	return true
 }
 
@@ -113,7 +112,7 @@ func (it *krylov) tighten(p *pairs) bool {
 func (it *krylov) acceptable() (bool, float64) {
 	truncation, rounding, worst := it.estimate()
 	// where a tie makes the gradient one of several, it should still be one of them
-	return truncation <= math.Max(it.req.goal(), math.Min(rounding/2, 2*it.req.goal())) || worst <= it.negligible(), truncation
+	return truncation <= math.Max(it.req.goal(), math.Min(rounding/2, 2*it.req.goal())) || worst <= it.op.negligible(), truncation
 }
 
 // believed returns the largest residual of the wanted pairs, as the projection has it and as it was measured.
@@ -128,7 +127,7 @@ func (it *krylov) believed(p *pairs) (believed, measured float64) {
 func (it *krylov) exhausted(p *pairs) bool {
 	_, _, worst := it.estimate()
 	believed, measured := it.believed(p)
-	return worst <= it.negligible() || measured > 2*believed
+	return worst <= it.op.negligible() || measured > 2*believed
 }
 
 // accept tells whether the wanted Ritz pairs are accurate enough, and if they are not, after how many more products it

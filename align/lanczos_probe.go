@@ -51,7 +51,7 @@ func (it *krylov) probe(ctx context.Context) (bool, error) {
 		if err := it.solve(); err != nil {
 			return false, err
 		}
-		slack := it.negligible()
+		slack := it.op.negligible()
 		for rank, size := range it.before[:it.wanted()] {
 			if it.magnitude(rank) > size*(1+1e-6)+slack { // Ritz values are never too large
 				return true, nil

@@ -21,6 +21,9 @@ type operator struct {
 	t           Matrix // Φᵀ v of the last mul, where it was with factors and all at once, else empty
 }
 
+// negligible is the residual at which a product is all rounding errors.
+func (op *operator) negligible() float64 { return op.noise * math.Sqrt(float64(op.n)) }
+
 // layout sets width and tail.
 func (op *operator) layout() {
 	op.width, op.tail, op.t = op.n, 0, Matrix{}

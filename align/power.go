@@ -21,7 +21,7 @@ func power(ctx context.Context, ws *workspace, op *operator, req *request, start
 	keep := min(req.want+1, op.n)
 	p := &ws.krylov.result
 	p.reset()
-	it := &powerIteration{ctx: ctx, ws: ws, op: op, p: p, rng: rng, left: make([]int, keep)}
+	it := &powerIteration{ctx: ctx, ws: ws, op: op, p: p, rng: rng, left: make([]int, keep), negligible: 4 * op.negligible()}
 	var err error
 	if p.vectors, err = ws.matrix("vectors", keep, op.n); err != nil {
 		return nil, err
@@ -39,19 +39,20 @@ func power(ctx context.Context, ws *workspace, op *operator, req *request, start
 	}
 	share := 0.1 * req.tol
 	for rows := keep; ; rows = req.want {
-		unfinished := 0
+		unfinished, stuck := 0, true // by rounding errors, if they end the iteration of every pair
 		for i := range keep {
 			orthogonalTo(p.vectors.row(i), p.vectors, i)
 			if i >= rows {
 				continue // the next pair is known well enough
 			}
-			done, err := it.iterate(i, share)
+			done, residual, err := it.iterate(i, share)
 			if err != nil {
 				return nil, err
 			}
 			if !done && i < req.want {
 				unfinished++
 			}
+			stuck = stuck && residual <= it.negligible
 		}
 		if err := p.certify(ws, op); err != nil {
 			return nil, err
@@ -69,7 +70,7 @@ func power(ctx context.Context, ws *workspace, op *operator, req *request, start
 		case unfinished > 0:
 			p.notes = append(p.notes, fmt.Sprintf("the power method did not converge for %d of %d eigenpairs in %d products each; use solver lanczos", unfinished, req.want, maxPower))
 			return p, nil
-		case it.stuck:
+		case stuck:
 			p.notes = append(p.notes, "the gap is too small for the accuracy that the power method has reached; use solver lanczos")
 			return p, nil
 		}
@@ -79,42 +80,39 @@ func power(ctx context.Context, ws *workspace, op *operator, req *request, start
 
 // powerIteration is the power method under way.
 type powerIteration struct {
-	ctx   context.Context
-	ws    *workspace
-	op    *operator
-	p     *pairs
-	y     Matrix // (1, n)
-	rng   *rand.Rand
-	left  []int // products that each pair may still take
-	stuck bool  // in the last round rounding errors ended the iteration of every pair
+	ctx        context.Context
+	ws         *workspace
+	op         *operator
+	p          *pairs
+	y          Matrix // (1, n)
+	rng        *rand.Rand
+	left       []int   // products that each pair may still take
+	negligible float64 // the residual that rounding errors leave
 }
 
-// iterate goes on with pair i until its residual is at most share of |λ| or at rounding level.
-func (it *powerIteration) iterate(i int, share float64) (bool, error) {
-	negligible := it.op.noise * math.Sqrt(float64(it.op.n))
+// iterate goes on with pair i until its residual is at most share of |λ| or negligible.
+func (it *powerIteration) iterate(i int, share float64) (done bool, residual float64, err error) {
 	v := it.p.vectors.rowMatrix(i)
 	x, w := v.row(0), it.y.row(0)
-	it.stuck = it.stuck || i == 0
 	for ; it.left[i] > 0; it.left[i]-- {
 		if err := it.ctx.Err(); err != nil {
-			return false, err
+			return false, 0, err
 		}
 		if err := it.op.mul(it.ws, it.y, v); err != nil {
-			return false, err
+			return false, 0, err
 		}
 		it.p.products++
-		lambda, residual := rayleigh(x, w)
-		if residual <= math.Max(share*math.Abs(lambda), 4*negligible) {
-			it.stuck = it.stuck && residual <= 4*negligible
-			return true, nil
+		var lambda float64
+		if lambda, residual = rayleigh(x, w); residual <= math.Max(share*math.Abs(lambda), it.negligible) {
+			return true, residual, nil
 		}
 		copy(x, w)
-		if orthogonalTo(x, it.p.vectors, i) <= negligible { // all that is left is the null space
+		if orthogonalTo(x, it.p.vectors, i) <= it.op.negligible() { // all that is left is the null space
 			randomVector(x, it.rng)
 			orthogonalTo(x, it.p.vectors, i)
 		}
 	}
-	return false, nil
+	return false, residual, nil
 }
 
 // rayleigh returns the Rayleigh quotient of x, with w = L x, and its residual |w - λ x| / |x|.

@@ -20,7 +20,8 @@ func (op *operator) strength(ws *workspace, out []float64, x Matrix) error {
 		}
 		return nil
 	}
-	if op.tail > 0 && x.Rows <= manyVectors { // a product of matrices packs all features first
+	// A product of matrices packs all features first. The memory of op.mul is not for this: p.tails is in it.
+	if op.tail > 0 && x.Rows <= manyVectors {
 		y, err := ws.matrix("strength", x.Rows, op.n)
 		if err != nil {
 			return err
@@ -96,6 +97,14 @@ func (p *pairs) judge(ws *workspace, op *operator, req *request) error {
 	}
 	p.estimate = req.estimate(p.values, p.residuals, p.slopes, p.rest, &p.strong)
 	return nil
+}
+
+// excess is by how much the error of the gradient exceeds that of M.
+func (p *pairs) excess(req *request) float64 {
+	if p.estimate.truncation == 0 {
+		return 1
+	}
+	return p.estimate.truncation / req.estimate(p.values, p.residuals, p.slopes, p.rest, nil).truncation
 }
 
 // accurate tells whether the gradient is as accurate as is wanted, or possible.
