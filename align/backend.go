@@ -10,6 +10,11 @@ type Matrix struct {
 	Data       []float32
 }
 
+// Holds tells whether Data is as long as the shape says; a backend that hands pointers on refuses a matrix without.
+func (m Matrix) Holds() bool {
+	return m.Rows > 0 && m.Cols > 0 && m.Stride >= m.Cols && len(m.Data) >= m.Cols && (len(m.Data)-m.Cols)/m.Stride >= m.Rows-1
+}
+
 // Side describes how one embedding enters a kernel matrix.
 type Side struct {
 	Kernel Kernel  // KernelLinear: k = <x_i, x_j> (cosine arrives here as linear over normalised rows); KernelGaussian; KernelLaplacian

@@ -34,8 +34,11 @@ func Memory(c *Config, n int, cols [2]int) uint64 {
 		}
 	case routeCovariance:
 		order := uint64(sh.features)
+		if sh.frobenius { // its sum of squares takes all eigenvalues
+			keep = order
+		}
 		keep = min(keep, order)
-		bytes += 20*order*order + 4*keep*(9*rows+order)
+		bytes += 28*order*order + 4*keep*(9*rows+order)
 	}
 	switch solver {
 	case SolverLanczos:

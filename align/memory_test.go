@@ -40,7 +40,11 @@ func TestMemory(t *testing.T) {
 		`{"kernel": "linear", "center": true, "objective": "ky_fan", "k": 3}`,
 		`{"terms": [{"objective": "ky_fan", "k": 5}, {"objective": "relational_kl"}, {"objective": "frobenius"}]}`,
 	} {
-		for _, shape := range [][3]int{{200, 30, 40}, {600, 16, 8}, {60, 100, 90}, {1200, 6, 5}} {
+		shapes := [][3]int{{200, 30, 40}, {600, 16, 8}, {60, 100, 90}, {1200, 6, 5}}
+		if settings == `{"objective": "frobenius"}` { // beyond, it takes the covariance and all of its pairs
+			shapes = append(shapes, [3]int{maxExact + 1, 12, 13})
+		}
+		for _, shape := range shapes {
 			t.Run(fmt.Sprint(settings, shape), func(t *testing.T) {
 				cfg, err := ParseConfig([]byte(settings))
 				if err != nil {

@@ -17,7 +17,7 @@ type Result struct {
 	Route          string    `json:"route"`                     // "formed", "matrix-free", "covariance", with "dense" or the solver appended
 	Backend        Info      `json:"-"`                         //
 	Warnings       []string  `json:"warnings"`                  // never nil
-	Approximation  string    `json:"approximation,omitempty"`   // "exact" or "rff" as resolved
+	Approximation  string    `json:"approximation,omitempty"`   // as resolved: never "auto"
 	StudentSigma   float64   `json:"student_sigma,omitempty"`   // the number used
 	ReferenceSigma float64   `json:"reference_sigma,omitempty"` //
 	Seconds        float64   `json:"seconds"`                   // the engine's own time

@@ -90,7 +90,7 @@ func cmatrix(m align.Matrix) C.sa_matrix {
 		data: (*C.float)(unsafe.SliceData(m.Data)),
 		rows: C.int64_t(m.Rows), cols: C.int64_t(m.Cols), stride: C.int64_t(m.Stride),
 	}
-	if m.Rows < 1 || m.Cols < 1 || m.Stride < m.Cols || len(m.Data) < m.Cols || (len(m.Data)-m.Cols)/m.Stride < m.Rows-1 {
+	if !m.Holds() {
 		c.rows = 0
 	}
 	return c

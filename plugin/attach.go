@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/specalign/specalign/internal/regular"
 )
 
 // AttachFile is what a daemon writes for those who want to join it: one JSON object, readable by its user only. Pid,
@@ -97,17 +99,19 @@ func writeAttachFile(path string, a *AttachFile) error {
 	if err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".specalign-attach-*") // 0600
+	out, err := regular.Create(path)
 	if err != nil {
 		return fmt.Errorf("plugin: writing the attach file: %w", err)
 	}
-	_, err = tmp.Write(append(b, '\n'))
-	err = errors.Join(err, tmp.Close())
+	err = out.Chmod(0o600)
 	if err == nil {
-		err = os.Rename(tmp.Name(), path)
+		_, err = out.Write(append(b, '\n'))
+	}
+	if err == nil {
+		err = out.Commit()
 	}
 	if err != nil {
-		_ = os.Remove(tmp.Name())
+		_ = out.Discard()
 		return fmt.Errorf("plugin: writing the attach file: %w", err)
 	}
 	return nil

@@ -66,7 +66,7 @@ var allowed = map[string][]string{
 	"csrc":     {"align"},
 	"cuda":     {"align", "csrc"},
 	"capi":     {"align", "csrc", "cuda"},
-	"plugin":   {"align"},
+	"plugin":   {"align", "internal"},
 	"report":   {"align", "internal"},
 	"trainer":  {"align", "csrc", "cuda", "internal"},
 	"cmd":      {"align", "csrc", "cuda", "plugin", "report", "trainer", "internal"},
