@@ -23,7 +23,7 @@ type engines struct {
 
 	mu   sync.Mutex
 	open map[engineKey]*engine
-	held uint64 // bytes that sessions may have taken: the largest step of each, as they keep their memory
+	held uint64 // bytes that sessions may have taken: arena and largest step of each, as they keep their memory
 }
 
 type engineKey struct {

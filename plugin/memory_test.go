@@ -47,10 +47,14 @@ func TestMemoryRefused(t *testing.T) {
 	cosine := align.DefaultConfig()
 	whole := cosine
 	whole.Objective = align.ObjectiveSchatten
-	if _, err := checkMemory(&cosine, 4096, [2]int{512, 768}, 1<<30); err != nil {
+	if _, err := checkMemory(&cosine, 4096, [2]int{512, 768}, 1<<20, 1<<30); err != nil {
 		t.Error(err)
 	}
-	if _, err := checkMemory(&whole, 8192, [2]int{8192, 8192}, 1<<30); !isInput(err) || !strings.Contains(err.Error(), "8192 rows") {
+	const arena = 1<<30 - 1<<20 // what is mapped already is not there for the step
+	if _, err := checkMemory(&cosine, 4096, [2]int{512, 768}, arena, 1<<30); !isInput(err) || !strings.Contains(err.Error(), "1.0 GiB of shared memory among them") {
+		t.Error(err)
+	}
+	if _, err := checkMemory(&whole, 8192, [2]int{8192, 8192}, 0, 1<<30); !isInput(err) || !strings.Contains(err.Error(), "8192 rows") {
 		t.Error(err)
 	}
 }
@@ -62,10 +66,10 @@ func TestMemoryOfAllSessions(t *testing.T) {
 	c := dial(t, socket)
 	cfg := align.DefaultConfig()
 	cfg.Objective = align.ObjectiveRelationalKL
-	srv.engines.memory = align.Memory(&cfg, 64, [2]int{6, 9}) + 2*align.Memory(&cfg, 8, [2]int{6, 9})
 	large, other := open(t, c, cfg), open(t, c, cfg)
 	step(t, large, 64, 1)
-	step(t, large, 8, 2) // what it has it keeps
+	srv.engines.memory = 2*srv.engines.held - 1 // one byte short of two such sessions, with their arenas
+	step(t, large, 8, 2)                        // what it has it keeps
 	step(t, other, 8, 1)
 	_, err := other.Step(t.Context(), features(64, 6, 1), features(64, 9, 1), nil)
 	if status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "its other sessions may have") {

@@ -39,7 +39,7 @@ type session struct {
 	seq           uint64 // the last step done
 	before, after []byte // the engine's state before it (nil where that is lost) and after it
 	spare         []byte // memory for the next state
-	held          uint64 // bytes that its largest step may have taken
+	held          uint64 // bytes that its arena and its largest step may have taken
 }
 
 // newSession opens a session for process owner. It takes over neither engine nor arena where it fails. The caller has
@@ -111,7 +111,7 @@ func (se *session) step(ctx context.Context, req *pb.StepRequest) (r *pb.StepRep
 	if err != nil {
 		return nil, err
 	}
-	need, err := checkMemory(&se.cfg, sh.rows, sh.cols, se.engines.memory)
+	need, err := checkMemory(&se.cfg, sh.rows, sh.cols, se.arenaBytes, se.engines.memory)
 	if err != nil {
 		return nil, err
 	}
