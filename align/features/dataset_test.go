@@ -132,7 +132,7 @@ func TestDatasetErrors(t *testing.T) {
 		{[]string{"testdata/null.parquet"}, "row 1 is empty, or number 1 of it is missing (null)"},
 		{[]string{"testdata/missing.parquet"}, "row 1 is empty"},
 		{[]string{"testdata/many.parquet"}, "3 matrices in it; name one behind a colon: f4, f8, f2"},
-		{[]string{"testdata/many.parquet:ids"}, "column ids: it is no column of lists"},
+		{[]string{"testdata/many.parquet:ids"}, "column ids is of the type int64, but a list of float16, float32 or float64 a row is needed"},
 		{[]string{"testdata/many.parquet:x"}, `no "x" in it; it has f4, f8, f2`},
 	} {
 		d, err := Open(c.names...)

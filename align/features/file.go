@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 
@@ -57,13 +60,18 @@ func split(name string) (path, key string, f format, err error) {
 		}
 	}
 	best := -1
-	for _, candidate := range formats {
-		at := strings.LastIndex(name, candidate.extension+":")
-		if at <= best {
-			continue
+	for _, candidate := range formats { // the last place where a path can end, or rather the last at which there is a file
+		for at := 0; ; at++ {
+			next := strings.Index(name[at:], candidate.extension+":")
+			if next < 0 {
+				break
+			}
+			at += next
+			p := name[:at+len(candidate.extension)]
+			if there := exists(p); best < 0 || there == exists(path) && at > best || there && !exists(path) {
+				best, f, path, key = at, candidate, p, name[len(p)+1:]
+			}
 		}
-		best, f = at, candidate
-		path, key = name[:at+len(f.extension)], name[at+len(f.extension)+1:]
 	}
 	switch {
 	case best < 0:
@@ -163,28 +171,67 @@ func shapeText(shape []uint64) string {
 
 // oneOf finds the key in names. The empty key stands for the only name.
 func oneOf(names []string, key string) (int, error) {
-	for i, n := range names {
-		if n == key || key == "" && len(names) == 1 {
-			return i, nil
+	if key == "" && len(names) == 1 {
+		return 0, nil
+	}
+	unique := slices.Compact(slices.Sorted(slices.Values(names)))
+	if key == "" && len(unique) == 1 {
+		key = unique[0]
+	}
+	at, times := slices.Index(names, key), 0
+	for _, n := range names {
+		if n == key {
+			times++
 		}
 	}
 	switch {
 	case len(names) == 0:
 		return 0, errors.New("there is no matrix in it")
+	case times > 1:
+		return 0, fmt.Errorf("there are %d matrices called %s in it, and no telling which is meant; write it again with a name for each", times, shown(key))
 	case key == "":
 		return 0, fmt.Errorf("there are %d matrices in it; name one behind a colon: %s", len(names), listed(names))
+	case at < 0:
+		return 0, fmt.Errorf("there is no %q in it; it has %s", key, listed(names))
 	}
-	return 0, fmt.Errorf("there is no %q in it; it has %s", key, listed(names))
+	return at, nil
 }
 
 // listed names the first few.
 func listed(names []string) string {
+	times := map[string]int{}
+	for _, n := range names {
+		times[n]++
+	}
+	texts := []string{}
+	for _, n := range names {
+		switch times[n] {
+		case 0: // named already
+		case 1:
+			texts = append(texts, shown(n))
+		default:
+			texts = append(texts, fmt.Sprintf("%s (%d times)", shown(n), times[n]))
+		}
+		delete(times, n)
+	}
+	return firstFew(texts)
+}
+
+func firstFew(texts []string) string {
 	const most = 8
-	text := strings.Join(names[:min(len(names), most)], ", ")
-	if len(names) > most {
-		text += fmt.Sprintf(" and %d more", len(names)-most)
+	text := strings.Join(texts[:min(len(texts), most)], ", ")
+	if len(texts) > most {
+		text += fmt.Sprintf(" and %d more", len(texts)-most)
 	}
 	return text
+}
+
+// shown quotes a name that could be taken for something else in a sentence: an empty one, or one with spaces or commas.
+func shown(name string) string {
+	if name == "" || strings.ContainsFunc(name, func(r rune) bool { return strings.ContainsRune(" ,;:\"'()", r) || !unicode.IsPrint(r) }) {
+		return strconv.Quote(name)
+	}
+	return name
 }
 
 func inputErrorf(format string, args ...any) error {

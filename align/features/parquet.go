@@ -11,7 +11,6 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/memory"
 	"github.com/apache/arrow-go/v18/parquet"
 	"github.com/apache/arrow-go/v18/parquet/file"
-	"github.com/apache/arrow-go/v18/parquet/schema"
 
 	"github.com/specalign/specalign/align"
 )
@@ -96,56 +95,6 @@ func (c *parquetColumn) open(key string) error {
 		return errors.New("it has no rows; at least one is needed")
 	}
 	return c.measure()
-}
-
-// find finds the leaf column of a key: the first name of its path, or all of it. Without a key it is the only column
-// of lists of floats.
-func (c *parquetColumn) find(key string) error {
-	s := c.r.MetaData().Schema
-	var names []string
-	var leaves []int
-	unfit := map[string]error{}
-	for i := range s.NumColumns() {
-		leaf := s.Column(i)
-		name := leaf.Path()
-		if root := s.ColumnRoot(i); root != nil && leaf.MaxRepetitionLevel() == 1 {
-			name = root.Name()
-		}
-		if _, err := leafType(leaf); err != nil {
-			unfit[name] = err
-			continue
-		}
-		names, leaves = append(names, name), append(leaves, i)
-	}
-	if err := unfit[key]; err != nil {
-		return fmt.Errorf("column %s: %w", key, err)
-	}
-	i, err := oneOf(names, key)
-	if err != nil {
-		return err
-	}
-	leaf := s.Column(leaves[i])
-	c.index, c.depth = leaves[i], leaf.MaxDefinitionLevel()
-	c.t, err = leafType(leaf)
-	return err
-}
-
-// leafType returns the type of the numbers of a column of lists.
-func leafType(leaf *schema.Column) (align.DType, error) {
-	if leaf.MaxRepetitionLevel() != 1 {
-		return 0, errors.New("it is no column of lists of numbers, one list a row")
-	}
-	switch leaf.PhysicalType() {
-	case parquet.Types.Float:
-		return align.Float32, nil
-	case parquet.Types.Double:
-		return align.Float64, nil
-	case parquet.Types.FixedLenByteArray:
-		if _, half := leaf.LogicalType().(schema.Float16LogicalType); half && leaf.TypeLength() == 2 {
-			return align.Float16, nil
-		}
-	}
-	return 0, fmt.Errorf("its elements have the type %s, but float16, float32 or float64 are needed", leaf.PhysicalType())
 }
 
 // measure finds the length of the first row and holds the row groups' sizes against it.

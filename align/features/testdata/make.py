@@ -87,3 +87,21 @@ lists(
 )  # as many numbers as if all had two
 lists("null.parquet", [1, 2], [3, None], [4, 5])
 lists("missing.parquet", [1, 2], None, [4, 5], [6, 7])
+floats = pa.list_(pa.float32())
+odd = pa.table(
+    {
+        "id": pa.array(["a", "b"]),
+        "x": pa.array([1, 2], pa.float32()),
+        "deep": pa.array([[[1]], [[2]]], pa.list_(floats)),
+        "words": pa.array([["a"], ["b"]]),
+        "when": pa.array([0, 1], pa.timestamp("us")),
+    }
+)
+pq.write_table(odd, HERE / "unfit.parquet")
+pair = pa.array([{"a": [1], "b": [2]}] * 2, pa.struct([("a", floats), ("b", floats)]))
+pq.write_table(odd.append_column("pair", pair), HERE / "nested.parquet")
+column_v = pa.array([[1], [2]], floats)
+pq.write_table(
+    pa.Table.from_arrays([column_v, column_v], names=["v", "v"]),
+    HERE / "twice.parquet",
+)
