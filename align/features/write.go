@@ -35,11 +35,8 @@ func Create(path string) (*Writer, error) {
 
 // Write writes data (rows, cols), row-major, and gives the file its name.
 func (w *Writer) Write(rows, cols int, data []float32) error {
-	if len(data) != rows*cols {
-		return fmt.Errorf("features: %d elements are no (%d, %d) matrix", len(data), rows, cols)
-	}
 	b := bufio.NewWriterSize(w.f, 1<<20)
-	err := writeNPY(b, rows, cols, data)
+	err := WriteNPY(b, rows, cols, data)
 	if err == nil {
 		err = b.Flush()
 	}
@@ -63,8 +60,12 @@ func (w *Writer) Close() error {
 	return err
 }
 
-// writeNPY writes version 1.0 of the format. The header is padded with spaces so that the data are aligned to 64 bytes.
-func writeNPY(w io.Writer, rows, cols int, data []float32) error {
+// WriteNPY writes data (rows, cols), row-major, as version 1.0 of the .npy format. The header is padded with spaces so that
+// the data are aligned to 64 bytes.
+func WriteNPY(w io.Writer, rows, cols int, data []float32) error {
+	if len(data) != rows*cols {
+		return fmt.Errorf("features: %d elements are no (%d, %d) matrix", len(data), rows, cols)
+	}
 	dict := fmt.Sprintf("{'descr': '<f4', 'fortran_order': False, 'shape': (%d, %d), }", rows, cols)
 	length := (10+len(dict)+1+63)/64*64 - 10
 	header := append([]byte{}, npyMagic...)

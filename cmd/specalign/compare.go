@@ -2,8 +2,8 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -45,7 +45,7 @@ patterns; memory does not grow with the number of rows.`,
   specalign compare clip.npy dino.npy --report page.html --images images.npy --labels classes.txt
   specalign compare a.npy b.npy --kernel gaussian --approximation nystrom --num-features 512
   specalign compare --student 'clip-*.npy' --reference 'dino-*.npy' --json`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			cfg, err := f.settings.config()
 			if err != nil {
 				return err
@@ -53,23 +53,29 @@ patterns; memory does not grow with the number of rows.`,
 			f.options.Config = cfg
 			ctx, cancel := interruptible(cmd.Context())
 			defer cancel()
-			f.report.command, f.report.stderr = commandText(cmd), cmd.ErrOrStderr()
+			f.report.command = commandText(cmd)
 			bar := progress.New(cmd.ErrOrStderr())
 			f.options.Progress = bar.Step
-			result, err := f.run(ctx)
+			files := &outputs{}
+			defer func() { err = errors.Join(err, files.discard()) }()
+			result, page, err := f.run(ctx, files)
 			bar.Close()
 			if err != nil {
 				if ctx.Err() != nil {
-					return errors.New("interrupted; nothing was written")
+					return errInterrupted
 				}
 				return err
 			}
-			if !f.json {
-				return printComparison(cmd.OutOrStdout(), result, f)
+			err = files.publish(ctx, cmd.OutOrStdout(), func(w io.Writer) error {
+				if f.json {
+					return printJSON(w, result)
+				}
+				return printComparison(w, result, f)
+			})
+			if err == nil && page != "" {
+				fmt.Fprintln(cmd.ErrOrStderr(), page)
 			}
-			e := json.NewEncoder(cmd.OutOrStdout())
-			e.SetIndent("", "  ")
-			return e.Encode(result)
+			return err
 		},
 	}
 	f.rows = addRowFlags(cmd)
@@ -91,50 +97,49 @@ patterns; memory does not grow with the number of rows.`,
 	return cmd
 }
 
-// run compares, and writes the files that were asked for.
-func (f *compareFlags) run(ctx context.Context) (result *compare.Result, err error) {
+// run compares, and writes the files that were asked for. made says what the page is like, "" where there is none.
+func (f *compareFlags) run(ctx context.Context, files *outputs) (result *compare.Result, made string, err error) {
 	student, reference, closeRows, err := f.rows.open()
 	defer func() { err = errors.Join(err, closeRows()) }()
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	in := compare.Input{Student: student, Reference: reference}
 	if in.IDs, err = readLines("--ids", f.ids, student.Len()); err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if in.Labels, err = readLines("--labels", f.labels, student.Len()); err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	inputs := append(student.Paths(), reference.Paths()...)
 	inputs = append(inputs, f.ids, f.labels, f.settings.file, f.report.images, f.report.texts)
 	if err := distinct(inputs, namedPath{"--csv", f.csv}, namedPath{"--report", f.report.path}); err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	table, err := createOutput("--csv", f.csv)
+	table, err := files.create("--csv", f.csv)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	defer func() { err = errors.Join(err, table.Close()) }()
-	page, err := f.report.open(f, student, reference, in.Labels)
+	page, err := f.report.open(f, student, reference, in.Labels, files)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	defer func() { err = errors.Join(err, page.Close()) }()
 	device, note, err := allDevices().Resolve(f.options.Device)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	backend, err := allDevices().Open(device, f.options.Threads)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	defer func() { err = errors.Join(err, backend.Close()) }()
 	if result, err = compare.Run(ctx, in, f.options, backend); err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	result.DeviceNote = note
-	if err := page.write(ctx, result, backend); err != nil {
-		return nil, err
+	if made, err = page.write(ctx, result, backend); err != nil {
+		return nil, "", err
 	}
-	return result, table.Write(func(w io.Writer) error { return writeGroups(w, result) })
+	return result, made, table.write(func(w io.Writer) error { return writeGroups(w, result) })
 }

@@ -20,7 +20,6 @@ import (
 type reportFlags struct {
 	path, images, texts string
 	command             string
-	stderr              io.Writer
 }
 
 func (f *reportFlags) add(fl *pflag.FlagSet) {
@@ -31,13 +30,12 @@ func (f *reportFlags) add(fl *pflag.FlagSet) {
 
 // reportPage is a page to be written. nil: none is wanted.
 type reportPage struct {
-	in     report.Input
-	out    *output
-	stderr io.Writer
+	in  report.Input
+	out *output
 }
 
 // open opens what the page needs, so that what is wrong with it is found out before the comparison.
-func (f *reportFlags) open(c *compareFlags, student, reference *features.Dataset, labels []string) (page *reportPage, err error) {
+func (f *reportFlags) open(c *compareFlags, student, reference *features.Dataset, labels []string, files *outputs) (page *reportPage, err error) {
 	if f.path == "" {
 		for _, flag := range []struct{ name, value string }{{"images", f.images}, {"texts", f.texts}} {
 			if flag.value != "" {
@@ -46,7 +44,7 @@ func (f *reportFlags) open(c *compareFlags, student, reference *features.Dataset
 		}
 		return nil, nil
 	}
-	page = &reportPage{stderr: f.stderr, in: report.Input{
+	page = &reportPage{in: report.Input{
 		Student: student, Reference: reference, Names: report.Names(c.rows.student[0], c.rows.reference[0]),
 		Labels: labels, Version: version, Command: f.command,
 	}}
@@ -66,42 +64,37 @@ func (f *reportFlags) open(c *compareFlags, student, reference *features.Dataset
 	if err = page.in.Check(); err != nil {
 		return nil, err
 	}
-	page.out, err = createOutput("--report", f.path)
+	page.out, err = files.create("--report", f.path)
 	return page, err
 }
 
-// write makes the page and says how large it is.
-func (p *reportPage) write(ctx context.Context, result *compare.Result, backend align.Backend) error {
+// write makes the page and returns a line that says how large it is.
+func (p *reportPage) write(ctx context.Context, result *compare.Result, backend align.Backend) (text string, err error) {
 	if p == nil {
-		return nil
+		return "", nil
 	}
 	p.in.Result, p.in.Backend = result, backend
 	var made *report.Report
-	err := p.out.Write(func(w io.Writer) (err error) {
+	err = p.out.write(func(w io.Writer) (err error) {
 		made, err = report.Write(ctx, w, p.in)
 		return err
 	})
 	if err != nil {
-		return err
+		return "", err
 	}
-	fmt.Fprintf(p.stderr, "report: %s, %.1f MB, %d samples on the map", p.out.path, float64(made.Bytes)/1e6, made.Points)
+	text = fmt.Sprintf("report: %s, %.1f MB, %d samples on the map", p.out.path, float64(made.Bytes)/1e6, made.Points)
 	if made.Thumbnail > 0 {
-		fmt.Fprintf(p.stderr, ", pictures of at most %d pixels", made.Thumbnail)
+		text += fmt.Sprintf(", pictures of at most %d pixels", made.Thumbnail)
 	}
-	fmt.Fprintln(p.stderr)
-	return nil
+	return text, nil
 }
 
-// Close gives up a page that was not written. It is idempotent.
+// Close closes what the page is made of. It is idempotent.
 func (p *reportPage) Close() error {
-	if p == nil {
+	if p == nil || p.in.Images == nil {
 		return nil
 	}
-	err := p.out.Close()
-	if p.in.Images != nil {
-		err = errors.Join(err, p.in.Images.Close())
-	}
-	return err
+	return p.in.Images.Close()
 }
 
 // commandText is the command line in a form that a shell reads back.

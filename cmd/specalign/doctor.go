@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -87,13 +86,13 @@ Exit code 1 where something failed; a warning is no failure.`,
 				return err
 			}
 			out := cmd.OutOrStdout()
-			if asJSON {
-				j := json.NewEncoder(out)
-				j.SetIndent("", "  ")
-				err = j.Encode(e)
-			} else {
-				_, err = io.WriteString(out, e.text(terminal(out) && os.Getenv("NO_COLOR") == ""))
-			}
+			err = new(outputs).publish(ctx, out, func(w io.Writer) error {
+				if asJSON {
+					return printJSON(w, e)
+				}
+				_, err := io.WriteString(w, e.text(terminal(out) && os.Getenv("NO_COLOR") == ""))
+				return err
+			})
 			if err == nil && !e.OK {
 				err = fmt.Errorf("doctor: %s failed", count(e.number(statusFail), "check"))
 			}
@@ -128,7 +127,7 @@ func examine(ctx context.Context, attach, python string, progress io.Writer) (*e
 		tell("")
 	}
 	if ctx.Err() != nil {
-		return nil, fmt.Errorf("interrupted")
+		return nil, errInterrupted
 	}
 	return e, nil
 }
@@ -182,6 +181,9 @@ func (e *examination) text(colour bool) string {
 
 // terminal tells whether w is a terminal.
 func terminal(w any) bool {
+	if checked, ok := w.(*checkedWriter); ok {
+		w = checked.w
+	}
 	f, ok := w.(*os.File)
 	if !ok {
 		return false

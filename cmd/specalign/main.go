@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"runtime"
 	"runtime/debug"
 	"strconv"
@@ -29,7 +28,14 @@ const version = "0.1.0"
 // commit is what the program was built from; the Makefile sets it.
 var commit string
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+func main() {
+	catchPipe()
+	code := run(os.Args[1:], os.Stdout, os.Stderr)
+	if code == brokenPipe {
+		endOfPipe()
+	}
+	os.Exit(code)
+}
 
 // run is the program: it returns the exit code.
 func run(args []string, stdout, stderr io.Writer) (code int) {
@@ -47,6 +53,9 @@ func run(args []string, stdout, stderr io.Writer) (code int) {
 	root.SetOut(out)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(context.Background())
+	if errors.Is(out.err, syscall.EPIPE) {
+		return brokenPipe
+	}
 	if out.err != nil { // cobra does not look whether its help was written
 		fmt.Fprintf(stderr, "specalign: cannot write the output: %s\n", message(out.err))
 		return 1
@@ -179,13 +188,6 @@ func printable(s string) string {
 		}
 	}
 	return b.String()
-}
-
-// interruptible returns a context that ends with SIGINT, SIGTERM and SIGHUP. A second signal ends the program.
-func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	context.AfterFunc(ctx, stop)
-	return ctx, stop
 }
 
 // inputErrorf is an error of what the user gave: exit code 2.

@@ -2,8 +2,8 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
+	"io"
 
 	"github.com/spf13/cobra"
 
@@ -49,16 +49,16 @@ each. --without leaves parts out. Files are as for specalign compare.`,
 			bar.Close()
 			if err != nil {
 				if ctx.Err() != nil {
-					return errors.New("interrupted")
+					return errInterrupted
 				}
 				return err
 			}
-			if !f.json {
-				return printMetrics(cmd.OutOrStdout(), result)
-			}
-			e := json.NewEncoder(cmd.OutOrStdout())
-			e.SetIndent("", "  ")
-			return e.Encode(result)
+			return new(outputs).publish(ctx, cmd.OutOrStdout(), func(w io.Writer) error {
+				if f.json {
+					return printJSON(w, result)
+				}
+				return printMetrics(w, result)
+			})
 		},
 	}
 	f.rows = addRowFlags(cmd)

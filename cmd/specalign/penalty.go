@@ -2,10 +2,11 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -52,7 +53,7 @@ or float64 (bfloat16 in .safetensors); the key may be left out where there is on
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			handOver()
 			cfg, err := flags.config()
 			if err != nil {
@@ -60,16 +61,18 @@ or float64 (bfloat16 in .safetensors); the key may be left out where there is on
 			}
 			ctx, cancel := interruptible(cmd.Context())
 			defer cancel()
-			report, err := penalty(ctx, cfg, args[0], args[1], gradOut, flags.file)
+			files := &outputs{}
+			defer func() { err = errors.Join(err, files.discard()) }()
+			report, err := penalty(ctx, cfg, args[0], args[1], gradOut, flags.file, files)
 			if err != nil {
 				return err
 			}
-			if !asJSON {
-				return report.print(cmd.OutOrStdout(), gradOut)
-			}
-			e := json.NewEncoder(cmd.OutOrStdout())
-			e.SetIndent("", "  ")
-			return e.Encode(report)
+			return files.publish(ctx, cmd.OutOrStdout(), func(w io.Writer) error {
+				if asJSON {
+					return printJSON(w, report)
+				}
+				return report.print(w, gradOut)
+			})
 		},
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return []string{"npy", "npz", "safetensors", "parquet"}, cobra.ShellCompDirectiveFilterFileExt
@@ -83,7 +86,7 @@ or float64 (bfloat16 in .safetensors); the key may be left out where there is on
 }
 
 // penalty computes one step over two files, and writes the gradient where a name for it is given.
-func penalty(ctx context.Context, cfg align.Config, student, reference, gradOut, settings string) (report *penaltyReport, err error) {
+func penalty(ctx context.Context, cfg align.Config, student, reference, gradOut, settings string, files *outputs) (report *penaltyReport, err error) {
 	first, err := features.Open(student)
 	if err != nil {
 		return nil, fmt.Errorf("student: %w", bare(err))
@@ -97,12 +100,12 @@ func penalty(ctx context.Context, cfg align.Config, student, reference, gradOut,
 	if err := distinct(append(append(first.Paths(), second.Paths()...), settings), namedPath{"--grad-out", gradOut}); err != nil {
 		return nil, err
 	}
-	out, err := openGradient(gradOut)
+	if gradOut != "" && !strings.HasSuffix(gradOut, ".npy") {
+		return nil, inputErrorf("--grad-out: %s: only .npy files are written; give a name that ends in .npy", gradOut)
+	}
+	out, err := files.create("--grad-out", gradOut)
 	if err != nil {
 		return nil, err
-	}
-	if out != nil {
-		defer func() { err = errors.Join(err, out.Close()) }()
 	}
 	device, note, err := machine{openAll}.Resolve(cfg.Device)
 	if err != nil {
@@ -134,7 +137,7 @@ func penalty(ctx context.Context, cfg align.Config, student, reference, gradOut,
 	result, err := session.Step(ctx, a, b, grad)
 	if err != nil {
 		if ctx.Err() != nil {
-			return nil, errors.New("interrupted; nothing was written")
+			return nil, errInterrupted
 		}
 		return nil, err
 	}
@@ -144,22 +147,7 @@ func penalty(ctx context.Context, cfg align.Config, student, reference, gradOut,
 	}
 	report.Settings.Device, report.Settings.Threads = result.Backend.Device, result.Backend.Threads
 	report.Settings.Approximation = align.Approximation(result.Approximation)
-	if out != nil {
-		err = out.Write(a.Rows, a.Cols, grad)
-	}
-	return report, err
-}
-
-// openGradient prepares writing the gradient; nil where no name is given.
-func openGradient(name string) (*features.Writer, error) {
-	if name == "" {
-		return nil, nil
-	}
-	w, err := features.Create(name)
-	if err != nil {
-		return nil, fmt.Errorf("--grad-out: %w", bare(err))
-	}
-	return w, nil
+	return report, out.write(func(w io.Writer) error { return features.WriteNPY(w, a.Rows, a.Cols, grad) })
 }
 
 // norm is the Frobenius norm.

@@ -18,6 +18,8 @@ var ErrIrregular = errors.New("not a regular file; it is not overwritten")
 type Output struct {
 	*os.File
 	path, name string // name is a temporary one, "" for none
+	backup     string // another name of what stood under path before, "" for none
+	fresh      bool   // nothing stood there before
 }
 
 // Create prepares writing the file at path, so that a path that cannot be written to is found out before there is
@@ -29,7 +31,7 @@ func Create(path string) (*Output, error) {
 	dir := filepath.Dir(path)
 	f, err := os.OpenFile(dir, os.O_WRONLY|unix.O_TMPFILE, 0o666)
 	if err == nil {
-		return &Output{f, path, ""}, nil
+		return &Output{File: f, path: path}, nil
 	}
 	if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EISDIR) {
 		return nil, err
@@ -38,36 +40,113 @@ func Create(path string) (*Output, error) {
 	if f, err = os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666); err != nil {
 		return nil, err
 	}
-	return &Output{f, path, name}, nil
+	remember(name)
+	return &Output{File: f, path: path, name: name}, nil
 }
 
 func temporary(path string) string {
 	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"."+rand.Text()[:8]+".tmp")
 }
 
-// Commit gives the file its name. Where that fails, Discard must follow.
-func (o *Output) Commit() error {
-	if err := o.Sync(); err != nil {
-		return err
-	}
-	if o.name == "" { // a link does not replace a file, a renaming does
-		name := temporary(o.path)
-		if err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", o.Fd()), unix.AT_FDCWD, name, unix.AT_SYMLINK_FOLLOW); err != nil {
-			return err
-		}
-		o.name = name
-	}
-	if err := os.Rename(o.name, o.path); err != nil {
-		return err
-	}
-	return o.File.Close()
+// CommitError is the error of Commit over one of several outputs.
+type CommitError struct {
+	Output *Output
+	Err    error
 }
 
-// Discard gives up a file that was not committed.
+func (e *CommitError) Error() string { return e.Err.Error() }
+func (e *CommitError) Unwrap() error { return e.Err }
+
+// Commit gives complete files their names: all of them or, as far as the file systems can undo a renaming, none. An error
+// is a *CommitError; all of them must be discarded then.
+func Commit(outputs ...*Output) error {
+	for _, o := range outputs {
+		if err := o.link(); err != nil {
+			return &CommitError{o, err}
+		}
+	}
+	for i, o := range outputs {
+		if err := o.place(i < len(outputs)-1); err != nil {
+			for _, done := range outputs[:i] {
+				done.undo()
+			}
+			return &CommitError{o, err}
+		}
+	}
+	var err error
+	for _, o := range outputs {
+		if o.backup != "" {
+			err = errors.Join(err, os.Remove(o.backup))
+		}
+		err = errors.Join(err, o.File.Close())
+		o.File = nil
+	}
+	return err
+}
+
+// Commit gives the file its name. Where that fails, Discard must follow.
+func (o *Output) Commit() error { return Commit(o) }
+
+// link writes the file out and gives it a temporary name, where it has none. A link would not replace a file that is there,
+// as a renaming does.
+func (o *Output) link() error {
+	if err := o.Sync(); err != nil || o.name != "" {
+		return err
+	}
+	name := temporary(o.path)
+	remember(name)
+	if err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", o.Fd()), unix.AT_FDCWD, name, unix.AT_SYMLINK_FOLLOW); err != nil {
+		forget(name)
+		return err
+	}
+	o.name = name
+	return nil
+}
+
+// place gives the file its name. Where that is to be undone, what stands there gets a second name before, if the file
+// system can do so.
+func (o *Output) place(undoable bool) error {
+	if undoable {
+		backup := temporary(o.path)
+		switch err := os.Link(o.path, backup); {
+		case err == nil:
+			o.backup = backup
+		case errors.Is(err, os.ErrNotExist):
+			o.fresh = true
+		}
+	}
+	if err := os.Rename(o.name, o.path); err != nil {
+		if o.backup != "" {
+			_ = os.Remove(o.backup)
+		}
+		return err
+	}
+	forget(o.name)
+	o.name = ""
+	return nil
+}
+
+// undo takes the file away again, and gives its name back to what had it before.
+func (o *Output) undo() {
+	switch {
+	case o.backup != "":
+		_ = os.Rename(o.backup, o.path)
+	case o.fresh:
+		_ = os.Remove(o.path)
+	}
+}
+
+// Discard gives up a file that was not committed. It is idempotent, and does nothing to one that was.
 func (o *Output) Discard() error {
+	if o.File == nil {
+		return nil
+	}
 	var err error
 	if o.name != "" {
+		forget(o.name)
 		err = os.Remove(o.name)
 	}
-	return errors.Join(err, o.File.Close())
+	err = errors.Join(err, o.File.Close())
+	o.File = nil
+	return err
 }
