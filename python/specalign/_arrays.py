@@ -55,9 +55,18 @@ class Rows:
         """Look at the caller's array. `InputError` says what is wrong with it; `name` is what it is called there."""
         tensor = is_tensor(x)
         if tensor:
+            if x.is_nested:
+                raise InputError(f"specalign: {name} is a nested tensor; give a dense one")
             x = x.detach()
             if x.layout != sys.modules["torch"].strided or x.device.type == "meta":
                 raise InputError(f"specalign: {name} is a {x.layout} tensor on {x.device}; give a dense one with data")
+            try:
+                x.data_ptr()
+            except RuntimeError:
+                raise InputError(
+                    f"specalign: {name} has no data of its own, as inside torch.func's transforms; "
+                    "take the penalty outside of them, by ordinary autograd"
+                ) from None
             kind = _names.get(x.dtype) or _names.setdefault(x.dtype, str(x.dtype).removeprefix("torch."))
         else:
             if np.ma.isMaskedArray(x):
@@ -133,6 +142,10 @@ def check_out(out: Any, student: Rows) -> None:
         )
     if not got.tensor and not out.flags.writeable:
         raise InputError("specalign: out is read-only")
+    strides = out.stride() if got.tensor else [s / out.itemsize for s in out.strides]
+    near, far = sorted((abs(stride), size) for stride, size in zip(strides, out.shape, strict=True))
+    if (near[1] > 1 and near[0] < 1) or (far[1] > 1 and far[0] <= (near[1] - 1) * near[0]):
+        raise InputError("specalign: elements of out share memory; give an array with a place for each")
 
 
 def moments(*used: Any) -> list[tuple[Any, Any]]:

@@ -49,10 +49,11 @@ def _read(path: str) -> Any:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not be waited for
     except OSError as e:
         raise SidecarError(f"specalign: the attach file {path} cannot be read: {e.strerror}") from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):  # Python refuses to wrap a folder's descriptor, and then leaves it open
+        os.close(fd)
+        raise SidecarError(f"specalign: {path} is no file")
     with open(fd, "rb") as f:
         status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise SidecarError(f"specalign: {path} is no file")
         if status.st_uid != os.geteuid():
             raise SidecarError(f"specalign: the attach file {path} is another user's ({status.st_uid})")
         if status.st_mode & 0o022:

@@ -229,7 +229,7 @@ def _meaning(code: grpc.StatusCode, details: str, method: str, timeout: float | 
     if code == grpc.StatusCode.NOT_FOUND:
         return Forgotten(f"{name}: {details}")
     if code == grpc.StatusCode.INVALID_ARGUMENT:
-        return InputError(details)
+        return InputError("specalign: " + details.removeprefix("align: ").removeprefix("plugin: "))
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
         return _too_long(method, timeout)
     if code == grpc.StatusCode.FAILED_PRECONDITION:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import math
 import os
 import struct
 import threading
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _fork, _memory
+from . import _checks, _fork, _memory
 from ._arena import Arena, Layout, Shape, up
 from ._arrays import Rows, check_out, gradient, moments, on_gpu, wait_for
 from ._connection import PROTOCOL_MAJOR, Connection, Forgotten, Lost
@@ -36,6 +35,7 @@ _OPEN_TIMEOUT = 5.0  # at least: a session that was opened when nobody waited an
 _CALL_TIMEOUT = 1.0  # for CloseSession
 _IDLE = 5.0  # after which the thread of `submit` ends
 _DEFAULT_NUM_FEATURES = 4096  # of the settings
+_MOST_SETTINGS = 1 << 16  # characters of JSON
 _STATE = struct.Struct("<8sQQ")  # before the two slots: magic, steps done, bytes of a slot
 _STATE_MAGIC = b"specstt1"
 
@@ -205,6 +205,8 @@ class Session:
             InputError: it is no state, is damaged, or belongs to other settings; the session stays as it was.
             SidecarError: the sidecar died and could not be replaced.
         """
+        if not isinstance(state, (bytes, bytearray, memoryview)):
+            raise InputError(f"specalign: state is {_checks.brief(state)}; give the bytes that `state` returned")
         if len(state) < _STATE.size:
             raise InputError("specalign: the session's state is cut off")
         magic, seq, slot = _STATE.unpack_from(state)
@@ -248,7 +250,7 @@ class Session:
             self._release()
 
     def close(self) -> None:
-        """Close the session: the step under way is waited for, those behind it are cancelled. Idempotent."""
+        """Close the session: the step under way is waited for, those behind it raise `ClosedError`. Idempotent."""
         if self._pid != os.getpid():
             return
         with self._cond:
@@ -261,8 +263,8 @@ class Session:
             self._cond.notify_all()
         for job in waiting:
             assert job.future is not None
-            job.future.cancel()
-            job.future.set_running_or_notify_cancel()
+            if job.future.set_running_or_notify_cancel():
+                job.future.set_exception(ClosedError("specalign: the session was closed before this step"))
         with self._cond:
             done = self._cond.wait_for(lambda: not self._busy, _CLOSE_TIMEOUT)
             self._left_behind = not done  # by the step that still uses the arena, which closes it at its end
@@ -282,13 +284,16 @@ class Session:
             )
         check_out(out, rows1)
         self._check_size(rows1, rows2)
-        wait = self._timeout if timeout is None else timeout
-        if not wait > 0 or math.isinf(wait):
-            raise InputError(f"specalign: timeout is {wait}; give a positive number of seconds")
+        wait = self._timeout if timeout is None else _checks.seconds(timeout, "timeout")
         return _Job(rows1, rows2, grad, out, wait)
 
     def _check_size(self, student: Rows, reference: Rows) -> None:
         """Raise `InputError` for rows that no step here can take, before anything is allocated for them."""
+        for name, given in (("student", student), ("reference", reference)):
+            if given.rows < 1 or given.cols < 1:
+                raise InputError(
+                    f"specalign: {name} has {given.rows} rows of {given.cols} columns; give at least one of each"
+                )
         if student.rows > MAX_ROWS or max(student.cols, reference.cols) > MAX_COLS:
             raise InputError(
                 f"specalign: {student.rows} rows of {student.cols} and {reference.cols} columns; "
@@ -548,11 +553,16 @@ def _to_json(settings: dict[str, Any]) -> str:
     def plain(value: Any) -> Any:
         if isinstance(value, (np.integer, np.floating, np.bool_)):
             return value.item()
-        raise InputError(f"specalign: settings cannot hold a {type(value).__name__}: {value!r}")
+        raise InputError(f"specalign: settings cannot hold {_checks.brief(value)}")
 
     try:
-        return json.dumps(settings, default=plain, allow_nan=False)
-    except ValueError as e:
-        if isinstance(e, InputError):
-            raise
+        text = json.dumps(settings, default=plain, allow_nan=False)
+    except InputError:
+        raise
+    except (TypeError, ValueError) as e:
         raise InputError(f"specalign: settings: {e}") from None
+    except RecursionError:
+        raise InputError("specalign: settings: they are nested too deeply") from None
+    if len(text) > _MOST_SETTINGS:
+        raise InputError(f"specalign: settings of {len(text)} characters; at most {_MOST_SETTINGS} are read")
+    return text

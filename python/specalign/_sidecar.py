@@ -10,11 +10,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from . import _binary, _fork
+from . import _binary, _checks, _fork
 from ._attach import find_daemon
 from ._calm import uninterrupted
 from ._connection import Connection, Lost
-from ._errors import ClosedError, Error, SidecarError, StepTimeoutError
+from ._errors import ClosedError, Error, InputError, SidecarError, StepTimeoutError
 from ._messages import HelloReply, StatusReply
 from ._process import Cancel, Process
 from ._session import Session
@@ -153,13 +153,16 @@ class Sidecar:
             max_restarts: how often in a row a dead sidecar is replaced before `SidecarError` is raised.
 
         Raises:
+            InputError: an argument that cannot be.
             SidecarError: the program is missing, or ended before it was ready.
             ProtocolError: the program is of another protocol version, or no sidecar.
         """
         sink = _sink(log)
+        launch_timeout = _checks.seconds(launch_timeout, "launch_timeout")
+        program = None if binary is None else _checks.path(binary, "binary")
 
         def launch(cancel: Cancel) -> tuple[Connection, Process | None]:
-            process = Process(_binary.find(binary), ["serve"], _CLIENT, sink, launch_timeout, cancel)
+            process = Process(_binary.find(program), ["serve"], _CLIENT, sink, launch_timeout, cancel)
             assert process.connection is not None
             return process.connection, process
 
@@ -180,10 +183,12 @@ class Sidecar:
         `close` leaves the daemon running. If it dies and another one writes the same file, steps go on there.
 
         Raises:
+            InputError: an argument that cannot be.
             SidecarError: the file is not there or cannot be read, or the daemon does not answer.
             ProtocolError: the daemon is of another protocol version.
         """
-        path = os.path.abspath(file)
+        path = _checks.path(file, "file")
+        connect_timeout = _checks.seconds(connect_timeout, "connect_timeout")
 
         def join(_: Cancel) -> tuple[Connection, Process | None]:
             connection = Connection(find_daemon(path, connect_timeout), _CLIENT)
@@ -209,8 +214,8 @@ class Sidecar:
         max_restarts: int,
     ) -> None:
         _fork.check_new()
-        self._timeout = timeout
-        self._max_restarts = max_restarts
+        self._timeout = _checks.seconds(timeout, "timeout")
+        self._max_restarts = _checks.whole(max_restarts, "max_restarts", 0)
         self._defaults = defaults
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         self._host = _Host(connect)
@@ -248,6 +253,7 @@ class Sidecar:
     def status(self, timeout: float = 10.0) -> StatusReply:
         """Ask what runs there: sessions, steps, failed steps, seconds, and `hello`. Raises `SidecarError`."""
         self._check_process()
+        timeout = _checks.seconds(timeout, "timeout")
         connection = self._host.get()
         try:
             return connection.status(timeout)
@@ -304,17 +310,22 @@ class Sidecar:
 def _sink(log: str | os.PathLike[str] | TextIO | None) -> Callable[[str], None] | None:
     if log is None:
         return None
-    if isinstance(log, (str, os.PathLike)):
+    if isinstance(log, (str, bytes, os.PathLike)):
         # Opened for every line, so that nothing is left open and the file can be rotated; logs are sparse.
-        path = os.path.abspath(log)
-        with open(path, "a"):
-            pass
+        path = _checks.path(log, "log")
+        try:
+            with open(path, "a"):
+                pass
+        except OSError as e:
+            raise InputError(f"specalign: the log {path} cannot be written to: {e.strerror}") from None
 
         def append(line: str) -> None:
             with open(path, "a") as f:
                 f.write(line + "\n")
 
         return append
+    if not callable(getattr(log, "write", None)) or not callable(getattr(log, "flush", None)):
+        raise InputError(f"specalign: log is {_checks.brief(log)}; give the path of a file, or an open text stream")
     stream = log
 
     def write(line: str) -> None:

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import _shared
+from . import _checks, _shared
 from ._errors import ClosedError, Error, InputError, ProcessError
 from ._result import Result
 from ._session import Session
@@ -118,11 +118,10 @@ class SpecAlign(nn.Module):
             **settings: see `Sidecar.session`.
         """
         super().__init__()
-        self.weight = float(weight)
-        self._check_weight()
-        if isinstance(max_failures, bool) or not isinstance(max_failures, int) or max_failures < 1:
-            raise InputError(f"specalign: max_failures is {max_failures!r}; give a whole number of 1 or more")
-        self.max_failures = max_failures
+        self.weight = _checks.weight(weight)
+        self.max_failures = _checks.whole(max_failures, "max_failures", 1)
+        if sidecar is not None and not isinstance(sidecar, Sidecar):
+            raise InputError(f"specalign: sidecar is {_checks.brief(sidecar)}; give a specalign.Sidecar")
         self.failure: str | None = None
         self._failures = 0
         self.last: Result | None = None
@@ -196,14 +195,10 @@ class SpecAlign(nn.Module):
         zeros = torch.zeros(student.shape, dtype=torch.float32, device=student.device) if handle.grad else None
         return with_gradient(student, 0.0, zeros)
 
-    def _check_weight(self) -> None:
-        if not math.isfinite(self.weight):
-            raise InputError(f"specalign: weight is {self.weight}; give a finite number")
-
     def _submit(self, student: Tensor, reference: Any, now: bool) -> Handle:
         if not isinstance(student, Tensor):
             raise InputError(f"specalign: student is a {type(student).__name__}; give a tensor")
-        self._check_weight()
+        self.weight = _checks.weight(self.weight)
         grad = torch.is_grad_enabled() and student.requires_grad
         session = self.session
         job = session.job(student, reference, None, grad)  # raises what would fail every time
@@ -271,6 +266,8 @@ def penalty(
         InputError: shapes, types, values or settings that cannot be.
         SidecarError: the sidecar failed, or died and could not be replaced.
     """
+    if session is not None and not isinstance(session, Session):
+        raise InputError(f"specalign: session is {_checks.brief(session)}; give a specalign.Session")
     loss_fn = SpecAlign(weight, max_failures=1, **settings)
     if session is None:
         try:

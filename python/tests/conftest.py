@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -17,6 +18,9 @@ os.environ.setdefault("SPECALIGN_BINARY", str(ROOT / "bin/specalign"))
 
 
 def pytest_configure(config):
+    # A shell starts what it runs in the background with SIGINT ignored, which children inherit.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     binary = os.environ["SPECALIGN_BINARY"]
     if not os.access(binary, os.X_OK):
         raise pytest.UsageError(f"{binary} is not there; run `make build` first")

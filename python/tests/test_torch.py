@@ -255,7 +255,7 @@ def test_failures_are_zero_then_stop(features, caplog, overlapped):
         assert step(student).item() > 0
         assert loss_fn.failure is None
         assert loss_fn.last is not None
-    assert "(1 of 3 in a row): align: row 5" in caplog.text
+    assert "(1 of 3 in a row): row 5" in caplog.text
     step(bad)
     step(bad)
     with pytest.raises(specalign.Error, match=r"failed 3 times in a row \(max_failures=3\); the last time: .*row 5"):

@@ -123,7 +123,7 @@ class Config:
 
     def error(self, message: str) -> _errors.InputError:
         """Return an error of the penalty's settings, with the line of the setting that it speaks of."""
-        message = message.removeprefix("align: ").removeprefix("settings: ")
+        message = message.removeprefix("specalign: ").removeprefix("settings: ")
         spoken = next((w for w in re.findall(r"[a-z_]+", message) if (w,) in self.lines), None)
         return _errors.InputError(f"{where(self.path, self.lines, (spoken,) if spoken else ())}: {message}")
 

@@ -1,0 +1,70 @@
+"""Arguments that are looked at where they come in, so that what is wrong with one is said there, in one line."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import os
+from typing import Any
+
+from ._errors import InputError
+
+MOST_SECONDS = 1e6  # of a time-out: eleven days; what waits for longer waits for ever
+MOST_WEIGHT = 1e15  # beyond, gradients of ordinary size leave float32
+
+
+def brief(value: Any) -> str:
+    """Return what to call a value in a message: its repr, if that is short."""
+    try:
+        text = repr(value)
+    except Exception:  # of any class; Python itself refuses to write very long integers
+        text = ""
+    return text if 0 < len(text) <= 60 and "\n" not in text else f"of type {type(value).__name__}"
+
+
+def seconds(value: Any, name: str) -> float:
+    """Return a time-out in seconds, above 0. Raises `InputError`."""
+    number = _number(value)
+    if not 0 < number <= MOST_SECONDS:
+        raise InputError(
+            f"specalign: {name} is {brief(value)}; give a positive number of seconds, at most {MOST_SECONDS:g}"
+        )
+    return number
+
+
+def weight(value: Any, name: str = "weight") -> float:
+    """Return a factor of a penalty, a tensor of one element included. Raises `InputError`."""
+    number = _number(value)
+    if not abs(number) <= MOST_WEIGHT:
+        raise InputError(f"specalign: {name} is {brief(value)}; give a finite number, at most {MOST_WEIGHT:g} in size")
+    return number
+
+
+def whole(value: Any, name: str, least: int) -> int:
+    """Return a whole number of at least `least`. Raises `InputError`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise InputError(f"specalign: {name} is {brief(value)}; give a whole number of {least} or more")
+    return int(value)
+
+
+def path(value: Any, name: str) -> str:
+    """Return an absolute path. Raises `InputError`."""
+    try:
+        text = os.fsdecode(value)
+    except TypeError:
+        text = ""
+    if not text or "\0" in text:
+        raise InputError(f"specalign: {name} is {brief(value)}; give the path of a file")
+    return os.path.abspath(text)
+
+
+def _number(value: Any) -> float:
+    """Return a number, NaN for what is none."""
+    if not isinstance(value, numbers.Real) and getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
