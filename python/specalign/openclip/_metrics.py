@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
-import json
 import logging
 import math
 import os
 import statistics
 from array import array
-from typing import Any, BinaryIO
+from typing import Any
 
 from .._result import Result
+from ._files import JSONLines
 from ._penalty import Aligned, Step
 
 FILE = "specalign.jsonl"
@@ -46,8 +45,8 @@ class Metrics:
     def __init__(self, args: Any) -> None:
         """`args` are OpenCLIP's; the file is made with the first step."""
         self._args = args
-        self._file: BinaryIO | None = None
-        self._warned = False
+        path = getattr(args, "log_path", None)  # None where this rank writes nothing
+        self._lines = JSONLines(os.path.join(os.path.dirname(path), FILE), "steps") if path else None
         self._epoch = _Epoch()
 
     def step(self, number: int, epoch: int, step: Step, aligned: list[Aligned], *, log: bool, writer: Any) -> None:
@@ -81,7 +80,8 @@ class Metrics:
                 for a, result in zip(aligned, step.results, strict=True)
             ]
         record["failure"] = step.failure
-        self._write(record)
+        if self._lines is not None:
+            self._lines.write(record)
         self._epoch.add(step)
         if log and step.results:
             self._tell(record, step, aligned, writer)
@@ -102,26 +102,8 @@ class Metrics:
 
     def close(self) -> None:
         """Close the file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def _write(self, record: dict[str, Any]) -> None:
-        if not getattr(self._args, "log_path", None):  # this rank writes nothing
-            return
-        line = (json.dumps(record, allow_nan=False) + "\n").encode()
-        path = os.path.join(os.path.dirname(self._args.log_path), FILE)
-        try:
-            if self._file is None:
-                self._file = open(path, "ab", buffering=0)  # noqa: SIM115 for the whole run
-            end = self._file.seek(0, os.SEEK_END)
-            if self._file.write(line) != len(line):  # half a line is on a disk that is full
-                self._file.truncate(end)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as e:  # a run of days does not end for this
-            if not self._warned:
-                _log.warning("specalign: %s misses steps: %s; the run goes on", path, e.strerror or e)
-            self._warned = True
+        if self._lines is not None:
+            self._lines.close()
 
     def _tell(self, record: dict[str, Any], step: Step, aligned: list[Aligned], writer: Any) -> None:
         several = len(step.results) > 1

@@ -133,11 +133,13 @@ class Penalty:
                 value, gradients, failure = self._ask(everybody, asked, weight != 0, keep_rows, step)
             shared = self.ranks.share(failure, value, gradients, students)
             failure, step.value, step.gradients = shared.failure, shared.value, shared.gradients
+        if failure is None and self.balance is not None and norms is not None:
+            step.norms, failure = self._norms(norms, step.gradients)
+            if failure is None:
+                step.weight = self.balance.weight(weight, *step.norms)
         if failure is not None:
-            step.weight, step.failure, step.results = 0.0 if self.balance else weight, failure.why, []
-        elif self.balance is not None and norms is not None:
-            step.norms = self._norms(norms, step.gradients)
-            step.weight = self.balance.weight(weight, *step.norms)
+            step.weight, step.failure = 0.0 if self.balance else weight, failure.why
+            step.value, step.gradients, step.results, step.norms = 0.0, {}, [], None
         everybodys = self.ranks.settle(failure)  # ranks that compute each for itself stop together, too
         if everybodys is None:
             self.failures = 0
@@ -204,10 +206,15 @@ class Penalty:
         aligned.seen = (there.detach().clone(), reference, known) if keep_rows else None
         return result, out, known
 
-    def _norms(self, measure: Norms, gradients: dict[str, Tensor]) -> tuple[float, float]:
-        """Return the norms over all ranks, after the mean that is taken over them."""
-        task, penalty = self.ranks.sum([norm * norm for norm in measure(gradients)])
-        return math.sqrt(task) / self.ranks.size, math.sqrt(penalty) / self.ranks.size
+    def _norms(self, measure: Norms, gradients: dict[str, Tensor]) -> tuple[tuple[float, float], Failure | None]:
+        """Return the norms over all ranks, after the mean that is taken over them; and why some rank has none."""
+        squares, failure = [0.0, 0.0], None
+        try:
+            squares = [norm * norm for norm in measure(gradients)]
+        except Exception as e:  # whatever it is, the other ranks must not wait for this one
+            failure = Failure(f"the gradients' norms cannot be measured: {self._line(e)}")
+        (task, penalty), failure = self.ranks.sum(squares, failure)
+        return (math.sqrt(task) / self.ranks.size, math.sqrt(penalty) / self.ranks.size), failure
 
     def _failed(self, failure: Failure, *, here: bool) -> None:
         if failure.fatal:
@@ -223,10 +230,10 @@ class Penalty:
             "" if here else " there", self.failures, self._max_failures, failure.why,
         )  # fmt: skip
 
-    def _line(self, error: Exception, aligned: Aligned) -> str:
+    def _line(self, error: Exception, aligned: Aligned | None = None) -> str:
         """Say what went wrong in a line; what is nothing that this package raises on purpose, the log gets whole."""
         line = (str(error).splitlines() or [""])[0].removeprefix("specalign: ")
         if not isinstance(error, Error):
             _log.error("specalign: a step failed unexpectedly", exc_info=error)
             line = f"{type(error).__name__}: {line}"
-        return line if len(self.aligned) == 1 else f"{aligned.target}: {line}"
+        return line if aligned is None or len(self.aligned) == 1 else f"{aligned.target}: {line}"

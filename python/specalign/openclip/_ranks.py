@@ -72,8 +72,8 @@ class Ranks(Protocol):
         """
         ...
 
-    def sum(self, values: list[float]) -> list[float]:
-        """Return the sums over all ranks, the same on every rank."""
+    def sum(self, values: list[float], failure: Failure | None) -> tuple[list[float], Failure | None]:
+        """Return the sums over all ranks, and the first failure that any rank reports; the same on every rank."""
         ...
 
     def spread(self, value: Any) -> Any:
@@ -116,9 +116,9 @@ class Alone:
         """See `Ranks.share`."""
         return Shared(failure, value, gradients)
 
-    def sum(self, values: list[float]) -> list[float]:
+    def sum(self, values: list[float], failure: Failure | None) -> tuple[list[float], Failure | None]:
         """See `Ranks.sum`."""
-        return values
+        return values, failure
 
     def spread(self, value: Any) -> Any:
         """See `Ranks.spread`."""
@@ -202,12 +202,12 @@ class Group:
                 dist.scatter(mine[side], parts, 0)
         return Shared(None, shared, mine)
 
-    def sum(self, values: list[float]) -> list[float]:
+    def sum(self, values: list[float], failure: Failure | None) -> tuple[list[float], Failure | None]:
         """See `Ranks.sum`."""
-        total = torch.tensor(values, dtype=torch.float64, device=self._device)
+        total = torch.tensor([float(failure is not None), *values], dtype=torch.float64, device=self._device)
         dist.all_reduce(total)
-        summed: list[float] = total.tolist()
-        return summed
+        failed, *summed = total.tolist()
+        return summed, _first(failure) if failed else None
 
     def spread(self, value: Any) -> Any:
         """See `Ranks.spread`."""

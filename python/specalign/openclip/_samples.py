@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import os
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._result import Result
 from ._config import Samples
+from ._files import JSONLines
 from ._ids import sample_id
 from ._loader import Window
 from ._penalty import Aligned, Step
 from ._ranks import Ranks
 
 FILE = "specalign_groups.jsonl"
+_log = logging.getLogger("specalign.openclip")
 ROWS = 1024  # of a step's samples, evenly spread; the eigenvectors of more take longer than a log line is worth
 
 
@@ -33,7 +35,7 @@ class Groups:
         self._dataset = getattr(train.dataloader, "dataset", None)  # of a CSV
         self._args = args
         self._ranks = ranks
-        self._file: TextIO | None = None
+        self._lines = JSONLines(os.path.join(os.path.dirname(args.log_path or ""), FILE), "entries")
 
     def wanted(self, step: int) -> bool:
         """Return whether there is an entry for this step."""
@@ -50,27 +52,35 @@ class Groups:
         for one in aligned:
             if one.seen is None or one.session is None or one.result is None:
                 continue
-            student, reference, known = one.seen
+            try:
+                self._lines.write(self._record(number, one, keys, names))
+            except Exception as e:  # a log is not worth a run of days
+                _log.warning("specalign: no groups of step %d: %s: %s", number, type(e).__name__, e)
             one.seen = None
-            there = range(len(student)) if known is None else known.nonzero()[0].tolist()
-            found = groups(
-                student, torch.as_tensor(reference), one.session.settings, one.result,
-                self._settings.groups, self._settings.top,
-            )  # fmt: skip
-            record = {
-                "step": number,
-                "reference": one.target.name or one.target.kind,
-                "features": one.target.features,
-                "rows": min(ROWS, len(student)),
-                "groups": [
-                    {
-                        "eigenvalue": value,
-                        "samples": [{**self._named(there[i], keys, names), "score": score} for i, score in scores],
-                    }
-                    for value, scores in found
-                ],
-            }
-            self._write(record)
+
+    def _record(self, number: int, one: Aligned, keys: list[int], names: list[str]) -> dict[str, Any]:
+        assert one.seen is not None
+        assert one.session is not None
+        assert one.result is not None
+        student, reference, known = one.seen
+        there = range(len(student)) if known is None else known.nonzero()[0].tolist()
+        found = groups(
+            student, torch.as_tensor(reference), one.session.settings, one.result,
+            self._settings.groups, self._settings.top,
+        )  # fmt: skip
+        return {
+            "step": number,
+            "reference": one.target.name or one.target.kind,
+            "features": one.target.features,
+            "rows": min(ROWS, len(student)),
+            "groups": [
+                {
+                    "eigenvalue": value,
+                    "samples": [{**self._named(there[i], keys, names), "score": score} for i, score in scores],
+                }
+                for value, scores in found
+            ],
+        }
 
     def _named(self, at: int, keys: list[int], names: list[str]) -> dict[str, Any]:
         if names:
@@ -81,12 +91,6 @@ class Groups:
             path = str(list_item(self._dataset.images, row))
             return {"id": sample_id(path), "image": path, "caption": str(list_item(self._dataset.captions, row))}
         return {"row": at}
-
-    def _write(self, record: dict[str, Any]) -> None:
-        if self._file is None:
-            path = os.path.join(os.path.dirname(self._args.log_path), FILE)
-            self._file = open(path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 for the whole run
-        self._file.write(json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def list_item(values: Any, row: int) -> Any:

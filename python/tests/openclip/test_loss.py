@@ -162,6 +162,29 @@ def test_failures_of_any_kind_are_zero_and_logged_whole(penalty, caplog, monkeyp
     assert "in fails" in caplog.text
 
 
+def test_a_ratio_that_cannot_be_measured_is_zero(sidecar, rows, monkeypatch):
+    penalty = Penalty([aligned(sidecar.session(objective="frobenius"), rows)], 3, balance=Balance(Ratio(1.0, 0.5)))
+    window = Window(1, keep=False)
+    steps = []
+    loss = wrapped(penalty, window, told=lambda _, step: steps.append(step))
+
+    def step():
+        window.add(torch.arange(N), torch.empty(0), torch.empty(0))
+        f = torch.randn(N, D, requires_grad=True)
+        return loss(image_features=f, text_features=f, logit_scale=torch.ones(()), output_dict=True)[KEY]
+
+    assert step().item() > 0
+    before = dict(penalty.balance.state)
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.autograd, "grad", lambda *_, **__: (_ for _ in ()).throw(MemoryError()))
+        value = step()
+    assert (value.item(), value.requires_grad) == (0, False)
+    assert steps[1].failure == "the gradients' norms cannot be measured: MemoryError: "
+    assert (steps[1].weight, steps[1].results, penalty.balance.state) == (0, [], before)
+    assert step().item() > 0
+    assert penalty.failures == 0
+
+
 def test_wrong_number_of_rows(penalty):
     window = Window(1, keep=False)
     window.add(torch.arange(N - 1), torch.empty(0), torch.empty(0))
