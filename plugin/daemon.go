@@ -23,7 +23,7 @@ func Daemon(ctx context.Context, o Options, attachFile string) (err error) {
 		return err
 	}
 	signal.Ignore(syscall.SIGPIPE)
-	ctx, cancel := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	ctx, cancel := signal.NotifyContext(ctx, endSignals(syscall.SIGTERM, syscall.SIGINT)...)
 	defer cancel()
 	if attachFile, err = filepath.Abs(attachFile); err != nil {
 		return err

@@ -30,6 +30,7 @@
 // A launched sidecar watches the launching process through a pidfd and ends with it, socket and directory removed,
 // within milliseconds of its end, whatever that was. It also ends on go-plugin's Shutdown, which only the launching
 // process may call, and on SIGTERM and SIGHUP. A daemon ends on SIGTERM, SIGINT and SIGHUP.
+// SIGHUP is ignored where it was when the sidecar began, as nohup has it.
 //
 // A session ends when it is closed, when its process ends (a pidfd again), and a minute after its process closed its
 // last connection. A step that runs then is cancelled and waited for before the arena is unmapped.

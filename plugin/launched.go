@@ -19,12 +19,25 @@ const closeWait = 1500 * time.Millisecond
 // sunPath is how many bytes the path of a unix socket may have.
 const sunPath = 107
 
+// endSignals returns the signals that end a sidecar: these and SIGHUP, unless nohup told to ignore that.
+func endSignals(these ...os.Signal) []os.Signal {
+	if signal.Ignored(syscall.SIGHUP) {
+		return these
+	}
+	return append(these, syscall.SIGHUP)
+}
+
 // Launched serves the process that launched this one, by go-plugin's protocol: the first line on stdout says where.
 // It returns when that process shuts it down or ends, on SIGTERM or SIGHUP, and when ctx ends. SIGINT is ignored: in a
 // terminal it reaches the whole group, and what is to happen then is the host's decision.
 //
 // Nothing may have been written to stdout before. An environment that no host prepared is an *align.InputError.
 func Launched(ctx context.Context, o Options) error {
+	// A host that died took the reading end of our stderr with it; that is no reason to die in the middle of cleaning up.
+	signal.Ignore(syscall.SIGPIPE)
+	signal.Ignore(os.Interrupt) // go-plugin does so, too, but only once it serves
+	ctx, cancel := signal.NotifyContext(ctx, endSignals(syscall.SIGTERM)...)
+	defer cancel()
 	if err := o.check(); err != nil {
 		return err
 	}
@@ -60,11 +73,6 @@ func Launched(ctx context.Context, o Options) error {
 	if _, err := s.peers.join(launcher, pidfd); err != nil { // for good: a launching process needs no lease
 		return err
 	}
-	// A host that died took the reading end of our stderr with it; that is no reason to die in the middle of cleaning up.
-	signal.Ignore(syscall.SIGPIPE)
-	signal.Ignore(os.Interrupt) // go-plugin does so, too, but only once it serves
-	ctx, cancel := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGHUP)
-	defer cancel()
 	defer context.AfterFunc(ctx, func() { s.stop("told to: " + context.Cause(ctx).Error()) })()
 
 	served := false

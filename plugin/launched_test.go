@@ -98,7 +98,12 @@ type raw struct {
 
 func launchRaw(t *testing.T, env ...string) *raw {
 	t.Helper()
-	r := &raw{Cmd: self("launched", env...), dir: filepath.Join(shortDir(t), "sockets")}
+	return launchCommand(t, self("launched", env...))
+}
+
+func launchCommand(t *testing.T, cmd *exec.Cmd) *raw {
+	t.Helper()
+	r := &raw{Cmd: cmd, dir: filepath.Join(shortDir(t), "sockets")}
 	if err := os.Mkdir(r.dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -136,6 +141,51 @@ func dialRaw(socket string) (*grpc.ClientConn, error) {
 func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return !errors.Is(err, os.ErrNotExist)
+}
+
+// TestEndsBeforeHandshake ends a sidecar as soon as it has made the folder for its socket. It leaves nothing.
+func TestEndsBeforeHandshake(t *testing.T) {
+	for i := range 20 {
+		dir := shortDir(t)
+		cmd := self("launched", "SPECALIGN_PLUGIN=1", "PLUGIN_PROTOCOL_VERSIONS=1", "TMPDIR="+dir, "XDG_RUNTIME_DIR=", "GORACE=atexit_sleep_ms=0")
+		var stdout, stderr bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &stdout, &stderr
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
+			if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
+				break
+			}
+		}
+		time.Sleep(time.Duration(i/2) * time.Millisecond)
+		if err := cmd.Process.Signal([]syscall.Signal{syscall.SIGTERM, syscall.SIGHUP}[i%2]); err != nil {
+			t.Fatal(err)
+		}
+		if !ended(cmd.Process.Pid, 10*time.Second) {
+			t.Error("it still runs")
+			_ = cmd.Process.Kill()
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("%v; %s", err, stderr.String())
+		}
+		if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
+			t.Errorf("left behind: %v %v", entries, err)
+		}
+	}
+}
+
+// TestNohup: a sidecar that was told to ignore the end of its terminal does so.
+func TestNohup(t *testing.T) {
+	cmd := self("launched")
+	cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c", `trap "" HUP; exec "$0"`, os.Args[0]}
+	r := launchCommand(t, cmd)
+	if err := r.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	if ended(r.Process.Pid, 300*time.Millisecond) {
+		t.Errorf("it ended; %s", r.stderr.String())
+	}
 }
 
 // TestEnds ends a sidecar in each way that is its host's. It leaves no socket and reports success.
