@@ -67,6 +67,7 @@ or float64 (bfloat16 in .safetensors); the key may be left out where there is on
 			if err != nil {
 				return err
 			}
+			report.Warnings = append(report.Warnings, flags.unused...)
 			return files.publish(ctx, cmd.OutOrStdout(), func(w io.Writer) error {
 				if asJSON {
 					return printJSON(w, report)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"reflect"
 	"slices"
 	"strconv"
@@ -66,8 +67,9 @@ var settings = []setting{
 
 // settingFlags are the flags of a verb that takes settings.
 type settingFlags struct {
-	file  string
-	given map[string]any // of the command line, by setting
+	file   string
+	given  map[string]any // of the command line, by setting
+	unused []string       // warnings of settings in the file that change nothing
 }
 
 // addSettingFlags gives a verb the flags of the table, or only those that are named, and --config.
@@ -88,14 +90,16 @@ func addSettingFlags(cmd *cobra.Command, names ...string) *settingFlags {
 
 // config puts the flags over the file over the defaults.
 func (s *settingFlags) config() (align.Config, error) {
-	all := map[string]any{}
+	file := map[string]any{}
 	if s.file != "" {
-		if err := readSettings(s.file, all); err != nil {
+		if err := readSettings(s.file, file); err != nil {
 			return align.Config{}, &align.InputError{Err: err}
 		}
 	}
-	for name, v := range s.given {
-		all[name] = v
+	all := maps.Clone(file)
+	maps.Copy(all, s.given)
+	for name := range s.given {
+		delete(file, name)
 	}
 	text, err := json.Marshal(all)
 	if err != nil {
@@ -105,7 +109,8 @@ func (s *settingFlags) config() (align.Config, error) {
 	if err != nil {
 		return align.Config{}, &align.InputError{Err: err}
 	}
-	return cfg, nil
+	s.unused = unusedInFile(file, &cfg)
+	return cfg, unusedFlag(s.given, &cfg)
 }
 
 // settingValue is the pflag.Value of one row. Numbers keep their text, so that align reads and judges them.

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"encoding/json"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestUnusedSettings: a flag that would change nothing is refused; a setting in a file, which may be made for several
+// objectives, is told.
+func TestUnusedSettings(t *testing.T) {
+	student, reference := planted(t, 20)
+	penalty := []string{"penalty", student, reference}
+	for flags, want := range map[string]string{
+		"--objective ky_fan --p 2":                                  "--p is given, but the objective ky_fan does not use it; leave it out, or give --objective schatten",
+		"--objective spectral_radius --k 5":                         "--k is given, but the objective spectral_radius does not use it; leave it out, or give --objective ky_fan",
+		"--objective frobenius --k 1":                               "--k is given, but the objective frobenius",
+		"--objective schatten --temperature 1":                      "give --objective relational_kl",
+		"--num-features 64":                                         "--num-features is given, but cosine and linear kernels are not approximated",
+		"--kernel gaussian --approximation exact --num-features 64": "--num-features is given, but the approximation exact does not use it",
+	} {
+		specalign(t, nil, append(penalty, strings.Fields(flags)...)...).refused(t, 2, want)
+	}
+	for _, flags := range []string{
+		"--k 5", "--objective schatten --p 2", "--objective relational_kl --temperature 1", "--kernel gaussian --num-features 64",
+		"--student-kernel gaussian --approximation rff --num-features 64",
+	} {
+		if o := specalign(t, nil, append(penalty, strings.Fields(flags)...)...); o.code != 0 {
+			t.Errorf("%s: %+v", flags, o)
+		}
+	}
+	config := filepath.Join(t.TempDir(), "c.yaml")
+	for text, want := range map[string][]string{
+		"objective: frobenius\nk: 5\n":                              {"k of the file of settings is not used by the objective frobenius"},
+		"objective: spectral_radius\nk: 1\n":                        nil, // as resolved settings are printed
+		"terms: [{objective: ky_fan, k: 3}, {k: 2, p: 2}]\n":        {"terms[1].p of the file of settings is not used by the objective ky_fan"},
+		"objective: schatten\np: 2\n":                               nil,
+		"objective: ky_fan\ntemperature: 1\nk: 3\np: 1.5\neta: 0.5": {"p of the file of settings is", "temperature of the file of settings is"},
+	} {
+		write(t, config, text)
+		o := specalign(t, nil, append(penalty, "--config", config, "--json")...)
+		var r penaltyReport
+		if err := json.Unmarshal([]byte(o.stdout), &r); err != nil || len(r.Warnings) != len(want) {
+			t.Errorf("%q: %+v", text, o)
+			continue
+		}
+		for i, w := range want {
+			if !slices.ContainsFunc(r.Warnings, func(s string) bool { return strings.HasPrefix(s, w) }) {
+				t.Errorf("%q: %q, want %q", text, r.Warnings, want[i])
+			}
+		}
+	}
+}
