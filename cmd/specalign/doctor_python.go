@@ -39,10 +39,7 @@ func (e *examination) python(ctx context.Context, path string) {
 	s := section{e, "Python"}
 	explicit := path != ""
 	if !explicit {
-		path = "python3"
-		if env := os.Getenv("VIRTUAL_ENV"); env != "" {
-			path = filepath.Join(env, "bin", "python3")
-		}
+		path = defaultPython()
 	}
 	p, err := askPython(ctx, path)
 	if err != nil {
@@ -121,6 +118,14 @@ func (p *probe) openclip(s section) {
 	if w := p.Packages["webdataset"]; w != "" && w != "0.2.86" {
 		s.add(statusWarn, "webdataset", w, "where OpenCLIP fails to load shards with KeyError: 'fname', pip install webdataset==0.2.86; CSV data do not need it")
 	}
+}
+
+// defaultPython is the Python of the active environment.
+func defaultPython() string {
+	if env := os.Getenv("VIRTUAL_ENV"); env != "" {
+		return filepath.Join(env, "bin", "python3")
+	}
+	return "python3"
 }
 
 // askPython runs doctor.py.

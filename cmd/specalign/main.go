@@ -128,7 +128,7 @@ the reference.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w; %s -h lists the flags", err, cmd.CommandPath())
 	})
-	root.AddCommand(newPenalty(), newCompare(), newMetrics(), newServe(), newDoctor())
+	root.AddCommand(newPenalty(), newCompare(), newMetrics(), newServe(), newDoctor(), newBench())
 	if c := newProbe(); c != nil {
 		root.AddCommand(c)
 	}

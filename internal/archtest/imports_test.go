@@ -69,7 +69,8 @@ var allowed = map[string][]string{
 	"plugin":   {"align", "internal"},
 	"report":   {"align", "internal"},
 	"trainer":  {"align", "csrc", "cuda", "internal"},
-	"cmd":      {"align", "csrc", "cuda", "plugin", "report", "trainer", "internal"},
+	"cmd":      {"align", "csrc", "cuda", "plugin", "report", "trainer", "internal", "python"},
+	"python":   {},
 	"internal": {},
 }
 
