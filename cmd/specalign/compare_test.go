@@ -140,7 +140,7 @@ func TestCompareRefuses(t *testing.T) {
 		{"one of the inputs", []string{student, reference, "--csv", student}},
 		{"top is 0", []string{student, reference, "--top", "0"}},
 		{"kernel is \"x\"", []string{student, reference, "--kernel", "x"}},
-		{"unknown flag", []string{student, reference, "--objective", "ky_fan"}},
+		{"there is no flag --objective", []string{student, reference, "--objective", "ky_fan"}},
 	} {
 		specalign(t, nil, append([]string{"compare"}, c.args...)...).refused(t, 2, c.want)
 	}

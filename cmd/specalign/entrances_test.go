@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -83,7 +84,11 @@ func TestIrregularFiles(t *testing.T) {
 func TestNumbersAreNumbers(t *testing.T) {
 	for _, text := range []string{"null", `"1"`, " 1", "", "true", "[1]", "nan", "0x1"} {
 		for _, flag := range []string{"--eta", "--p"} {
-			specalign(t, nil, "penalty", "a.npy", "b.npy", flag+"="+text).refused(t, 2, "give a number")
+			want := flag + " is " + strconv.Quote(text) + "; give a number"
+			if text == "" {
+				want = flag + " is empty; give a number"
+			}
+			specalign(t, nil, "penalty", "a.npy", "b.npy", flag+"="+text).refused(t, 2, want)
 		}
 	}
 }

@@ -47,7 +47,13 @@ func run(args []string, stdout, stderr io.Writer) (code int) {
 	}()
 	started := false // whether the command line was understood, so that an error is not one of usage
 	root := newRoot()
-	root.PersistentPreRun = func(*cobra.Command, []string) { started = true }
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		if err := noneEmpty(cmd); err != nil {
+			return err
+		}
+		started = true
+		return nil
+	}
 	root.SetArgs(args)
 	out := &checkedWriter{w: stdout}
 	root.SetOut(out)
@@ -105,7 +111,7 @@ the reference.`,
 				return nil
 			}
 			text := fmt.Sprintf("there is no verb %q", args[0])
-			if s := cmd.SuggestionsFor(args[0]); len(s) > 0 {
+			if s := cmd.SuggestionsFor(args[0]); len(s) > 0 && args[0] != "" {
 				text += "; did you mean " + strings.Join(s, " or ") + "?"
 			}
 			return errors.New(text + "; specalign -h lists them")
@@ -125,9 +131,7 @@ the reference.`,
 		},
 	})
 	root.SetVersionTemplate("specalign {{.Version}}\n")
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return fmt.Errorf("%w; %s -h lists the flags", err, cmd.CommandPath())
-	})
+	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(newPenalty(), newCompare(), newMetrics(), newServe(), newDoctor(), newBench())
 	if c := newProbe(); c != nil {
 		root.AddCommand(c)

@@ -68,7 +68,7 @@ func (o outcome) refused(t *testing.T, code int, want string) {
 func TestUsage(t *testing.T) {
 	for args, want := range map[string]string{
 		"penalt":                        `there is no verb "penalt"; did you mean penalty?`,
-		"--nonsense":                    "unknown flag: --nonsense; specalign -h",
+		"--nonsense":                    "there is no flag --nonsense; specalign -h",
 		"serve --daemon":                "needs --attach FILE",
 		"serve --attach x":              "belongs to --daemon",
 		"serve --prometheus :1":         "belongs to --daemon",
@@ -78,7 +78,7 @@ func TestUsage(t *testing.T) {
 		"doctor x":                      `doctor takes no argument`,
 		"penalty":                       "takes two files",
 		"penalty a.npy":                 "but 1 are given",
-		"penalty a.npy b.npy --k":       "flag needs an argument: --k",
+		"penalty a.npy b.npy --k":       "--k needs a value; give a whole number",
 	} {
 		specalign(t, nil, strings.Fields(args)...).refused(t, 2, want)
 	}

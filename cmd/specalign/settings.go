@@ -27,7 +27,8 @@ type setting struct {
 	name  string // as in files, JSON and Python; the flag has dashes for underscores
 	value value
 	kind  string // what stands for the value in the help
-	usage string
+	give  string // what is accepted
+	usage string // what it is, for the help
 }
 
 // value is how the text of a flag becomes a value of JSON.
@@ -42,27 +43,36 @@ const (
 	valueSwitch
 )
 
+// What several settings accept.
+const (
+	objectives = "ky_fan, spectral_radius, schatten, frobenius or relational_kl"
+	kernels    = "cosine, linear, gaussian or laplacian"
+	bandwidths = "median, match or a number"
+	someCount  = "a whole number, 1 or more"
+	anyCount   = "a whole number, 0 or more"
+)
+
 // settings is the table. The list of terms has no flag; it comes from a file.
 var settings = []setting{
-	{"kernel", valueText, "KERNEL", "cosine, linear, gaussian or laplacian (default cosine)"},
-	{"student_kernel", valueText, "KERNEL", "the student's own kernel"},
-	{"reference_kernel", valueText, "KERNEL", "the reference's own kernel"},
-	{"sigma", valueText, "SIGMA", "bandwidth of gaussian and laplacian: median, match or a number (default median)"},
-	{"student_sigma", valueText, "SIGMA", "the student's own bandwidth"},
-	{"reference_sigma", valueText, "SIGMA", "the reference's own bandwidth"},
-	{"approximation", valueText, "NAME", "auto, exact, rff, orf, sorf or nystrom (compare only), of gaussian and laplacian (default auto)"},
-	{"num_features", valuePositiveCount, "R", fmt.Sprintf("random frequencies of rff, orf and sorf (default %d); landmarks of nystrom (default %d)", align.DefaultNumFeatures, compare.DefaultLandmarks)},
-	{"seed", valueCount, "SEED", "of random features and starting vectors (default 0)"},
-	{"objective", valueText, "NAME", "ky_fan, spectral_radius, schatten, frobenius or relational_kl (default ky_fan)"},
-	{"k", valuePositiveCount, "K", fmt.Sprintf("eigenvalues of ky_fan (default %d)", align.DefaultK)},
-	{"p", valuePositive, "P", fmt.Sprintf("exponent of schatten, 1 to 2 (default %v)", align.DefaultP)},
-	{"temperature", valuePositive, "T", fmt.Sprintf("of relational_kl (default %v)", align.DefaultTemperature)},
-	{"solver", valueText, "NAME", "auto, lanczos, power or dense (default auto)"},
-	{"tolerance", valueNumber, "TOL", "wanted relative error of the gradient (default 1e-4)"},
-	{"center", valueSwitch, "bool", "centre the kernels"},
-	{"eta", valueNumber, "ETA", "weight of the reference's kernel, 0 or more (default 1)"},
-	{"threads", valueCount, "N", "most threads; 0: what SPECALIGN_THREADS says, else all CPUs, and in a sidecar half of them, 1 to 16 (default 0)"},
-	{"device", valueText, "DEVICE", "auto, cpu, cuda or cuda:N; the last two never fall back (default auto)"},
+	{"kernel", valueText, "KERNEL", kernels, kernels + " (default cosine)"},
+	{"student_kernel", valueText, "KERNEL", kernels, "the student's own kernel"},
+	{"reference_kernel", valueText, "KERNEL", kernels, "the reference's own kernel"},
+	{"sigma", valueText, "SIGMA", bandwidths, "bandwidth of gaussian and laplacian: " + bandwidths + " (default median)"},
+	{"student_sigma", valueText, "SIGMA", bandwidths, "the student's own bandwidth"},
+	{"reference_sigma", valueText, "SIGMA", "median or a number", "the reference's own bandwidth"},
+	{"approximation", valueText, "NAME", "auto, exact, rff, orf, sorf or nystrom", "auto, exact, rff, orf, sorf or nystrom (compare only), of gaussian and laplacian (default auto)"},
+	{"num_features", valuePositiveCount, "R", someCount, fmt.Sprintf("random frequencies of rff, orf and sorf (default %d); landmarks of nystrom (default %d)", align.DefaultNumFeatures, compare.DefaultLandmarks)},
+	{"seed", valueCount, "SEED", anyCount, "of random features and starting vectors (default 0)"},
+	{"objective", valueText, "NAME", objectives, objectives + " (default ky_fan)"},
+	{"k", valuePositiveCount, "K", someCount, fmt.Sprintf("eigenvalues of ky_fan (default %d)", align.DefaultK)},
+	{"p", valuePositive, "P", "a number from 1 to 2", fmt.Sprintf("exponent of schatten, 1 to 2 (default %v)", align.DefaultP)},
+	{"temperature", valuePositive, "T", "a number above 0", fmt.Sprintf("of relational_kl (default %v)", align.DefaultTemperature)},
+	{"solver", valueText, "NAME", "auto, lanczos, power or dense", "auto, lanczos, power or dense (default auto)"},
+	{"tolerance", valueNumber, "TOL", "a number between 0 and 1", "wanted relative error of the gradient (default 1e-4)"},
+	{"center", valueSwitch, "bool", "true or false, or nothing", "centre the kernels"},
+	{"eta", valueNumber, "ETA", "a number, 0 or more", "weight of the reference's kernel, 0 or more (default 1)"},
+	{"threads", valueCount, "N", anyCount, "most threads; 0: what SPECALIGN_THREADS says, else all CPUs, and in a sidecar half of them, 1 to 16 (default 0)"},
+	{"device", valueText, "DEVICE", "auto, cpu, cuda or cuda:N", "auto, cpu, cuda or cuda:N; the last two never fall back (default auto)"},
 }
 
 // settingFlags are the flags of a verb that takes settings.
@@ -113,7 +123,7 @@ func (s *settingFlags) config() (align.Config, error) {
 	return cfg, unusedFlag(s.given, &cfg)
 }
 
-// settingValue is the pflag.Value of one row. Numbers keep their text, so that align reads and judges them.
+// settingValue is the pflag.Value of one row.
 type settingValue struct {
 	row   setting
 	given map[string]any
@@ -125,28 +135,40 @@ var _ pflag.Value = (*settingValue)(nil)
 func (v *settingValue) String() string { return v.text }
 func (v *settingValue) Type() string   { return v.row.kind }
 
+// errSetting is the error of a value that is not accepted; flagError says what is.
+var errSetting = errors.New("not accepted")
+
 func (v *settingValue) Set(text string) error {
 	v.text = text
 	switch v.row.value {
 	case valueText:
+		if text == "" {
+			return errSetting
+		}
 		v.given[v.row.name] = text
 	case valueSwitch:
 		if text != "true" && text != "false" {
-			return errors.New("give true or false, or nothing")
+			return errSetting
 		}
 		v.given[v.row.name] = text == "true"
+	case valueCount, valuePositiveCount:
+		n, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			return err
+		}
+		if n == 0 && v.row.value == valuePositiveCount {
+			return errSetting
+		}
+		v.given[v.row.name] = n
 	default:
-		var number json.Number
-		if err := json.Unmarshal([]byte(text), &number); err != nil || strings.Trim(text, "0123456789+-.eE") != "" { // json takes null and "1"
-			return errors.New("give a number")
+		f, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			return err
 		}
-		if _, err := strconv.ParseUint(text, 10, 64); err != nil && (v.row.value == valueCount || v.row.value == valuePositiveCount) {
-			return errors.New("give a whole number, 0 or more")
+		if strings.Trim(text, "0123456789+-.eE") != "" || f == 0 && v.row.value == valuePositive { // infinities, and 0x1p3
+			return errSetting
 		}
-		if f, err := number.Float64(); err == nil && f == 0 && (v.row.value == valuePositive || v.row.value == valuePositiveCount) {
-			return errors.New("give a positive number")
-		}
-		v.given[v.row.name] = number
+		v.given[v.row.name] = f
 	}
 	return nil
 }
