@@ -1,0 +1,2 @@
+// Package trainer trains students in Go: the penalty as an operation of a Gorgonia graph.
+package trainer
