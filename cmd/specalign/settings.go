@@ -45,18 +45,18 @@ const (
 
 // What several settings accept.
 const (
-	objectives = "ky_fan, spectral_radius, schatten, frobenius or relational_kl"
-	kernels    = "cosine, linear, gaussian or laplacian"
-	bandwidths = "median, match or a number"
-	someCount  = "a whole number, 1 or more"
-	anyCount   = "a whole number, 0 or more"
+	objectives  = "ky_fan, spectral_radius, schatten, frobenius or relational_kl"
+	kernelNames = "cosine, linear, gaussian or laplacian"
+	bandwidths  = "median, match or a number"
+	someCount   = "a whole number, 1 or more"
+	anyCount    = "a whole number, 0 or more"
 )
 
 // settings is the table. The list of terms has no flag; it comes from a file.
 var settings = []setting{
-	{"kernel", valueText, "KERNEL", kernels, kernels + " (default cosine)"},
-	{"student_kernel", valueText, "KERNEL", kernels, "the student's own kernel"},
-	{"reference_kernel", valueText, "KERNEL", kernels, "the reference's own kernel"},
+	{"kernel", valueText, "KERNEL", kernelNames, kernelNames + " (default cosine)"},
+	{"student_kernel", valueText, "KERNEL", kernelNames, "the student's own kernel"},
+	{"reference_kernel", valueText, "KERNEL", kernelNames, "the reference's own kernel"},
 	{"sigma", valueText, "SIGMA", bandwidths, "bandwidth of gaussian and laplacian: " + bandwidths + " (default median)"},
 	{"student_sigma", valueText, "SIGMA", bandwidths, "the student's own bandwidth"},
 	{"reference_sigma", valueText, "SIGMA", "median or a number", "the reference's own bandwidth"},
