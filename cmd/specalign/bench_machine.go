@@ -84,22 +84,22 @@ type kernelFigure struct {
 	Share   float64 `json:"share,omitempty"` // of the peak
 }
 
-// kernels are the operations of a step, on normal numbers of its shapes.
-type kernels struct {
+// machineKernels are the operations of a step, on normal numbers of its shapes.
+type machineKernels struct {
 	b   align.Backend
 	rng *rand.Rand
 	err error // the first
 }
 
 // zeros returns a matrix of the backend.
-func (k *kernels) zeros(rows, cols int) align.Matrix {
+func (k *machineKernels) zeros(rows, cols int) align.Matrix {
 	m, err := k.b.Alloc(rows, cols)
 	k.err = errors.Join(k.err, err)
 	return m
 }
 
 // normal returns one of normal numbers: some CPUs are quicker on zeros.
-func (k *kernels) normal(rows, cols int) align.Matrix {
+func (k *machineKernels) normal(rows, cols int) align.Matrix {
 	m := k.zeros(rows, cols)
 	for i := range m.Data {
 		m.Data[i] = float32(k.rng.NormFloat64())
@@ -115,7 +115,7 @@ type kernel struct {
 }
 
 // list returns the operations. The matrices live as long as the backend.
-func (k *kernels) list(n, d1, d2 int) []kernel {
+func (k *machineKernels) list(n, d1, d2 int) []kernel {
 	const pairs, frequencies = 2, 1024
 	x, y := k.normal(n, d1), k.normal(n, d2)
 	l, k1, k2, g := k.normal(n, n), k.zeros(n, n), k.zeros(n, n), k.zeros(n, d1)
@@ -162,7 +162,7 @@ func measureKernels(ctx context.Context, threads, n, d1, d2 int, peak float64) (
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
-	k := &kernels{b: b, rng: rand.New(rand.NewPCG(1, 0))}
+	k := &machineKernels{b: b, rng: rand.New(rand.NewPCG(1, 0))}
 	list := k.list(n, d1, d2)
 	if k.err != nil {
 		return nil, k.err
