@@ -132,7 +132,7 @@ the reference.`,
 	})
 	root.SetVersionTemplate("specalign {{.Version}}\n")
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newPenalty(), newCompare(), newMetrics(), newServe(), newDoctor(), newBench())
+	root.AddCommand(newPenalty(), newCompare(), newMetrics(), newTrain(), newServe(), newDoctor(), newBench())
 	if c := newProbe(); c != nil {
 		root.AddCommand(c)
 	}
@@ -160,7 +160,7 @@ func message(err error) string { return oneLine(bare(err).Error()) }
 
 // bare returns an error without the name of a package of ours in front of its text.
 func bare(err error) error {
-	for _, prefix := range []string{"align: ", "compare: ", "csrc: ", "cuda: ", "plugin: ", "features: ", "metrics: ", "report: "} {
+	for _, prefix := range []string{"align: ", "compare: ", "csrc: ", "cuda: ", "plugin: ", "features: ", "metrics: ", "report: ", "trainer: ", "experiment: "} {
 		if text, ok := strings.CutPrefix(err.Error(), prefix); ok {
 			return &bareError{text, err}
 		}

@@ -1,0 +1,54 @@
+"""The rows of configs/weak_student.yaml: Fashion-MNIST, with a reference that has seen labels and a student that has not.
+
+The reference is the hidden layer of a network trained on the labels of the images 0 to 30,000; the student's inputs are
+64 principal components of the pixels. Images 30,000 to 60,000 are trained on; of those the first 10,000, with their
+labels, teach the probe; the 10,000 test images are scored. Writes studies-out/weak_student/, then run
+
+    bin/specalign train configs/weak_student.yaml
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.decomposition import PCA
+
+from demo.dataset import CLASSES
+
+from . import packages
+from .command import OUT, lines, save
+from .networks import hidden_layer
+
+COMPONENTS, TRAINED, PROBED, TEST = 64, 30_000, 10_000, 60_000
+
+
+def main() -> None:
+    """Write the files."""
+    images, labels = packages.fashion()
+    pixels = images.astype(np.float32) / 255
+    layer, answers = hidden_layer(
+        pixels[:TRAINED], labels[:TRAINED].astype(np.int64), pixels
+    )
+    flat = pixels.reshape(len(pixels), -1)
+    pca = PCA(COMPONENTS, svd_solver="covariance_eigh").fit(flat[:TEST])
+    parts = {
+        "train": slice(TRAINED, TEST),
+        "probe": slice(TRAINED, TRAINED + PROBED),
+        "test": slice(TEST, None),
+    }
+    center = layer[TRAINED:TEST].mean(0)
+    for name, part in parts.items():
+        save(
+            "weak_student",
+            f"{name}-inputs",
+            pca.transform(flat[part]).astype(np.float32),
+        )
+        save("weak_student", f"{name}-reference", layer[part] - center)
+        lines("weak_student", f"{name}-labels", [CLASSES[y] for y in labels[part]])
+    right = (answers == labels)[TEST:].mean()
+    print(
+        f"{OUT / 'weak_student'}: a reference of test accuracy {right:.3f}, {COMPONENTS} components"
+    )
+
+
+if __name__ == "__main__":
+    main()

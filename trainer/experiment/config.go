@@ -1,0 +1,251 @@
+// Package experiment runs alignment experiments that a YAML file describes: a student is trained, in Go, towards a frozen
+// reference, and scored on rows that it never saw.
+package experiment
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/specalign/specalign/align"
+	"github.com/specalign/specalign/internal/regular"
+	"github.com/specalign/specalign/internal/strictyaml"
+)
+
+// Experiment is what a file says, with the defaults filled in.
+type Experiment struct {
+	Data       Data            `yaml:"data" json:"data"`
+	Student    Student         `yaml:"student" json:"student"`
+	Task       string          `yaml:"task" json:"task"` // "none" or "cross_entropy" over data.labels
+	Penalty    strictyaml.Free `yaml:"penalty" json:"-"` // weight, schedule, and the settings of align.Config
+	Optimizer  Optimizer       `yaml:"optimizer" json:"optimizer"`
+	Steps      int             `yaml:"steps" json:"steps"`
+	Batch      int             `yaml:"batch" json:"batch"`           // rows a step
+	Seeds      []uint64        `yaml:"seeds" json:"seeds"`           // one run each
+	Checkpoint int             `yaml:"checkpoint" json:"checkpoint"` // steps from one to the next
+	Evaluation *Evaluation     `yaml:"evaluation" json:"evaluation"` // nil: none
+
+	// What Penalty says.
+	Weight   float64      `yaml:"-" json:"weight"`
+	Schedule string       `yaml:"-" json:"schedule"` // of the weight
+	Settings align.Config `yaml:"-" json:"penalty"`
+}
+
+// Data are the files of the rows that are trained on: the same samples in the same order in all of them.
+type Data struct {
+	Inputs    string `yaml:"inputs" json:"inputs"`           // (n, d) the student's
+	Reference string `yaml:"reference" json:"reference"`     // (n, d2) of the frozen reference
+	Labels    string `yaml:"labels" json:"labels,omitempty"` // n lines, for cross_entropy
+}
+
+// Student is the network that is trained.
+type Student struct {
+	Kind     string `yaml:"kind" json:"kind"`         // "linear" or "mlp"
+	Dim      int    `yaml:"dim" json:"dim"`           // d1, columns of its features
+	Hidden   []int  `yaml:"hidden" json:"hidden"`     // widths of an mlp's hidden layers, with ReLU behind each
+	Residual bool   `yaml:"residual" json:"residual"` // the inputs are added to what it computes, which begins as zero
+}
+
+// Optimizer is Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019), without for 0.
+type Optimizer struct {
+	LearningRate float64 `yaml:"learning_rate" json:"learning_rate"`
+	WeightDecay  float64 `yaml:"weight_decay" json:"weight_decay"`
+	Schedule     string  `yaml:"schedule" json:"schedule"` // "constant", "cosine" (to 0) or "warmup" (a tenth of the steps)
+}
+
+// Evaluation are rows that are not trained on: a probe and neighbours learn from train, and are scored on test.
+type Evaluation struct {
+	Train Labelled `yaml:"train" json:"train"`
+	Test  Labelled `yaml:"test" json:"test"`
+	K     int      `yaml:"k" json:"k"` // neighbours
+}
+
+// Labelled are files of rows with their labels and their features in the reference.
+type Labelled struct {
+	Inputs    string `yaml:"inputs" json:"inputs"`
+	Reference string `yaml:"reference" json:"reference"`
+	Labels    string `yaml:"labels" json:"labels"`
+}
+
+// schedules are the courses of a weight or a learning rate: its share at a step of so many.
+var schedules = map[string]func(step, steps int) float64{
+	"constant": func(int, int) float64 { return 1 },
+	"cosine":   func(step, steps int) float64 { return (1 + math.Cos(math.Pi*float64(step)/float64(steps))) / 2 },
+	"warmup":   func(step, steps int) float64 { return min(1, float64(step+1)/(float64(steps)/10)) },
+}
+
+const scheduleNames = "constant, cosine or warmup"
+
+// Limits.
+const (
+	maxSteps = 10_000_000
+	maxSeeds = 1000
+	maxWidth = 1 << 16
+)
+
+// Load reads an experiment, with overrides of the form KEY=VALUE over what the file says. Paths in the file are relative to
+// it. An *align.InputError says what is wrong, with line and column.
+func Load(path string, overrides []string) (*Experiment, error) {
+	e := &Experiment{
+		Student: Student{Kind: "mlp", Dim: 64}, Task: "none",
+		Optimizer: Optimizer{LearningRate: 1e-3, Schedule: "constant"},
+		Steps:     600, Batch: 512, Seeds: []uint64{0}, Checkpoint: 100,
+		Weight: 1, Schedule: "constant",
+	}
+	if err := e.load(path, overrides); err != nil {
+		return nil, &align.InputError{Err: err}
+	}
+	return e, nil
+}
+
+func (e *Experiment) load(path string, overrides []string) error {
+	text, err := readFile(path)
+	if err != nil {
+		return err
+	}
+	root, err := strictyaml.Parse(path, text)
+	if err != nil {
+		return err
+	}
+	if err := strictyaml.Decode(path, root, e); err != nil {
+		return err
+	}
+	for _, o := range overrides {
+		key, value, ok := strings.Cut(o, "=")
+		if !ok || key == "" || value == "" {
+			return fmt.Errorf("--set %s: give KEY=VALUE, such as penalty.k=10", o)
+		}
+		if err := strictyaml.Override(key, value, e); err != nil {
+			return err
+		}
+	}
+	if err := e.penalty(); err != nil {
+		return err
+	}
+	if err := e.check(); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	for _, file := range e.files() {
+		if *file != "" && !filepath.IsAbs(*file) {
+			*file = filepath.Join(filepath.Dir(path), *file)
+		}
+	}
+	return nil
+}
+
+func readFile(path string) ([]byte, error) {
+	f, err := regular.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(io.LimitReader(f, strictyaml.MaxBytes+1))
+	return text, errors.Join(err, f.Close())
+}
+
+// penalty takes the settings of the penalty apart.
+func (e *Experiment) penalty() error {
+	settings := maps.Clone(e.Penalty.Values)
+	if v, ok := settings["weight"]; ok {
+		switch v := v.(type) {
+		case int:
+			e.Weight = float64(v)
+		case float64:
+			e.Weight = v
+		default:
+			return e.Penalty.Error("weight is no number")
+		}
+		delete(settings, "weight")
+	}
+	if v, ok := settings["schedule"]; ok {
+		e.Schedule, _ = v.(string)
+		delete(settings, "schedule")
+	}
+	if settings == nil {
+		settings = map[string]any{}
+	}
+	text, err := json.Marshal(settings)
+	if err != nil {
+		return e.Penalty.Error("the penalty cannot be read: " + err.Error())
+	}
+	if e.Settings, err = align.ParseConfig(text); err != nil {
+		return e.Penalty.Error("penalty: " + strings.TrimPrefix(strings.TrimPrefix(err.Error(), "align: "), "settings: "))
+	}
+	if !(math.Abs(e.Weight) <= 1e15) || e.Weight < 0 {
+		return e.Penalty.Error(fmt.Sprintf("weight is %v; give 0 to 1e15", e.Weight))
+	}
+	if schedules[e.Schedule] == nil {
+		return e.Penalty.Error("the weight's schedule is " + e.Schedule + "; give " + scheduleNames)
+	}
+	return nil
+}
+
+// check looks at what the types do not say.
+func (e *Experiment) check() error {
+	s, o := &e.Student, &e.Optimizer
+	switch {
+	case e.Data.Inputs == "" || e.Data.Reference == "":
+		return errors.New("data.inputs and data.reference are needed: files of the same samples")
+	case s.Kind != "linear" && s.Kind != "mlp":
+		return fmt.Errorf("student.kind is %q; give linear or mlp", s.Kind)
+	case s.Kind == "linear" && len(s.Hidden) > 0:
+		return errors.New("student.hidden is for an mlp; a linear student has no hidden layers")
+	case s.Kind == "mlp" && len(s.Hidden) == 0:
+		return errors.New("student.hidden is missing: the widths of an mlp's hidden layers, such as [128, 128]")
+	case s.Dim < 1 || s.Dim > maxWidth || slices.ContainsFunc(s.Hidden, func(h int) bool { return h < 1 || h > maxWidth }):
+		return fmt.Errorf("student.dim and student.hidden are widths; give 1 to %d", maxWidth)
+	case e.Task != "none" && e.Task != "cross_entropy":
+		return fmt.Errorf("task is %q; give none or cross_entropy", e.Task)
+	case (e.Task == "cross_entropy") != (e.Data.Labels != ""):
+		return errors.New("data.labels belong to task cross_entropy, and it needs them")
+	case e.Task == "none" && e.Weight == 0:
+		return errors.New("neither a task nor a penalty: there is nothing to train")
+	case !(o.LearningRate > 0 && o.LearningRate <= 10):
+		return fmt.Errorf("optimizer.learning_rate is %v; give more than 0 and at most 10", o.LearningRate)
+	case !(o.WeightDecay >= 0 && o.WeightDecay <= 10):
+		return fmt.Errorf("optimizer.weight_decay is %v; give 0 to 10", o.WeightDecay)
+	case schedules[o.Schedule] == nil:
+		return fmt.Errorf("optimizer.schedule is %q; give %s", o.Schedule, scheduleNames)
+	case e.Steps < 1 || e.Steps > maxSteps:
+		return fmt.Errorf("steps is %d; give 1 to %d", e.Steps, maxSteps)
+	case e.Batch < 2:
+		return fmt.Errorf("batch is %d; give 2 or more", e.Batch)
+	case e.Checkpoint < 1:
+		return fmt.Errorf("checkpoint is %d; give the steps from one to the next, 1 or more", e.Checkpoint)
+	case len(e.Seeds) < 1 || len(e.Seeds) > maxSeeds || len(slices.Compact(slices.Sorted(slices.Values(e.Seeds)))) < len(e.Seeds):
+		return fmt.Errorf("seeds are %v; give 1 to %d different ones", e.Seeds, maxSeeds)
+	case e.Settings.Device != "" && e.Settings.Device != "auto" && e.Settings.Device != "cpu":
+		return fmt.Errorf("penalty.device is %s; students are trained on the CPU here", e.Settings.Device)
+	}
+	if v := e.Evaluation; v != nil {
+		if v.K == 0 {
+			v.K = 10
+		}
+		switch {
+		case slices.Contains([]string{v.Train.Inputs, v.Train.Labels, v.Train.Reference, v.Test.Inputs, v.Test.Labels, v.Test.Reference}, ""):
+			return errors.New("evaluation needs inputs, reference and labels in both train and test")
+		case v.K < 1:
+			return fmt.Errorf("evaluation.k is %d; give 1 or more neighbours", v.K)
+		}
+	}
+	return nil
+}
+
+// files are the paths of the experiment.
+func (e *Experiment) files() []*string {
+	f := []*string{&e.Data.Inputs, &e.Data.Reference, &e.Data.Labels}
+	if v := e.Evaluation; v != nil {
+		f = append(f, &v.Train.Inputs, &v.Train.Reference, &v.Train.Labels, &v.Test.Inputs, &v.Test.Reference, &v.Test.Labels)
+	}
+	return f
+}
+
+// weight returns the penalty's at a step.
+func (e *Experiment) weight(step int) float64 {
+	return e.Weight * schedules[e.Schedule](step, e.Steps)
+}

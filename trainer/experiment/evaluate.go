@@ -1,0 +1,262 @@
+package experiment
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+
+	"gonum.org/v1/gonum/blas"
+	"gonum.org/v1/gonum/blas/blas64"
+	"gonum.org/v1/gonum/optimize"
+
+	"github.com/specalign/specalign/align"
+	"github.com/specalign/specalign/align/compare"
+	"github.com/specalign/specalign/align/metrics"
+)
+
+// Score is how good features are on rows that were not trained on.
+type Score struct {
+	Probe    float64  `json:"probe"`     // accuracy of a linear probe
+	KNN      float64  `json:"knn"`       // accuracy of the nearest neighbours by cosine
+	SpecDiff *float64 `json:"spec_diff"` // to the reference, cosine kernels
+	CKA      *float64 `json:"cka"`       // linear; null where an embedding is constant
+	NNGS     float64  `json:"nngs"`
+}
+
+// scored are features with the labels of their rows.
+type scored struct {
+	features rows
+	labels   []int
+}
+
+// score learns from train and scores test, of which reference are the reference's features.
+func score(ctx context.Context, b align.Backend, train, test scored, reference *rows, classes, k int) (Score, error) {
+	var s Score
+	var err error
+	if s.Probe, err = probe(ctx, train, test, classes); err != nil {
+		return s, err
+	}
+	if s.KNN, err = neighbours(ctx, b, train, test, classes, k); err != nil {
+		return s, err
+	}
+	o := metrics.DefaultOptions()
+	o.Without = []string{"cka_rbf"}
+	memory := func(r *rows) *compare.Memory { return &compare.Memory{Data: r.data, Columns: r.d} }
+	r, err := metrics.Run(ctx, memory(&test.features), memory(reference), o, b)
+	if err != nil {
+		return s, fmt.Errorf("experiment: scores: %w", err)
+	}
+	s.SpecDiff, s.CKA, s.NNGS = r.SpecDiff, r.CKA.Linear, r.NNGS[0].Value
+	return s, nil
+}
+
+// probe returns the accuracy on test of multinomial logistic regression learnt from train: columns standardised by the
+// training rows, |W|²/2 added to the summed loss (as scikit-learn's C = 1), no penalty on the intercept, L-BFGS to its end.
+func probe(ctx context.Context, train, test scored, classes int) (float64, error) {
+	mean, scale := moments(&train.features)
+	x, y := standardised(&train.features, mean, scale), standardised(&test.features, mean, scale)
+	n, d := train.features.n, train.features.d
+	logits := make([]float64, n*classes)
+	var failed error
+	// w is (d+1, classes): the intercepts in its last row.
+	loss := func(grad, w []float64) float64 {
+		if failed == nil {
+			failed = ctx.Err()
+		}
+		apply(logits, x, w, n, d, classes)
+		sum := 0.0
+		for i := range n {
+			row := logits[i*classes : (i+1)*classes]
+			top := slices.Max(row)
+			total := 0.0
+			for j := range row {
+				row[j] -= top
+				total += math.Exp(row[j])
+			}
+			sum += math.Log(total) - row[train.labels[i]]
+			for j := range row {
+				row[j] = math.Exp(row[j]) / total
+			}
+			row[train.labels[i]]--
+		}
+		weights := w[:d*classes]
+		for _, v := range weights {
+			sum += v * v / 2
+		}
+		if grad != nil {
+			copy(grad, weights)
+			blas64.Gemm(blas.Trans, blas.NoTrans, 1, general(x, n, d), general(logits, n, classes), 1, general(grad[:d*classes], d, classes))
+			clear(grad[d*classes:])
+			for i := range n {
+				for j := range classes {
+					grad[d*classes+j] += logits[i*classes+j]
+				}
+			}
+			blas64.Scal(1/float64(n), blas64.Vector{N: len(grad), Inc: 1, Data: grad})
+		}
+		return sum / float64(n)
+	}
+	problem := optimize.Problem{
+		Func: func(w []float64) float64 { return loss(nil, w) },
+		Grad: func(grad, w []float64) { loss(grad, w) },
+		Status: func() (optimize.Status, error) {
+			if failed != nil {
+				return optimize.Failure, failed
+			}
+			return optimize.NotTerminated, nil
+		},
+	}
+	settings := &optimize.Settings{GradientThreshold: 1e-5, MajorIterations: 500, Concurrent: 0}
+	result, err := optimize.Minimize(problem, make([]float64, (d+1)*classes), settings, &optimize.LBFGS{})
+	if failed != nil {
+		return 0, failed
+	}
+	if result == nil || err != nil && result.Stats.MajorIterations == 0 { // a line search that rounding ends is an end, too
+		return 0, fmt.Errorf("experiment: the probe: %w", err)
+	}
+	logits = make([]float64, test.features.n*classes)
+	apply(logits, y, result.X, test.features.n, d, classes)
+	right := 0
+	for i, label := range test.labels {
+		row := logits[i*classes : (i+1)*classes]
+		if slices.Index(row, slices.Max(row)) == label {
+			right++
+		}
+	}
+	return float64(right) / float64(len(test.labels)), nil
+}
+
+// apply computes logits (n, classes) = x w + intercepts.
+func apply(logits, x, w []float64, n, d, classes int) {
+	for i := range n {
+		copy(logits[i*classes:], w[d*classes:])
+	}
+	blas64.Gemm(blas.NoTrans, blas.NoTrans, 1, general(x, n, d), general(w[:d*classes], d, classes), 1, general(logits, n, classes))
+}
+
+func general(data []float64, rows, cols int) blas64.General {
+	return blas64.General{Rows: rows, Cols: cols, Stride: cols, Data: data}
+}
+
+// moments returns the columns' means, and the inverses of their standard deviations: 0 for a constant one.
+func moments(r *rows) (mean, scale []float64) {
+	mean, scale = make([]float64, r.d), make([]float64, r.d)
+	for i := range r.n {
+		for j, x := range r.row(i) {
+			mean[j] += float64(x) / float64(r.n)
+		}
+	}
+	for i := range r.n {
+		for j, x := range r.row(i) {
+			scale[j] += (float64(x) - mean[j]) * (float64(x) - mean[j]) / float64(r.n)
+		}
+	}
+	for j, v := range scale {
+		if scale[j] = 0; v > 0 {
+			scale[j] = 1 / math.Sqrt(v)
+		}
+	}
+	return mean, scale
+}
+
+func standardised(r *rows, mean, scale []float64) []float64 {
+	out := make([]float64, len(r.data))
+	for i, x := range r.data {
+		out[i] = (float64(x) - mean[i%r.d]) * scale[i%r.d]
+	}
+	return out
+}
+
+// neighbours returns the accuracy on test of the vote of the k training rows of largest cosine; among equal votes the label
+// of the nearest wins.
+func neighbours(ctx context.Context, b align.Backend, train, test scored, classes, k int) (float64, error) {
+	const block = 256
+	all, err := normalised(b, &train.features)
+	if err != nil {
+		return 0, err
+	}
+	defer b.Free(all)
+	some, err := normalised(b, &test.features)
+	if err != nil {
+		return 0, err
+	}
+	defer b.Free(some)
+	similar, err := b.Alloc(block, train.features.n)
+	if err != nil {
+		return 0, err
+	}
+	defer b.Free(similar)
+	right := 0
+	nearest, votes := make([]int, 0, k), make([]int, classes)
+	for first := 0; first < test.features.n; first += block {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		part, out := some, similar
+		part.Rows = min(block, test.features.n-first)
+		part.Data, out.Rows = some.Data[first*some.Stride:], part.Rows
+		side := func(x align.Matrix) align.Side { return align.Side{Kernel: align.KernelLinear, X: x} }
+		if err := b.CrossKernel(out, side(part), side(all)); err != nil {
+			return 0, fmt.Errorf("experiment: neighbours: %w", err)
+		}
+		for i := range part.Rows {
+			near := out.Data[i*out.Stride:][:train.features.n]
+			nearest = largest(nearest[:0], near, k)
+			clear(votes)
+			for _, j := range nearest {
+				votes[train.labels[j]]++
+			}
+			best := slices.Max(votes)
+			for _, j := range nearest {
+				if l := train.labels[j]; votes[l] == best {
+					if l == test.labels[first+i] {
+						right++
+					}
+					break
+				}
+			}
+		}
+	}
+	return float64(right) / float64(len(test.labels)), nil
+}
+
+// largest returns the indices of the k largest values, largest first; of equal ones the first.
+func largest(out []int, values []float32, k int) []int {
+	for j, v := range values {
+		if len(out) == k && !(v > values[out[k-1]]) {
+			continue
+		}
+		at := len(out)
+		for at > 0 && v > values[out[at-1]] {
+			at--
+		}
+		if len(out) == k {
+			out = out[:k-1]
+		}
+		out = slices.Insert(out, at, j)
+	}
+	return out
+}
+
+// normalised returns unit rows in the backend's memory; zero rows stay.
+func normalised(b align.Backend, r *rows) (align.Matrix, error) {
+	m, err := b.Alloc(r.n, r.d)
+	if err != nil {
+		return m, err
+	}
+	for i := range r.n {
+		row := m.Data[i*m.Stride:][:r.d]
+		sum := 0.0
+		for _, x := range r.row(i) {
+			sum += float64(x) * float64(x)
+		}
+		if sum == 0 {
+			continue
+		}
+		for j, x := range r.row(i) {
+			row[j] = float32(float64(x) / math.Sqrt(sum))
+		}
+	}
+	return m, nil
+}
