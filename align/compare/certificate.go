@@ -36,6 +36,15 @@ func (p *Plan) aPriori() *float64 {
 	return &v
 }
 
+// approximation says what is known before anything is certified.
+func (p *Plan) approximation() *Approximation {
+	o := &p.Options
+	return &Approximation{
+		Method: string(o.Approximation), NumFeatures: o.NumFeatures, APriori: p.aPriori(), Confidence: confidence,
+		Residuals: []ExactResidual{},
+	}
+}
+
 // certify compares the directions that were found with the exact kernels: for a random set S of rows it evaluates
 //
 //	r_i = (L v)_i - λ v_i,  i in S
@@ -43,10 +52,7 @@ func (p *Plan) aPriori() *float64 {
 // exactly, in one pass over all rows, and estimates |L v - λ v|² by (n/|S|) Σ_S r_i². m has λ.
 func (w *Worker) certify(ctx context.Context, d *Directions, m []measured) (*Approximation, error) {
 	o := &w.plan.Options
-	a := &Approximation{
-		Method: string(o.Approximation), NumFeatures: o.NumFeatures, APriori: w.plan.aPriori(), Confidence: confidence,
-		Residuals: []ExactResidual{},
-	}
+	a := w.plan.approximation()
 	if !o.Certify || len(d.Values) == 0 {
 		return a, nil
 	}

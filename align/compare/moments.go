@@ -68,6 +68,17 @@ func (m *Moments) covariance(center bool) dense {
 	return c
 }
 
+// operator returns J C of eq. 4 of the paper.
+func (m *Moments) operator(o *Options) *jc { return &jc{m.covariance(o.Center), m.Dims[0], o.Eta} }
+
+// route names how Spectrum solves.
+func (m *Moments) route() string {
+	if m.Dim() <= denseOrder {
+		return "covariance dense"
+	}
+	return "covariance lanczos"
+}
+
 // Moments computes the moments of the rows first .. end-1: each block of BlockRows rows is multiplied in float32 and added
 // in float64. Blocks begin at first; ranges that begin at multiples of BlockRows give the same sums in every division.
 func (w *Worker) Moments(ctx context.Context, first, end int) (*Moments, error) {

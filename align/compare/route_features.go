@@ -10,28 +10,31 @@ import (
 // covariance is Algorithm 1 of the paper: one pass for the moments, the eigenproblem, one pass for the samples.
 func (r *run) covariance(ctx context.Context) (err error) {
 	n := r.res.N
-	if err := r.pass("moments", n, func() error { r.moments, err = r.w.allMoments(ctx, n); return err }); err != nil {
+	if err := r.pass("moments", n, func() error { r.moments, err = r.w.allMoments(ctx); return err }); err != nil {
 		return err
 	}
-	if r.inspected("covariance") {
+	if r.inspected(r.moments.route()) {
 		return nil
 	}
-	var d *Directions
-	if err := r.stage("spectrum", func() error { d, err = r.moments.Spectrum(ctx, &r.plan.Options, 1e-9); return err }); err != nil {
+	d, op, directions, err := r.solve(ctx)
+	if err != nil {
 		return err
 	}
-	r.res.Route += " lanczos"
-	if r.moments.Dim() <= denseOrder {
-		r.res.Route = "covariance dense"
+	return r.featured(ctx, d, op, directions)
+}
+
+// solve finds the directions that the moments lead to.
+func (r *run) solve(ctx context.Context) (d *Directions, op *jc, directions []KodaDirection, err error) {
+	if err := r.stage("spectrum", func() error { d, err = r.moments.Spectrum(ctx, &r.plan.Options, 1e-9); return err }); err != nil {
+		return nil, nil, nil, err
 	}
-	op := &jc{r.moments.covariance(r.plan.Options.Center), r.moments.Dims[0], r.plan.Options.Eta}
-	var directions []KodaDirection
+	op = r.moments.operator(&r.plan.Options)
 	if r.plan.Options.Koda > 0 {
 		if err := r.stage("koda", func() error { directions, err = r.koda(ctx, op, d); return err }); err != nil {
-			return err
+			return nil, nil, nil, err
 		}
 	}
-	return r.featured(ctx, d, op, directions)
+	return d, op, directions, nil
 }
 
 // koda finds the directions of KODA's constrained mode, and puts them behind those of SPEC.
@@ -85,12 +88,18 @@ func (r *run) skipped() {
 
 // featured finds the samples of the directions and measures them.
 func (r *run) featured(ctx context.Context, d *Directions, op operator, directions []KodaDirection) (err error) {
-	n, o := r.res.N, &r.plan.Options
+	n := r.res.N
 	all := d.withExtra(directions)
 	var s *Scores
-	if err := r.pass("samples", n, func() error { s, err = r.w.allScores(ctx, all, n, n <= MaxScores); return err }); err != nil {
+	if err := r.pass("samples", n, func() error { s, err = r.w.allScores(ctx, all, n <= MaxScores); return err }); err != nil {
 		return err
 	}
+	return r.judge(ctx, d, all, s, op, directions)
+}
+
+// judge measures the directions d, of which all has KODA's, too, by their scores, and finds how certain they are.
+func (r *run) judge(ctx context.Context, d, all *Directions, s *Scores, op operator, directions []KodaDirection) (err error) {
+	o := &r.plan.Options
 	all.orient(s)
 	for i := range directions {
 		directions[i].Samples = r.samplesOf(s.High[len(d.Values)+i])
@@ -102,22 +111,26 @@ func (r *run) featured(ctx context.Context, d *Directions, op operator, directio
 	var sets []members
 	var f []figures
 	jc, formed := op.(*jc)
-	if o.Certify {
+	if o.Certify && r.w != nil {
 		if err := r.stage("certainty", func() error { sets, f, err = r.certainty(ctx, d, s, jc); return err }); err != nil {
 			return err
 		}
 	}
 	var p []float64
-	if o.Permutations > 0 && len(d.Values) > 0 && formed {
+	if o.Permutations > 0 && len(d.Values) > 0 && formed && r.w != nil {
 		if err := r.pass("permutations", o.Permutations, func() error { r.res.Null, p, err = r.w.null(ctx, d, r.w.step); return err }); err != nil {
 			return err
 		}
 	}
 	r.groups(d, s, m, sets, f, p)
-	if r.plan.Options.Approximation == align.ApproximationExact {
+	if o.Approximation == align.ApproximationExact {
 		return nil
 	}
-	return r.pass("certificate", n, func() error { r.res.Approximation, err = r.w.certify(ctx, d, m); return err })
+	if !o.Certify || r.w == nil {
+		r.res.Approximation = r.plan.approximation()
+		return nil
+	}
+	return r.pass("certificate", r.res.N, func() error { r.res.Approximation, err = r.w.certify(ctx, d, m); return err })
 }
 
 // certainty finds the members of the groups and the figures of Theorem 1, as many groups a pass as their moments have room.
@@ -169,35 +182,33 @@ func (p *Plan) formsCovariance() bool {
 	return d <= float64(alwaysCovariance) || d <= 4*float64(alwaysCovariance) && form <= stream
 }
 
-// chunkRows is how many rows Run gives to one call of Moments or Scores: partial results, merged in order.
-const chunkRows = 16 * BlockRows
-
-func (w *Worker) allMoments(ctx context.Context, n int) (*Moments, error) {
-	var all *Moments
-	for at := 0; at < n; at += chunkRows {
-		m, err := w.Moments(ctx, at, min(at+chunkRows, n))
-		if err != nil {
-			return nil, err
-		}
-		if all == nil {
-			all = m
-		} else if err := all.Merge(m); err != nil {
-			return nil, err
-		}
-	}
-	return all, nil
+// allMoments adds up the moments of the shards.
+func (w *Worker) allMoments(ctx context.Context) (*Moments, error) {
+	return overShards(w, (*Moments).Merge, func(first, end int) (*Moments, error) { return w.Moments(ctx, first, end) })
 }
 
-func (w *Worker) allScores(ctx context.Context, d *Directions, n int, keep bool) (*Scores, error) {
-	all := newScores(len(d.Values), w.plan.dims(), keep)
-	for at := 0; at < n; at += chunkRows {
-		s, err := w.Scores(ctx, d, at, min(at+chunkRows, n), keep)
+func (w *Worker) allScores(ctx context.Context, d *Directions, keep bool) (*Scores, error) {
+	merge := func(to, from *Scores) error { to.Merge(from, w.plan.Options.Samples); return nil }
+	return overShards(w, merge, func(first, end int) (*Scores, error) { return w.Scores(ctx, d, first, end, keep) })
+}
+
+// overShards adds up what compute finds of the rows of each shard, in the order of Tree, so that many workers that have a
+// few shards each come to the same bits.
+func overShards[T any](w *Worker, add func(to, from T) error, compute func(first, end int) (T, error)) (sum T, err error) {
+	shards := shardsOf(w.rows)
+	tree, first := NewTree(len(shards), add), 0
+	for i, rows := range shards {
+		part, err := compute(first, first+rows)
 		if err != nil {
-			return nil, err
+			return sum, err
 		}
-		all.Merge(s, w.plan.Options.Samples)
+		if err := tree.Add(Part[T]{Index: i, Children: 1, Sum: part}); err != nil {
+			return sum, err
+		}
+		first += rows
 	}
-	return all, nil
+	sum, _ = tree.Whole()
+	return sum, nil
 }
 
 // orient fixes the signs: Σ v >= 0, or, where that sum is at rounding level as it is with centring, the entry of largest

@@ -1,6 +1,9 @@
 package compare
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Rows is the source of one embedding: row i belongs to sample i. It is read in blocks, in order, more than once; a few
 // rows are read out of order. A Rows is used by one goroutine at a time.
@@ -14,6 +17,27 @@ type Rows interface {
 	Read(dst []float32, first int) error
 	// Where names a row for messages, such as "row 17" or "row 17 of shard-002.npy".
 	Where(row int) string
+}
+
+// Sharded is a Rows that consists of several files. Sums over its rows are made shard by shard.
+type Sharded interface {
+	Rows
+	// Shards returns the number of rows of each file, in order.
+	Shards() []int
+}
+
+// shardsOf returns the rows of each shard, where both sides are divided alike; else there is one.
+func shardsOf(rows [2]Rows) []int {
+	var shards [2][]int
+	for side, r := range rows {
+		if s, ok := r.(Sharded); ok {
+			shards[side] = s.Shards()
+		}
+	}
+	if len(shards[0]) > 0 && slices.Equal(shards[0], shards[1]) {
+		return shards[0]
+	}
+	return []int{rows[0].Len()}
 }
 
 // Memory is a Rows in memory: (n, Columns), row-major.

@@ -38,19 +38,29 @@ func Run(ctx context.Context, in Input, o Options, b align.Backend) (*Result, er
 	if err := checkRows(r.rows); err != nil {
 		return nil, err
 	}
-	info := b.Info()
-	r.res = &Result{
-		SchemaVersion: SchemaVersion, N: in.Student.Len(), StudentDim: in.Student.Dim(), ReferenceDim: in.Reference.Dim(),
-		Device: info.Device, ISA: info.ISA, Warnings: []string{}, Positive: []Group{}, Negative: []Group{}, Stages: []Stage{},
-	}
+	r.res = newResult(in.Student.Len(), [2]int{in.Student.Dim(), in.Reference.Dim()})
 	if err := r.compare(ctx); err != nil {
 		return nil, err
 	}
-	if r.o.ValidateGroups {
+	return r.finished(ctx)
+}
+
+func newResult(n int, dims [2]int) *Result {
+	return &Result{
+		SchemaVersion: SchemaVersion, N: n, StudentDim: dims[0], ReferenceDim: dims[1],
+		Warnings: []string{}, Positive: []Group{}, Negative: []Group{}, Stages: []Stage{},
+	}
+}
+
+// finished validates the groups and says what the result was computed with.
+func (r *run) finished(ctx context.Context) (*Result, error) {
+	if r.plan.Options.ValidateGroups && r.rows[0] != nil {
 		if err := r.stage("validate", func() error { return r.validate(ctx) }); err != nil {
 			return nil, err
 		}
 	}
+	info := r.b.Info()
+	r.res.Device, r.res.ISA = info.Device, info.ISA
 	r.res.Settings = r.plan.Options
 	r.res.Settings.Device, r.res.Settings.Threads = info.Device, info.Threads
 	r.res.Seconds = time.Since(r.begin).Seconds()
@@ -61,10 +71,7 @@ func (r *run) compare(ctx context.Context) (err error) {
 	if err := r.stage("plan", func() error { r.plan, err = NewPlan(ctx, r.rows, r.o, r.b); return err }); err != nil {
 		return err
 	}
-	if r.plan.Options.Eta == 0 {
-		r.plan.Options.Permutations = 0 // shuffling the reference would change nothing
-		r.warn("eta is 0: these are the groups of the student's kernel alone, whether the reference has them or not, without a permutation null")
-	}
+	r.studentAlone()
 	if r.w, err = NewWorker(r.plan, r.rows, r.b); err != nil {
 		return err
 	}
@@ -80,6 +87,14 @@ func (r *run) compare(ctx context.Context) (err error) {
 		return r.covariance(ctx)
 	}
 	return r.streamed(ctx)
+}
+
+// studentAlone leaves out what says nothing at eta 0, where shuffling the reference would change nothing.
+func (r *run) studentAlone() {
+	if r.plan.Options.Eta == 0 {
+		r.plan.Options.Permutations = 0
+		r.warn("eta is 0: these are the groups of the student's kernel alone, whether the reference has them or not, without a permutation null")
+	}
 }
 
 // norm returns the sum of the kernels' traces divided by n, which bounds their norms.
@@ -99,11 +114,8 @@ func (r *run) inspected(route string) bool {
 		return false
 	}
 	r.res.Route, r.res.Converged, r.res.Spectrum = "identical inputs", true, Spectrum{[]float64{}, []float64{}, true}
-	if o := &r.plan.Options; o.Approximation != align.ApproximationExact {
-		r.res.Approximation = &Approximation{
-			Method: string(o.Approximation), NumFeatures: o.NumFeatures, APriori: r.plan.aPriori(), Confidence: confidence,
-			Residuals: []ExactResidual{},
-		}
+	if r.plan.Options.Approximation != align.ApproximationExact {
+		r.res.Approximation = r.plan.approximation()
 	}
 	return true
 }

@@ -123,7 +123,7 @@ const noise = 1e-6
 // it is Algorithm 1 of the paper as it stands, dense in float64; else the block Lanczos iteration on C. tolerance is of the
 // residuals, as a share of the largest |λ|.
 func (m *Moments) Spectrum(ctx context.Context, o *Options, tolerance float64) (*Directions, error) {
-	op := &jc{m.covariance(o.Center), m.Dims[0], o.Eta}
+	op := m.operator(o)
 	floor := noise * (m.Trace[0] + o.Eta*m.Trace[1]) / float64(m.N)
 	var r *ritz
 	var err error

@@ -157,6 +157,24 @@ func (d *Dataset) Paths() []string {
 	return paths
 }
 
+// Names returns the shards' names as Open takes them: paths with their keys, patterns replaced by what they match.
+func (d *Dataset) Names() []string {
+	names := make([]string, len(d.shards))
+	for i, s := range d.shards {
+		names[i] = s.name
+	}
+	return names
+}
+
+// Shards returns the number of rows of each shard.
+func (d *Dataset) Shards() []int {
+	rows := make([]int, len(d.shards))
+	for i, s := range d.shards {
+		rows[i] = s.rows
+	}
+	return rows
+}
+
 // at returns the shard of a row.
 func (d *Dataset) at(row int) int {
 	i, found := slices.BinarySearchFunc(d.shards, row, func(s shard, row int) int { return s.first - row })

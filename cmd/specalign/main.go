@@ -160,7 +160,7 @@ func message(err error) string { return oneLine(bare(err).Error()) }
 
 // bare returns an error without the name of a package of ours in front of its text.
 func bare(err error) error {
-	for _, prefix := range []string{"align: ", "compare: ", "csrc: ", "cuda: ", "plugin: ", "features: ", "metrics: ", "report: ", "trainer: ", "experiment: "} {
+	for _, prefix := range []string{"align: ", "compare: ", "csrc: ", "cuda: ", "plugin: ", "features: ", "metrics: ", "report: ", "trainer: ", "experiment: ", "shards: "} {
 		if text, ok := strings.CutPrefix(err.Error(), prefix); ok {
 			return &bareError{text, err}
 		}
