@@ -9,8 +9,9 @@ from typing import Any
 
 from .. import _errors
 from . import _yaml
-from ._reader import PENALTY, Lines, Reader, where
+from ._reader import PENALTY, Reader, where
 from ._schedule import Schedule
+from ._yaml import Path, Places
 
 RUN = (
     "weight", "schedule", "reference", "features", "anchor", "scope", "grad_scale", "missing", "samples",
@@ -28,6 +29,7 @@ class Target:
         features: ``image`` or ``text``.
         weight: beside the other references' weights.
         penalty: the settings of `specalign.Sidecar.session`.
+        at: where its own settings stand; ``()`` where it has none.
     """
 
     kind: str
@@ -35,6 +37,7 @@ class Target:
     features: str
     weight: float
     penalty: dict[str, Any]
+    at: Path = ()
 
     def __str__(self) -> str:
         """Name it, for messages."""
@@ -100,7 +103,7 @@ class Config:
         missing: what a sample means that a store does not have: ``stop``, or ``skip`` its row.
         samples: the log of groups, or None.
         max_failures: failed steps in a row that end the run.
-        lines: the line of each key, for messages.
+        places: line and column of each key, for messages.
     """
 
     path: str
@@ -114,50 +117,61 @@ class Config:
     missing: str = "stop"
     samples: Samples | None = None
     max_failures: int = 10
-    lines: Lines = field(default_factory=dict, repr=False)
+    places: Places = field(default_factory=dict, repr=False)
 
     @property
     def sides(self) -> tuple[str, ...]:
         """Which of ``image`` and ``text`` some penalty is on."""
         return tuple(s for s in ("image", "text") if any(t.features == s for t in self.targets))
 
-    def error(self, message: str) -> _errors.InputError:
-        """Return an error of the penalty's settings, with the line of the setting that it speaks of."""
-        message = message.removeprefix("specalign: ").removeprefix("settings: ")
-        spoken = next((w for w in re.findall(r"[a-z_]+", message) if (w,) in self.lines), None)
-        return _errors.InputError(f"{where(self.path, self.lines, (spoken,) if spoken else ())}: {message}")
+    def error(self, message: str, target: Target) -> _errors.InputError:
+        """Return an error of a target's penalty, with the place of the setting that it speaks of."""
+        message = message.removeprefix("specalign: ").removeprefix("align: ").removeprefix("settings: ")
+        spoken: list[Path] = [(word,) for word in re.findall(r"[a-z_]+", message)]
+        for term, key in re.findall(r"terms\[(\d+)\]\.?([a-z_]*)", message):
+            spoken[:0] = [("terms", int(term), key), ("terms", int(term))]
+        here = ((*base, *at) for at in spoken for base in (target.at, ()))
+        at = next((at for at in here if at in self.places), target.at)
+        return _errors.InputError(f"{where(self.path, self.places, at)}: {message}")
 
 
 def load(path: str, overrides: list[str]) -> Config:
     """Read `path`, with `overrides` of the form ``NAME=VALUE`` in place of what it says.
 
     Raises:
-        InputError: the file cannot be read, or holds what it should not; the message has file and line.
+        InputError: the file cannot be read, or holds what it should not; the message has file, line and column.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read(1 << 20)
-    except OSError as e:
-        raise _errors.InputError(f"{path}: {e.strerror}") from None
+        with open(path, "rb") as file:
+            data = file.read(_yaml.LIMIT + 1)
+    except (OSError, ValueError) as e:  # a path with a null character is the latter
+        raise _errors.InputError(f"{path}: {e.strerror if isinstance(e, OSError) else e}") from None
+    try:
+        text = data.decode()
     except UnicodeDecodeError as e:
-        raise _errors.InputError(f"{path}: not UTF-8 text: {e.reason} at byte {e.start}") from None
+        if len(data) <= _yaml.LIMIT or e.start < _yaml.LIMIT - 4:  # else it is cut off within a character
+            line, column = data[: e.start].count(b"\n") + 1, e.start - data[: e.start].rfind(b"\n")
+            raise _errors.InputError(f"{path}:{line}:{column}: not UTF-8 text: {e.reason}") from None
+        text = data.decode(errors="replace")
     return parse(text, path, overrides)
 
 
 def parse(text: str, path: str, overrides: Sequence[str] = ()) -> Config:
     """Read settings from `text`; `path` is for messages. Arguments and errors as for `load`."""
-    data, lines = _yaml.load(text, path)
+    data, places = _yaml.load(text, path)
     if not isinstance(data, dict):
-        raise _errors.InputError(f"{path}:{lines[()]}: give settings as `name: value` lines")
+        line, column = places[()]
+        raise _errors.InputError(f"{path}:{line}:{column}: give settings as `name: value` lines")
     for override in overrides:
         name, equals, value = override.partition("=")
         if not equals or not name:
             raise _errors.InputError(f"specalign: --set {override}: give NAME=VALUE")
-        data[name] = _yaml.load(value, f"--set {override}")[0]
-        lines = {at: line for at, line in lines.items() if at[:1] != (name,)}
-        lines[(name,)] = 0  # the command line
-    reader = Reader(path, lines)
+        data[name] = _yaml.load(value, f"--set {name}")[0]
+        places = {at: place for at, place in places.items() if at[:1] != (name,)}
+        places[(name,)] = 0, 0  # the command line
+    reader = Reader(path, places)
     reader.known(data, (*RUN, *PENALTY), ())
+    reader.terms(data.get("terms"), ("terms",))
     weight, ratio = _weight(reader, data)
     return Config(
         path=path,
@@ -171,7 +185,7 @@ def parse(text: str, path: str, overrides: Sequence[str] = ()) -> Config:
         missing=reader.word(data, ("missing",), ("stop", "skip")),
         samples=_samples(reader, data),
         max_failures=reader.whole(data, ("max_failures",), 10, low=1),
-        lines=lines,
+        places=places,
     )
 
 
@@ -214,13 +228,14 @@ def _targets(reader: Reader, data: dict[str, Any]) -> tuple[Target, ...]:
             item = {k: v for k, v in item.items() if k not in known}
         kind, name = reader.reference(item, at)
         weight = reader.number(own, (*at, "weight"), 1.0)
+        reader.terms(own.get("terms"), (*at, "terms"))
         penalty = {k: own[k] for k in PENALTY if own.get(k) is not None}
         if penalty.keys() & {"objective", "terms"}:  # one stands in place of the other
             rest = {k: v for k, v in common.items() if k not in ("objective", "terms", "k", "p", "temperature")}
         else:
             rest = common
         for side in reader.sides(own, (*at, "features")) if own.get("features") is not None else sides:
-            targets.append(Target(kind, name, side, weight, {**rest, **penalty}))
+            targets.append(Target(kind, name, side, weight, {**rest, **penalty}, at))
     if not targets:
         raise reader.wrong(("reference",), "reference is an empty list")
     return tuple(targets)

@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import _errors
 from ._schedule import KINDS, Schedule
+from ._yaml import Path, Places
 
 # Of the penalty; the sidecar judges their values, and knows no others.
 PENALTY = (
@@ -15,6 +16,7 @@ PENALTY = (
     "num_features", "seed", "objective", "k", "p", "temperature", "terms", "solver", "tolerance", "center", "eta",
     "threads", "device",
 )  # fmt: skip
+_TERM = ("objective", "weight", "k", "p", "temperature")
 _SCHEDULE = ("kind", "warmup", "steps", "final")
 _REFERENCES = ("store", "live")
 _WANTED = (
@@ -22,21 +24,18 @@ _WANTED = (
     "batch's own images, distill for OpenCLIP's teacher, or a list of these"
 )
 
-Path = tuple[str | int, ...]
-Lines = dict[Path, int]
-
 
 class Reader:
-    """Takes values out of mappings; its errors have file and line."""
+    """Takes values out of mappings; its errors have file, line and column."""
 
-    def __init__(self, path: str, lines: Lines) -> None:
-        """`lines` are those of the file's keys; see `_yaml.load`."""
+    def __init__(self, path: str, places: Places) -> None:
+        """`places` are those of the file's keys; see `_yaml.load`."""
         self._path = path
-        self._lines = lines
+        self._places = places
 
     def wrong(self, at: Path, message: str) -> _errors.InputError:
         """Return an error of what stands at `at`."""
-        return _errors.InputError(f"{where(self._path, self._lines, at)}: {message}")
+        return _errors.InputError(f"{where(self._path, self._places, at)}: {message}")
 
     def known(self, data: dict[str, Any], names: tuple[str, ...], at: Path) -> None:
         """Raise `InputError` where `data` has a key that is not among `names`."""
@@ -72,6 +71,19 @@ class Reader:
         if value not in words:
             raise self.wrong(at, f"{at[-1]} is {value!r}; give {' or '.join(words)}")
         return str(value)
+
+    def terms(self, value: Any, at: Path) -> None:
+        """Look whether `value` is a list of mappings with the keys of a term; the sidecar judges their values."""
+        if value is None:
+            return
+        if not isinstance(value, list) or not value:
+            raise self.wrong(
+                at, "terms is no list of any; give one of mappings: - {objective: ky_fan, k: 30, weight: 1}"
+            )
+        for i, term in enumerate(value):
+            if not isinstance(term, dict):
+                raise self.wrong((*at, i), "a term is a mapping: {objective: ky_fan, k: 30, weight: 1}")
+            self.known(term, _TERM, (*at, i))
 
     def sides(self, data: dict[str, Any], at: Path) -> tuple[str, ...]:
         """Return the sides that ``image``, ``text`` or ``both`` stands for."""
@@ -113,15 +125,15 @@ class Reader:
                 ((kind, name),) = value.items()
                 if isinstance(name, str) and name:
                     return kind, os.path.expanduser(name) if kind == "store" else name
-        raise self.wrong(at if at in self._lines else (), f"reference is missing: {_WANTED}")
+        raise self.wrong(at if at in self._places else (), f"reference is missing: {_WANTED}")
 
 
-def where(path: str, lines: Lines, at: Path) -> str:
-    """Say where a setting stands: file and line, or the command line."""
+def where(path: str, places: Places, at: Path) -> str:
+    """Say where a setting stands: file, line and column, or the command line."""
     if not at:
         return path
-    line = lines.get(at, lines.get(at[:1], 0))
-    return f"{path}:{line}" if line else f"--set {at[0]}"
+    line, column = places.get(at, places.get(at[:1], (0, 0)))
+    return f"{path}:{line}:{column}" if line else f"--set {at[0]}"
 
 
 def _near(word: str, names: tuple[str, ...]) -> str | None:

@@ -100,7 +100,7 @@ def _train(config: _config.Config, arguments: list[str]) -> int:
             try:
                 session = None if sidecar is None else sidecar.session(**target.penalty)
             except InputError as e:
-                raise config.error(str(e)) from None
+                raise config.error(str(e), target) from None
             key = target.kind, target.features if target.kind == "distill" else target.name
             aligned.append(Aligned(target, sources[key], session))
         stack.enter_context(Attachment(config, aligned).installed(module))

@@ -165,8 +165,8 @@ def test_killing_the_trainer_ends_the_sidecar(arguments, config, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "extra", "message"),
     [
-        ("k: 0\n", [], r"align.yaml:2: k is 0; give 1 or more"),
-        ("kk: 3\n", [], r"align.yaml:2: there is no setting kk"),
+        ("k: 0\n", [], r"align.yaml:2:1: k is 0; give 1 or more"),
+        ("kk: 3\n", [], r"align.yaml:2:1: there is no setting kk"),
         (SETTINGS, ["--lock-image"], "nothing in the image tower is trainable"),
         (SETTINGS, ["--csv-img-key", "image"], "train.csv has no column image; it has filepath, title"),
         (SETTINGS, ["--train-data", "shards-{0..9}.tar", "--dataset-type", "webdataset"], "shards"),
