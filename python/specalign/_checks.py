@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import math
 import numbers
 import os
+import reprlib
 from typing import Any
+
+import numpy as np
 
 from ._errors import InputError
 
 MOST_SECONDS = 1e6  # of a time-out: eleven days; what waits for longer waits for ever
 MOST_WEIGHT = 1e15  # beyond, gradients of ordinary size leave float32
+MOST_SETTINGS = 1 << 16  # characters of JSON
+
+
+_short = reprlib.Repr()
+_short.maxother = _short.maxstring = _short.maxlong = 60
 
 
 def brief(value: Any) -> str:
-    """Return what to call a value in a message: its repr, if that is short."""
+    """Return what to call a value in a message: its repr, shortened, in one line."""
     try:
-        text = repr(value)
-    except Exception:  # of any class; Python itself refuses to write very long integers
-        text = ""
-    return text if 0 < len(text) <= 60 and "\n" not in text else f"of type {type(value).__name__}"
+        return " ".join(_short.repr(value).split())
+    except ValueError:  # Python refuses to write very long integers
+        return f"a very long {type(value).__name__}"
 
 
 def seconds(value: Any, name: str) -> float:
@@ -56,6 +64,32 @@ def path(value: Any, name: str) -> str:
     if not text or "\0" in text:
         raise InputError(f"specalign: {name} is {brief(value)}; give the path of a file")
     return os.path.abspath(text)
+
+
+def settings(given: dict[str, Any]) -> str:
+    """Return the settings of a session as JSON, NumPy's numbers included. Raises `InputError`.
+
+    What they mean, and which there are, is the sidecar's affair.
+    """
+    members = []
+    for name, value in given.items():
+        try:
+            members.append(f"{json.dumps(name)}: {json.dumps(value, default=_plain, allow_nan=False)}")
+        except (TypeError, ValueError, RecursionError):
+            raise InputError(
+                f"specalign: settings: {name} is {brief(value)}; give words, finite numbers, true or false, "
+                "and lists or dictionaries of these"
+            ) from None
+    text = "{" + ", ".join(members) + "}"
+    if len(text) > MOST_SETTINGS:
+        raise InputError(f"specalign: settings of {len(text)} characters; at most {MOST_SETTINGS} are read")
+    return text
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (np.integer, np.floating, np.bool_)):
+        return value.item()
+    raise TypeError
 
 
 def _number(value: Any) -> float:

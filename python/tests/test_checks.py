@@ -77,6 +77,17 @@ def test_settings(sidecar: specalign.Sidecar) -> None:
         {"eta": float("nan")}, {"kernel": "x" * 2_000_000}, {"kernel": "\x1b[31m"}, {"k": 0}, {"unknown": 1},
     ):  # fmt: skip
         error(lambda settings=settings: sidecar.session(**settings), "settings")
+    error(lambda: sidecar.session(eta=np.float32("inf")), "eta is ", "finite")
+    error(lambda: sidecar.session(terms=cyclic), "terms is [[")
+
+
+def test_numbers_of_numpy_are_numbers(sidecar: specalign.Sidecar) -> None:
+    settings = {"kernel": "gaussian", "sigma": 3, "approximation": "rff", "num_features": 9000, "k": 2, "center": True}
+    numpy = {name: v if isinstance(v, str) else np.array(v)[()] for name, v in settings.items()}
+    assert isinstance(numpy["num_features"], np.int64)
+    with sidecar.session(**settings) as session, sidecar.session(**numpy) as same:
+        assert session.settings == same.settings
+        assert session.step(X, Y).value == same.step(X, Y).value
 
 
 def test_rows(sidecar: specalign.Sidecar) -> None:

@@ -225,7 +225,7 @@ class TestConnection:
     def test_a_lost_connection_is_made_again(self, sidecar, batch):
         with sidecar.session() as session:
             want = session.step(*batch)
-            connection = session._host.get()
+            connection = sidecar._host.connection
             for bell in connection._idle:
                 bell._socket.shutdown(socket.SHUT_RDWR)
             assert session.step(*batch).seq == want.seq + 1  # by grpcio

@@ -18,12 +18,12 @@ from batches import clustered
 from faults import BINARY, HEAD, compile_c, crash, daemon, program, root, same, trainer
 
 import specalign
-from specalign import _memory, _sidecar
+from specalign import _host, _memory
 
 
 class TestHung:
     def test_a_stopped_sidecar_is_replaced(self, home, batch, want, monkeypatch):
-        monkeypatch.setattr(_sidecar, "_ALIVE_TIMEOUT", 0.3)
+        monkeypatch.setattr(_host, "_ALIVE_TIMEOUT", 0.3)
         with specalign.Sidecar(device="cpu", threads=1) as sidecar, sidecar.session(k=3) as session:
             assert same(session.step(*batch), want[0])
             stopped = sidecar.pid
@@ -46,7 +46,7 @@ class TestHung:
             assert same(got, want[1])
 
     def test_a_stopped_daemon(self, home, batch, monkeypatch):
-        monkeypatch.setattr(_sidecar, "_ALIVE_TIMEOUT", 0.3)
+        monkeypatch.setattr(_host, "_ALIVE_TIMEOUT", 0.3)
         with daemon(home) as (attach, process), specalign.Sidecar.attach(attach) as sidecar:
             session = sidecar.session()
             first = session.step(*batch)

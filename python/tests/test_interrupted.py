@@ -94,7 +94,7 @@ def test_a_session_that_the_sidecar_forgot_is_opened_again(sidecar, batch):
     with sidecar.session(k=3) as other, sidecar.session(k=3) as session:
         want = other.step(*batch), other.step(*batch)
         first, pid = session.step(*batch), sidecar.pid
-        session._connection.close_session(session._id, 5)
+        session._stepper._connection.close_session(session._stepper._id, 5)
         second = session.step(*batch)
         assert (second.restarts, sidecar.pid) == (1, pid)
     assert (first.value, second.value) == tuple(r.value for r in want)
@@ -145,11 +145,12 @@ class TestCtrlC:
             assert not out.any()
 
     @pytest.mark.parametrize("call", ["step", "submit"])
-    @pytest.mark.parametrize("at", ["_load", "_enqueue", "_check_open"])
+    @pytest.mark.parametrize("at", ["load", "_enqueue", "_check_open"])
     def test_it_leaves_the_session_usable(self, sidecar, batch, monkeypatch, call, at):
         with sidecar.session() as session:
             session.step(*batch)
-            real = getattr(session, at)
+            owner = session._stepper if at == "load" else session
+            real = getattr(owner, at)
 
             def interrupted(*args):
                 if at == "_enqueue":
@@ -157,7 +158,7 @@ class TestCtrlC:
                 raise KeyboardInterrupt
 
             with monkeypatch.context() as patch:
-                patch.setattr(session, at, interrupted)
+                patch.setattr(owner, at, interrupted)
                 with contextlib.suppress(KeyboardInterrupt):
                     getattr(session, call)(*batch)
             wait_for(lambda: not session._busy and not session._queue)

@@ -41,7 +41,7 @@ class TestVersions:
                 specalign.Sidecar.attach(attach)  # where the file does not say it, Hello does
 
     def test_an_older_sidecar(self, major2, home, monkeypatch):
-        for module in ("_connection", "_process", "_attach", "_session"):
+        for module in ("_connection", "_process", "_attach", "_stepper"):
             monkeypatch.setattr(f"specalign.{module}.PROTOCOL_MAJOR", 2)
         both = "speaks protocol version 1, this package version 2; install the same release of both"
         with pytest.raises(specalign.ProtocolError, match=both):

@@ -1,0 +1,290 @@
+"""Taking the steps of one session: the memory that they share with the sidecar, and a new sidecar where one dies."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import struct
+import time
+from typing import Any
+
+import numpy as np
+
+from . import _checks, _memory
+from ._arena import Arena, Layout, Shape, up
+from ._arrays import Rows, gradient
+from ._connection import PROTOCOL_MAJOR, Connection, Forgotten, Lost
+from ._errors import ClosedError, Error, InputError, SidecarError, StepTimeoutError
+from ._host import Host
+from ._messages import MAX_COLS, MAX_ROWS, OpenSessionRequest, Region, StepRequest
+from ._result import Result
+
+_log = logging.getLogger("specalign")
+_BACKOFF, _MAX_BACKOFF = 0.1, 2.0  # seconds before the second, third, ... restart
+_OPEN_TIMEOUT = 5.0  # at least: a session that was opened when nobody waited any more would stay open
+_CALL_TIMEOUT = 1.0  # for CloseSession
+_DEFAULT_NUM_FEATURES = 4096  # of the settings
+_STATE = struct.Struct("<8sQQ")  # before the two slots: magic, steps done, bytes of a slot
+_STATE_MAGIC = b"specstt1"
+
+
+class Stepper:
+    """What a session is in a sidecar, and in the next one if that dies: settings, memory, steps done.
+
+    Only one thread at a time may use it, but for `closed`.
+    """
+
+    def __init__(self, host: Host, settings: dict[str, Any], timeout: float, max_restarts: int) -> None:
+        """Open a session; `timeout` is that of every opening. Errors as those of `Sidecar.session`."""
+        self._connection: Connection | None = None  # where the session is open, with the present arena
+        self._host = host
+        self.request = _checks.settings(settings)
+        """The settings as they were given."""
+        features = json.loads(self.request).get("num_features") or _DEFAULT_NUM_FEATURES
+        self._num_features = features if isinstance(features, int) and 0 < features <= 1 << 20 else 0
+        self._timeout = timeout
+        self._max_restarts = max_restarts
+        self.closed = False
+        """Whether nothing is to be begun or repeated any more."""
+        self.seq = 0
+        """Steps done."""
+        self.settings: dict[str, Any] = {}
+        """The settings as the sidecar understood them."""
+        self._id = ""
+        self._layout: Layout | None = None  # of the last step, if it fits the present arena
+        self._said: tuple[str, Layout, bool, bytes] | None = None  # the last request but for its number
+        slot = self._state_size(0, 0)
+        self._arena = Arena(2 * slot, slot)
+        self._opened()
+
+    def _opened(self) -> None:
+        self._retry(lambda _: None, self._timeout, "OpenSession")
+
+    def check(self, student: Rows, reference: Rows) -> None:
+        """Raise `InputError` for rows that no step here can take, before anything is allocated for them."""
+        for name, given in (("student", student), ("reference", reference)):
+            if given.rows < 1 or given.cols < 1:
+                raise InputError(
+                    f"specalign: {name} has {given.rows} rows of {given.cols} columns; give at least one of each"
+                )
+        if student.rows > MAX_ROWS or max(student.cols, reference.cols) > MAX_COLS:
+            raise InputError(
+                f"specalign: {student.rows} rows of {student.cols} and {reference.cols} columns; "
+                f"give at most {MAX_ROWS} rows a step, of at most {MAX_COLS} columns"
+            )
+        arena = self._layout_of(student, reference).size
+        if arena <= self._arena.size:
+            return
+        needed, total = arena + 4 * student.rows * student.cols, _memory.total()  # and the gradient that is returned
+        if needed > total:
+            raise InputError(
+                f"specalign: {student.rows} rows of {student.cols} and {reference.cols} columns need "
+                f"{needed / 2**30:.1f} GiB, and steps may take {total / 2**30:.1f} GiB here; give fewer rows a step"
+            )
+
+    def load(self, student: Rows, reference: Rows) -> Layout:
+        """Put the rows of a step into the arena, a larger one if need be. Returns where they lie."""
+        layout = self._layout
+        shape = _shape(student, reference)
+        if layout is None or layout.shape != shape:
+            needed = self._layout_of(student, reference)
+            if needed.slot_size > self._arena.slot_size or needed.size > self._arena.size:
+                self._replace_arena(needed.size, needed.slot_size)
+            layout = Layout.of(shape, self._arena.slot_size)
+            if layout.size > self._arena.size:
+                self._replace_arena(layout.size, layout.slot_size)
+            self._layout = layout
+        student.load(self._arena, layout.student)
+        reference.load(self._arena, layout.reference)
+        return layout
+
+    def _layout_of(self, student: Rows, reference: Rows) -> Layout:
+        """Return the least layout for a step with such rows."""
+        return Layout.of(_shape(student, reference), self._state_size(student.cols, reference.cols))
+
+    def _state_size(self, d1: int, d2: int) -> int:
+        """Return the bytes that the sidecar may need to remember a session with such columns.
+
+        That is a direction of features, of random ones where a kernel has them, and some numbers.
+        """
+        return up(1024 + 4 * (max(d1, 2 * self._num_features) + max(d2, 2 * self._num_features)))
+
+    def _replace_arena(self, size: int, slot_size: int) -> None:
+        """Move to another arena, state and all. The sidecar is told with the next step."""
+        old = self._arena
+        arena = Arena(max(size, old.size), max(slot_size, old.slot_size))
+        arena.take_state(old)
+        self._arena, self._layout = arena, None
+        connection, self._connection = self._connection, None
+        self._close_there(connection)
+        old.close()
+
+    def _close_there(self, connection: Connection | None) -> None:
+        if connection is not None and connection is self._host.connection:
+            connection.close_session(self._id, _CALL_TIMEOUT)
+
+    def step(self, layout: Layout, student: Rows, want_gradient: bool, out: Any, timeout: float) -> Result:
+        """Take the step whose rows `load` put into the arena; errors as those of `Session.step`.
+
+        `student` says of what kind the gradient is to be where `out` is None.
+        """
+        seq = self.seq + 1
+
+        def step(connection: Connection) -> Any:
+            return connection.step(self._step_request(layout, want_gradient, seq), seq, timeout)
+
+        try:
+            reply, restarts = self._retry(step, timeout, f"step {seq}")
+        except (InputError, SidecarError):
+            raise
+        except BaseException as e:
+            # A time-out or Ctrl-C: the sidecar may still be writing there. It keeps the old memory, we take new one.
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.forget_session(self._id, _CALL_TIMEOUT)
+            with contextlib.suppress(Error):
+                self._replace_arena(self._arena.size, self._arena.slot_size)
+            if isinstance(e, StepTimeoutError) and self._host.end_if_hung():
+                raise StepTimeoutError(
+                    f"{e}, and the sidecar answers nothing else, either: the next step takes another"
+                ) from None
+            raise
+        self.seq = seq
+        grad = gradient(self._arena, layout.gradient, student, out) if want_gradient else None
+        return Result.of(reply, grad, restarts)
+
+    def _step_request(self, layout: Layout, want_gradient: bool, seq: int) -> bytes:
+        """Return the message that asks for step `seq`; from step to step only that number changes."""
+        said = self._said
+        if said is None or said[0] != self._id or said[1] is not layout or said[2] != want_gradient:
+            shape = layout.shape
+            request = StepRequest(
+                session=self._id,
+                rows=shape.rows,
+                student=Region(layout.student, shape.student_cols, shape.student_dtype),
+                reference=Region(layout.reference, shape.reference_cols, shape.reference_dtype),
+                gradient_offset=layout.gradient,
+                no_gradient=not want_gradient,
+            )
+            said = self._said = self._id, layout, want_gradient, request.encode()
+        return StepRequest.numbered(said[3], seq)
+
+    def _retry(self, call: Any, timeout: float, what: str) -> tuple[Any, int]:
+        """Run `call(connection)` with the session open there, replacing dead sidecars. Returns its value too."""
+        restarts = 0
+        while True:
+            connection: Connection | None = None
+            try:
+                connection = self._host.get()
+                if connection is not self._connection:
+                    self._open(connection, timeout)
+                return call(connection), restarts
+            except Lost as e:
+                assert connection is not None
+                self._connection = None
+                self._check_open_still()
+                cure = "replacing it"
+                if isinstance(e, Forgotten):  # it lives, perhaps with other sessions, and is asked again
+                    cure = "opening the session again"
+                    error = SidecarError(f"specalign: {what}: {e}")
+                else:
+                    error = self._host.drop(connection, f"{what}: {e}")
+            except SidecarError as e:
+                if connection is not None:  # it lives, and says that it failed
+                    raise
+                error, cure = e, "trying again"
+            self._check_open_still()
+            restarts += 1
+            if restarts > self._max_restarts:
+                raise error
+            _log.warning("%s; %s (%d of %d)", str(error).splitlines()[0], cure, restarts, self._max_restarts)
+            if restarts > 1:
+                time.sleep(min(_BACKOFF * 2 ** (restarts - 2), _MAX_BACKOFF))
+
+    def _check_open_still(self) -> None:
+        if self.closed:
+            raise ClosedError("specalign: the session was closed during a step")
+
+    def _open(self, connection: Connection, timeout: float) -> None:
+        """Open the session, or go on with it, in the sidecar behind a connection."""
+        self._check_open_still()
+        while self._host.orphans:
+            owner, orphan = self._host.orphans.popleft()
+            if owner is connection:
+                connection.forget_session(orphan, _CALL_TIMEOUT)
+        arena = self._arena
+        reply = connection.open_session(
+            OpenSessionRequest(
+                protocol_major=PROTOCOL_MAJOR,
+                settings_json=self.request,
+                arena_fd=arena.fd,
+                arena_size=arena.size,
+                state_offset=0,
+                state_slot_size=arena.slot_size,
+                resume_seq=self.seq,
+            ),
+            max(timeout, _OPEN_TIMEOUT),
+        )
+        self._connection, self._id = connection, reply.session
+        try:
+            self.settings = json.loads(reply.settings_json)
+        except ValueError as e:
+            raise SidecarError(f"specalign: the sidecar's settings cannot be read: {e}") from None
+
+    def state(self) -> bytes:
+        """Return what `Session.state` does."""
+        slots = self._arena.memory[: 2 * self._arena.slot_size].tobytes()
+        return _STATE.pack(_STATE_MAGIC, self.seq, self._arena.slot_size) + slots
+
+    def restore(self, state: bytes) -> None:
+        """Do what `Session.restore` does."""
+        seq, slot = _check_state(state)
+        if self.seq:
+            raise InputError(f"specalign: a session's state is restored before its first step, not after {self.seq}")
+        if seq == 0:
+            return
+        arena = Arena(max(2 * slot, self._arena.size), max(slot, self._arena.slot_size))
+        source = np.frombuffer(state, np.uint8, 2 * slot, _STATE.size)
+        for i in range(2):
+            arena.memory[i * arena.slot_size : i * arena.slot_size + slot] = source[i * slot : (i + 1) * slot]
+        cold, self._arena, self._layout, self._connection = self._arena, arena, None, None
+        self.seq = seq
+        try:
+            self._opened()
+        except Error as e:
+            self._arena, self.seq, self._connection = cold, 0, None
+            arena.close()
+            if isinstance(e, SidecarError) and e.stderr:
+                raise
+            raise InputError(f"specalign: the session's state cannot be used: {e}") from None
+        cold.close()
+
+    def leave(self) -> None:
+        """Close the session in the sidecar."""
+        self._close_there(self._connection)
+
+    def end(self) -> None:
+        """Let go of the shared memory, once no step uses it any more."""
+        self._arena.close()
+
+    def __del__(self) -> None:
+        """Leave word that the session can be closed: no calls from a destructor."""
+        if self._connection is not None and not self.closed:
+            self._host.orphans.append((self._connection, self._id))
+
+
+def _shape(student: Rows, reference: Rows) -> Shape:
+    return Shape(student.rows, student.cols, reference.cols, student.dtype, reference.dtype)
+
+
+def _check_state(state: Any) -> tuple[int, int]:
+    """Return of a session's state the steps done and the size of a slot. Raises `InputError`."""
+    if not isinstance(state, (bytes, bytearray, memoryview)):
+        raise InputError(f"specalign: state is {_checks.brief(state)}; give the bytes that `state` returned")
+    if len(state) < _STATE.size:
+        raise InputError("specalign: the session's state is cut off")
+    magic, seq, slot = _STATE.unpack_from(state)
+    if magic != _STATE_MAGIC or len(state) != _STATE.size + 2 * slot or slot % 64 or seq >= 1 << 63:
+        raise InputError("specalign: this is no state of a session, or it is damaged")
+    return seq, slot
