@@ -42,18 +42,18 @@ saves; with --resume the same command goes on, to the same bits as without a sto
 			if out == "" {
 				out = filepath.Join("runs", strings.TrimSuffix(filepath.Base(args[0]), filepath.Ext(args[0])))
 			}
-			e, err := experiment.Load(args[0], set)
+			p, err := experiment.Load(args[0], set)
 			if err != nil {
 				return err
 			}
 			if dry {
-				return plan(cmd.OutOrStdout(), e, out)
+				return plan(cmd.OutOrStdout(), p, out)
 			}
 			ctx, cancel := interruptible(cmd.Context())
 			defer cancel()
 			bar := progress.New(cmd.ErrOrStderr())
 			defer bar.Close()
-			results, err := e.Run(ctx, experiment.Options{Dir: out, Resume: resume, Open: func() (align.Backend, error) { return openAll(0) }, Progress: bar.Step, Version: version})
+			results, err := p.Run(ctx, experiment.Options{Dir: out, Resume: resume, Open: func() (align.Backend, error) { return openAll(0) }, Progress: bar.Step, Version: version})
 			bar.Close()
 			if err != nil {
 				return err
@@ -73,17 +73,18 @@ saves; with --resume the same command goes on, to the same bits as without a sto
 	return cmd
 }
 
-// plan prints an experiment with its defaults filled in.
-func plan(w io.Writer, e *experiment.Experiment, out string) error {
-	shapes, err := e.Check()
+// plan prints experiments with their defaults filled in.
+func plan(w io.Writer, p *experiment.Plan, out string) error {
+	shapes, err := p.Check()
 	if err != nil {
 		return err
 	}
-	text, err := json.MarshalIndent(e, "", "  ")
+	text, err := json.MarshalIndent(p, "", "  ")
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(w, "%s\n%s\n%s of %s, into %s\n", text, shapes, count(len(e.Seeds), "run"), count(e.Steps, "step"), out)
+	runs, steps := p.Runs()
+	_, err = fmt.Fprintf(w, "%s\n%s\n%s, %s together, into %s\n", text, shapes, count(runs, "run"), count(steps, "step"), out)
 	return err
 }
 
@@ -106,7 +107,7 @@ func trained(ctx context.Context, w io.Writer, results []experiment.Result, out 
 		if err := experiment.Print(w, results); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintf(w, "%s has a row for each seed, %s every step\n", path, filepath.Join(out, "seed-*", "steps.csv"))
+		_, err := fmt.Fprintf(w, "%s has a row for each run, the folders in %s every step\n", path, out)
 		return err
 	})
 }

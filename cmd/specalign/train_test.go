@@ -44,7 +44,7 @@ func writeExperiment(t *testing.T) string {
 func TestTrain(t *testing.T) {
 	path := writeExperiment(t)
 	out := filepath.Join(t.TempDir(), "out")
-	if o := specalign(t, nil, "train", path, "--dry-run", "--out", out); o.code != 0 || !strings.Contains(o.stdout, "1 run of 20 steps, into "+out) {
+	if o := specalign(t, nil, "train", path, "--dry-run", "--out", out); o.code != 0 || !strings.Contains(o.stdout, "1 run, 20 steps together, into "+out) {
 		t.Fatalf("%+v", o)
 	}
 	if _, err := os.Stat(out); err == nil {

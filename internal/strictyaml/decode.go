@@ -9,7 +9,6 @@ import (
 	"io"
 	"math"
 	"reflect"
-	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -87,20 +86,16 @@ func Override(key, text string, into any) error {
 	if err := yaml.NewDecoder(strings.NewReader(text)).Decode(&doc); err != nil {
 		return &Error{Path: where, Text: fmt.Sprintf("%s is no value", shown(text))}
 	}
-	node := doc.Content[0]
-	parts := strings.Split(key, ".")
-	for _, part := range slices.Backward(parts) {
-		node = &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Content: []*yaml.Node{{Kind: yaml.ScalarNode, Tag: "!!str", Value: part}, node}}
+	value := doc.Content[0]
+	unplaced(value) // there is no line to name
+	return put(where, &yaml.Node{Value: key}, value, into)
+}
+
+func unplaced(n *yaml.Node) {
+	n.Line, n.Column = 0, 0
+	for _, c := range n.Content {
+		unplaced(c)
 	}
-	var clear func(*yaml.Node)
-	clear = func(n *yaml.Node) { // there is no line to name
-		n.Line, n.Column = 0, 0
-		for _, c := range n.Content {
-			clear(c)
-		}
-	}
-	clear(node)
-	return decoder{where, doc.Content[0]}.value(node, "", reflect.ValueOf(into).Elem())
 }
 
 // Decode puts a mapping over what the struct that into points to holds. Fields are found by their yaml tag.
@@ -117,7 +112,7 @@ func (d decoder) wrong(at *yaml.Node, format string, args ...any) error {
 	return &Error{d.path, at.Line, at.Column, fmt.Sprintf(format, args...)}
 }
 
-var freeType = reflect.TypeFor[Free]()
+var freeType, gridType = reflect.TypeFor[Free](), reflect.TypeFor[Grid]()
 
 // value decodes one value; name is what it is called in messages.
 func (d decoder) value(node *yaml.Node, name string, to reflect.Value) error {
@@ -127,6 +122,8 @@ func (d decoder) value(node *yaml.Node, name string, to reflect.Value) error {
 	switch {
 	case to.Type() == freeType:
 		return d.free(node, name, to.Addr().Interface().(*Free))
+	case to.Type() == gridType:
+		return d.grid(node, name, to.Addr().Interface().(*Grid))
 	case to.Kind() == reflect.Pointer:
 		if to.IsNil() {
 			to.Set(reflect.New(to.Type().Elem()))

@@ -122,3 +122,61 @@ func FuzzDecode(f *testing.F) {
 		_ = d
 	})
 }
+
+func TestGrid(t *testing.T) {
+	type swept struct {
+		Steps   int  `yaml:"steps"`
+		Free    Free `yaml:"penalty"`
+		Part    part `yaml:"part"`
+		Between Grid `yaml:"sweep"`
+	}
+	read := func(text string) (swept, error) {
+		var d swept
+		node, err := Parse("f.yaml", []byte(text))
+		if err == nil {
+			err = Decode("f.yaml", node, &d)
+		}
+		return d, err
+	}
+	text := "penalty: {k: 1, p: 2}\nsweep:\n  penalty: [{k: 3}, {p: 4}]\n  part.dim: [5, 6, 7]\n"
+	var names []string
+	for i := range 6 {
+		d, err := read(text)
+		if err != nil || d.Between.Len() != 6 || !d.Between.Touches("penalty.k") || !d.Between.Touches("part") || d.Between.Touches("steps") {
+			t.Fatalf("%+v %v", d, err)
+		}
+		name, err := d.Between.Put(i, &d)
+		if err != nil || len(d.Free.Values) != 1 || d.Part.Dim != 5+i%3 {
+			t.Errorf("%+v %v", d, err)
+		}
+		names = append(names, name)
+	}
+	if names[1] != "penalty={k: 3} part.dim=6" || names[3] != "penalty={p: 4} part.dim=5" {
+		t.Errorf("%q", names)
+	}
+	for text, want := range map[string]string{
+		"sweep: [1]":                         "f.yaml:1:8: sweep is a mapping of lists",
+		"sweep:\n  steps: 3":                 "f.yaml:2:10: sweep.steps is a list of values",
+		"sweep: {steps: []}":                 "sweep.steps is a list",
+		"sweep: {sweep.steps: [1]}":          "sweep varies settings",
+		"sweep: {part.dim: [1], part: [{}]}": `values to "part" twice`,
+		"sweep: {steps: [" + strings.Repeat("1, ", 200) + "1], part.dim: [" + strings.Repeat("1, ", 200) + "1]}": "more than 10000",
+	} {
+		if _, err := read(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.60s: %v, want %q", text, err, want)
+		}
+	}
+	for text, want := range map[string]string{
+		"sweep:\n  stepps: [3]":    `f.yaml:2:3: there is no setting "stepps"`,
+		"sweep:\n  steps: [x]":     "f.yaml:2:11: steps is x; give a whole number",
+		"sweep:\n  part.dim: [{}]": "f.yaml:2:14: part.dim is a mapping",
+	} {
+		d, err := read(text)
+		if err == nil {
+			_, err = d.Between.Put(0, &d)
+		}
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+}

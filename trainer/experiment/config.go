@@ -6,19 +6,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"math"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/specalign/specalign/align"
-	"github.com/specalign/specalign/internal/regular"
 	"github.com/specalign/specalign/internal/strictyaml"
 )
 
-// Experiment is what a file says, with the defaults filled in.
+// Experiment is what a file says, with the defaults filled in: of a sweep, one of its combinations.
 type Experiment struct {
 	Data       Data            `yaml:"data" json:"data"`
 	Student    Student         `yaml:"student" json:"student"`
@@ -30,6 +27,7 @@ type Experiment struct {
 	Seeds      []uint64        `yaml:"seeds" json:"seeds"`           // one run each
 	Checkpoint int             `yaml:"checkpoint" json:"checkpoint"` // steps from one to the next
 	Evaluation *Evaluation     `yaml:"evaluation" json:"evaluation"` // nil: none
+	Sweep      strictyaml.Grid `yaml:"sweep" json:"-"`               // of settings, each with its values
 
 	// What Penalty says.
 	Weight   float64      `yaml:"-" json:"weight"`
@@ -88,65 +86,6 @@ const (
 	maxSeeds = 1000
 	maxWidth = 1 << 16
 )
-
-// Load reads an experiment, with overrides of the form KEY=VALUE over what the file says. Paths in the file are relative to
-// it. An *align.InputError says what is wrong, with line and column.
-func Load(path string, overrides []string) (*Experiment, error) {
-	e := &Experiment{
-		Student: Student{Kind: "mlp", Dim: 64}, Task: "none",
-		Optimizer: Optimizer{LearningRate: 1e-3, Schedule: "constant"},
-		Steps:     600, Batch: 512, Seeds: []uint64{0}, Checkpoint: 100,
-		Weight: 1, Schedule: "constant",
-	}
-	if err := e.load(path, overrides); err != nil {
-		return nil, &align.InputError{Err: err}
-	}
-	return e, nil
-}
-
-func (e *Experiment) load(path string, overrides []string) error {
-	text, err := readFile(path)
-	if err != nil {
-		return err
-	}
-	root, err := strictyaml.Parse(path, text)
-	if err != nil {
-		return err
-	}
-	if err := strictyaml.Decode(path, root, e); err != nil {
-		return err
-	}
-	for _, o := range overrides {
-		key, value, ok := strings.Cut(o, "=")
-		if !ok || key == "" || value == "" {
-			return fmt.Errorf("--set %s: give KEY=VALUE, such as penalty.k=10", o)
-		}
-		if err := strictyaml.Override(key, value, e); err != nil {
-			return err
-		}
-	}
-	if err := e.penalty(); err != nil {
-		return err
-	}
-	if err := e.check(); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	for _, file := range e.files() {
-		if *file != "" && !filepath.IsAbs(*file) {
-			*file = filepath.Join(filepath.Dir(path), *file)
-		}
-	}
-	return nil
-}
-
-func readFile(path string) ([]byte, error) {
-	f, err := regular.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	text, err := io.ReadAll(io.LimitReader(f, strictyaml.MaxBytes+1))
-	return text, errors.Join(err, f.Close())
-}
 
 // penalty takes the settings of the penalty apart.
 func (e *Experiment) penalty() error {

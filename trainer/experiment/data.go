@@ -18,6 +18,7 @@ import (
 type rows struct {
 	data []float32
 	n, d int
+	sum  uint64 // checksum of those that a file holds
 }
 
 func (r *rows) row(i int) []float32 { return r.data[i*r.d : (i+1)*r.d] }
@@ -45,6 +46,7 @@ func readRows(path string) (r rows, err error) {
 			return rows{}, inputErrorf("%s: %s is not finite (column %d is %v)", path, d.Where(i/r.d), i%r.d, x)
 		}
 	}
+	r.sum = r.checksum()
 	return r, nil
 }
 
@@ -57,31 +59,91 @@ func (r *rows) checksum() uint64 {
 // maxLabel bounds a line of a file of labels, in bytes.
 const maxLabel = 4096
 
-// readLabels reads one label a line. Those that are the same have the same number; numbers follow the names' order.
-func readLabels(path string, n int) (numbers []int, names []string, err error) {
+// labels are the classes of rows: numbers, which follow the order of the names.
+type labels struct {
+	numbers []int
+	names   []string
+	sum     uint64
+}
+
+// readLabels reads one label a line.
+func readLabels(path string) (l labels, err error) {
 	f, err := regular.Open(path)
 	if err != nil {
-		return nil, nil, &align.InputError{Err: err}
+		return l, &align.InputError{Err: err}
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	lines := bufio.NewScanner(f)
-	lines.Buffer(make([]byte, 0, maxLabel), maxLabel)
-	var labels []string
-	for lines.Scan() {
-		labels = append(labels, lines.Text())
+	scan := bufio.NewScanner(f)
+	scan.Buffer(make([]byte, 0, maxLabel), maxLabel)
+	sum := crc64.New(crc64.MakeTable(crc64.ECMA))
+	var lines []string
+	for scan.Scan() {
+		lines = append(lines, scan.Text())
+		_, _ = fmt.Fprintln(sum, scan.Text())
 	}
-	if err := lines.Err(); err != nil {
-		return nil, nil, inputErrorf("%s: line %d: %w", path, len(labels)+1, err)
+	if err := scan.Err(); err != nil {
+		return l, inputErrorf("%s: line %d: %w", path, len(lines)+1, err)
 	}
-	if len(labels) != n {
-		return nil, nil, inputErrorf("%s has %d labels, one a line, for %d rows", path, len(labels), n)
+	l.names = slices.Compact(slices.Sorted(slices.Values(lines)))
+	for _, name := range lines {
+		i, _ := slices.BinarySearch(l.names, name)
+		l.numbers = append(l.numbers, i)
 	}
-	names = slices.Compact(slices.Sorted(slices.Values(labels)))
-	for _, l := range labels {
-		i, _ := slices.BinarySearch(names, l)
-		numbers = append(numbers, i)
+	l.sum = sum.Sum64()
+	return l, nil
+}
+
+// library keeps the files that were read, for experiments that share them.
+type library struct {
+	matrices map[string]rows
+	lists    map[string]labels
+}
+
+func (l *library) rows(path string) (rows, error) {
+	if r, ok := l.matrices[path]; ok {
+		return r, nil
 	}
-	return numbers, names, nil
+	r, err := readRows(path)
+	if err == nil {
+		if l.matrices == nil {
+			l.matrices = map[string]rows{}
+		}
+		l.matrices[path] = r
+	}
+	return r, err
+}
+
+// labels are those of n rows.
+func (l *library) labels(path string, n int) (labels, error) {
+	list, ok := l.lists[path]
+	if !ok {
+		var err error
+		if list, err = readLabels(path); err != nil {
+			return list, err
+		}
+		if l.lists == nil {
+			l.lists = map[string]labels{}
+		}
+		l.lists[path] = list
+	}
+	if len(list.numbers) != n {
+		return list, inputErrorf("%s has %d labels, one a line, for %d rows", path, len(list.numbers), n)
+	}
+	return list, nil
+}
+
+// pair reads two files of the same samples.
+func (l *library) pair(inputs, reference string) (a, b rows, err error) {
+	if a, err = l.rows(inputs); err != nil {
+		return a, b, err
+	}
+	if b, err = l.rows(reference); err != nil {
+		return a, b, err
+	}
+	if a.n != b.n {
+		return a, b, inputErrorf("%s has %d rows and %s %d; both must be of the same samples", inputs, a.n, reference, b.n)
+	}
+	return a, b, nil
 }
 
 // dataset are the rows that are trained on.
@@ -94,7 +156,7 @@ type dataset struct {
 // labelled are rows to be scored on, or to learn a probe from.
 type labelled struct {
 	inputs, reference rows
-	labels            []int
+	labels            labels
 }
 
 // held are the rows of the evaluation.
@@ -104,10 +166,10 @@ type held struct {
 }
 
 // read loads the files of an experiment and checks that they fit together.
-func (e *Experiment) read() (*dataset, *held, error) {
+func (e *Experiment) read(l *library) (*dataset, *held, error) {
 	d := &dataset{}
 	var err error
-	if d.inputs, d.reference, err = pairOf(e.Data.Inputs, e.Data.Reference); err != nil {
+	if d.inputs, d.reference, err = l.pair(e.Data.Inputs, e.Data.Reference); err != nil {
 		return nil, nil, err
 	}
 	if e.Batch > d.inputs.n {
@@ -117,25 +179,24 @@ func (e *Experiment) read() (*dataset, *held, error) {
 		return nil, nil, inputErrorf("student.dim is %d, but a residual student has the %d columns of %s", e.Student.Dim, d.inputs.d, e.Data.Inputs)
 	}
 	if e.Data.Labels != "" {
-		var names []string
-		if d.labels, names, err = readLabels(e.Data.Labels, d.inputs.n); err != nil {
+		list, err := l.labels(e.Data.Labels, d.inputs.n)
+		if err != nil {
 			return nil, nil, err
 		}
-		d.classes = len(names)
+		d.labels, d.classes = list.numbers, len(list.names)
 	}
 	if e.Evaluation == nil {
 		return d, nil, nil
 	}
 	h := &held{}
-	var names [2][]string
-	for i, part := range []struct {
+	for _, part := range []struct {
 		from *Labelled
 		to   *labelled
 	}{{&e.Evaluation.Train, &h.train}, {&e.Evaluation.Test, &h.test}} {
-		if part.to.inputs, part.to.reference, err = pairOf(part.from.Inputs, part.from.Reference); err != nil {
+		if part.to.inputs, part.to.reference, err = l.pair(part.from.Inputs, part.from.Reference); err != nil {
 			return nil, nil, err
 		}
-		if part.to.labels, names[i], err = readLabels(part.from.Labels, part.to.inputs.n); err != nil {
+		if part.to.labels, err = l.labels(part.from.Labels, part.to.inputs.n); err != nil {
 			return nil, nil, err
 		}
 		if part.to.inputs.d != d.inputs.d || part.to.reference.d != d.reference.d {
@@ -143,22 +204,22 @@ func (e *Experiment) read() (*dataset, *held, error) {
 				part.from.Inputs, part.from.Reference, part.to.inputs.d, part.to.reference.d, d.inputs.d, d.reference.d)
 		}
 	}
-	if !slices.Equal(names[0], names[1]) {
+	if !slices.Equal(h.train.labels.names, h.test.labels.names) {
 		return nil, nil, inputErrorf("%s and %s name different classes", e.Evaluation.Train.Labels, e.Evaluation.Test.Labels)
 	}
-	if len(names[0]) < 2 {
+	if len(h.train.labels.names) < 2 {
 		return nil, nil, inputErrorf("%s names one class; there is nothing to tell apart", e.Evaluation.Train.Labels)
 	}
 	if e.Evaluation.K > h.train.inputs.n {
 		return nil, nil, inputErrorf("evaluation.k is %d, but %s has %d rows", e.Evaluation.K, e.Evaluation.Train.Inputs, h.train.inputs.n)
 	}
-	h.classes = len(names[0])
+	h.classes = len(h.train.labels.names)
 	return d, h, nil
 }
 
-// Check reads the data and says in a line what there is.
-func (e *Experiment) Check() (string, error) {
-	d, h, err := e.read()
+// shapes says in a line what data there are.
+func (e *Experiment) shapes(l *library) (string, error) {
+	d, h, err := e.read(l)
 	if err != nil {
 		return "", err
 	}
@@ -170,20 +231,6 @@ func (e *Experiment) Check() (string, error) {
 		text += fmt.Sprintf("; scored on %d rows of %d classes, by a probe learnt from %d", h.test.inputs.n, h.classes, h.train.inputs.n)
 	}
 	return text, nil
-}
-
-// pairOf reads two files of the same samples.
-func pairOf(inputs, reference string) (a, b rows, err error) {
-	if a, err = readRows(inputs); err != nil {
-		return a, b, err
-	}
-	if b, err = readRows(reference); err != nil {
-		return a, b, err
-	}
-	if a.n != b.n {
-		return a, b, inputErrorf("%s has %d rows and %s %d; both must be of the same samples", inputs, a.n, reference, b.n)
-	}
-	return a, b, nil
 }
 
 func inputErrorf(format string, args ...any) error {

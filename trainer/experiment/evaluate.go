@@ -11,51 +11,13 @@ import (
 	"gonum.org/v1/gonum/optimize"
 
 	"github.com/specalign/specalign/align"
-	"github.com/specalign/specalign/align/compare"
-	"github.com/specalign/specalign/align/metrics"
 )
-
-// Score is how good features are on rows that were not trained on.
-type Score struct {
-	Probe    float64  `json:"probe"`     // accuracy of a linear probe
-	KNN      float64  `json:"knn"`       // accuracy of the nearest neighbours by cosine
-	SpecDiff *float64 `json:"spec_diff"` // to the reference, cosine kernels
-	CKA      *float64 `json:"cka"`       // linear; null where an embedding is constant
-	NNGS     float64  `json:"nngs"`
-}
-
-// scored are features with the labels of their rows.
-type scored struct {
-	features rows
-	labels   []int
-}
-
-// score learns from train and scores test, of which reference are the reference's features.
-func score(ctx context.Context, b align.Backend, train, test scored, reference *rows, classes, k int) (Score, error) {
-	var s Score
-	var err error
-	if s.Probe, err = probe(ctx, train, test, classes); err != nil {
-		return s, err
-	}
-	if s.KNN, err = neighbours(ctx, b, train, test, classes, k); err != nil {
-		return s, err
-	}
-	o := metrics.DefaultOptions()
-	o.Without = []string{"cka_rbf"}
-	memory := func(r *rows) *compare.Memory { return &compare.Memory{Data: r.data, Columns: r.d} }
-	r, err := metrics.Run(ctx, memory(&test.features), memory(reference), o, b)
-	if err != nil {
-		return s, fmt.Errorf("experiment: scores: %w", err)
-	}
-	s.SpecDiff, s.CKA, s.NNGS = r.SpecDiff, r.CKA.Linear, r.NNGS[0].Value
-	return s, nil
-}
 
 // probe returns the accuracy on test of multinomial logistic regression learnt from train: columns standardised by the
 // training rows, |W|²/2 added to the summed loss (as scikit-learn's C = 1), no penalty on the intercept, L-BFGS to its end.
 func probe(ctx context.Context, train, test scored, classes int) (float64, error) {
-	mean, scale := moments(&train.features)
-	x, y := standardised(&train.features, mean, scale), standardised(&test.features, mean, scale)
+	mean, scale := moments(train.features)
+	x, y := standardised(train.features, mean, scale), standardised(test.features, mean, scale)
 	n, d := train.features.n, train.features.d
 	logits := make([]float64, n*classes)
 	var failed error
@@ -172,12 +134,12 @@ func standardised(r *rows, mean, scale []float64) []float64 {
 // of the nearest wins.
 func neighbours(ctx context.Context, b align.Backend, train, test scored, classes, k int) (float64, error) {
 	const block = 256
-	all, err := normalised(b, &train.features)
+	all, err := normalised(b, train.features)
 	if err != nil {
 		return 0, err
 	}
 	defer b.Free(all)
-	some, err := normalised(b, &test.features)
+	some, err := normalised(b, test.features)
 	if err != nil {
 		return 0, err
 	}

@@ -1,11 +1,8 @@
 package experiment
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/csv"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,170 +13,19 @@ import (
 	"strconv"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/specalign/specalign/align"
-	"github.com/specalign/specalign/internal/regular"
 )
-
-// Names in the folder of an experiment and of a run in it.
-const (
-	settingsName = "experiment.json"
-	tableName    = "steps.csv"
-	resultName   = "result.json"
-)
-
-// Options say how an experiment is run.
-type Options struct {
-	Dir      string                            // the experiment's folder
-	Resume   bool                              // go on with what is there
-	Open     func() (align.Backend, error)     // for the scores
-	Progress func(stage string, done, all int) // may be nil
-	Version  string                            // of the program, for the record
-}
-
-// Stopped is the error of an experiment that a signal ended between two steps: what was done is saved.
-type Stopped struct {
-	Seed uint64
-	Step int
-}
-
-func (s *Stopped) Error() string {
-	return fmt.Sprintf("stopped after step %d of seed %d, which is saved; the same command with --resume goes on", s.Step, s.Seed)
-}
-
-// Result is what one seed's run came to.
-type Result struct {
-	Seed      uint64   `json:"seed"`
-	Steps     int      `json:"steps"`
-	Loss      *float64 `json:"loss"`    // of the last step, null where that was taken by another process
-	Penalty   *float64 `json:"penalty"` // its unweighted part; null where there is none, too
-	Before    *Score   `json:"before"`  // null without an evaluation
-	After     *Score   `json:"after"`
-	Reference *Score   `json:"reference"` // of the reference's own features
-	Seconds   float64  `json:"seconds"`   // of a step, in the mean over this process's
-	Share     float64  `json:"share"`     // of them in the penalty
-	Products  int      `json:"products"`  // of the last step
-	Route     string   `json:"route"`
-	ISA       string   `json:"isa"`
-}
-
-// record is the document of settingsName.
-type record struct {
-	Version    string      `json:"version"`
-	Experiment *Experiment `json:"experiment"`
-}
-
-// fingerprint identifies an experiment: what it trains, not how far it has come.
-func (e *Experiment) fingerprint() (string, error) {
-	text, err := json.Marshal(e)
-	sum := sha256.Sum256(text)
-	return hex.EncodeToString(sum[:]), err
-}
-
-// Run trains and scores one student for each seed. It ends with a *Stopped error where ctx does; runs that are complete
-// are read from their folders.
-func (e *Experiment) Run(ctx context.Context, o Options) (results []Result, err error) {
-	d, h, err := e.read()
-	if err != nil {
-		return nil, err
-	}
-	unlock, err := e.prepare(o)
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	fingerprint, err := e.fingerprint()
-	if err != nil {
-		return nil, err
-	}
-	want := header{Experiment: fingerprint, Data: fmt.Sprintf("%016x %016x", d.inputs.checksum(), d.reference.checksum())}
-	for _, seed := range e.Seeds {
-		r := &run{e: e, o: o, data: d, held: h, dir: filepath.Join(o.Dir, fmt.Sprintf("seed-%d", seed)), head: want}
-		r.head.Seed = seed
-		result, err := r.all(ctx)
-		if err != nil {
-			return results, err
-		}
-		results = append(results, *result)
-	}
-	return results, nil
-}
-
-// prepare makes the folder, or checks that what is there belongs to this experiment, and keeps others out of it.
-func (e *Experiment) prepare(o Options) (unlock func(), err error) {
-	entries, err := os.ReadDir(o.Dir)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		if err := os.MkdirAll(o.Dir, 0o777); err != nil {
-			return nil, &align.InputError{Err: err}
-		}
-	case err != nil:
-		return nil, &align.InputError{Err: err}
-	case len(entries) > 0 && !o.Resume:
-		return nil, inputErrorf("%s holds something already; --resume goes on with it, or give another folder with --out", o.Dir)
-	}
-	dir, err := os.Open(o.Dir)
-	if err != nil {
-		return nil, &align.InputError{Err: err}
-	}
-	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, errors.Join(inputErrorf("%s is in use by another specalign train", o.Dir), dir.Close())
-	}
-	unlock = func() { _ = dir.Close() }
-	text, err := json.MarshalIndent(record{o.Version, e}, "", "  ")
-	if err == nil {
-		err = e.settle(filepath.Join(o.Dir, settingsName), append(text, '\n'))
-	}
-	if err != nil {
-		unlock()
-		return nil, err
-	}
-	return unlock, nil
-}
-
-// settle writes the record of the experiment, or compares it with the one that is there.
-func (e *Experiment) settle(path string, text []byte) error {
-	old, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return writeFile(path, text)
-	}
-	if err != nil {
-		return &align.InputError{Err: err}
-	}
-	var was, is struct{ Experiment json.RawMessage }
-	if json.Unmarshal(old, &was) != nil || json.Unmarshal(text, &is) != nil {
-		return inputErrorf("%s is damaged; give another folder with --out", path)
-	}
-	if !bytes.Equal(was.Experiment, is.Experiment) {
-		return inputErrorf("%s is of other settings than these; go on with the same file and --set, or give another folder with --out", path)
-	}
-	return nil
-}
-
-// writeFile writes a file whole or not at all.
-func writeFile(path string, text []byte) error {
-	f, err := regular.Create(path)
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	if _, err = f.Write(text); err == nil {
-		err = f.Commit()
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("%s: %w", path, err), f.Discard())
-	}
-	return nil
-}
 
 // run is one seed's.
 type run struct {
-	e    *Experiment
-	o    Options
-	data *dataset
-	held *held
-	dir  string
-	head header // what its checkpoints say but for the step
+	e      *Experiment
+	name   string // for people
+	report func(stage string, done, all int)
+	data   *dataset
+	held   *held // nil without an evaluation
+	scores *scorer
+	dir    string
+	head   header // what its checkpoints say but for the step
 
 	net     *network
 	adam    *adam
@@ -210,9 +56,15 @@ func (r *run) all(ctx context.Context) (result *Result, err error) {
 		return nil, &align.InputError{Err: err}
 	}
 	r.net = newNetwork(r.e.Student, r.data.inputs.d, r.data.classes, r.head.Seed)
-	before, reference, err := r.scoresBefore(ctx)
+	before, err := r.score(ctx, "scoring the beginning")
 	if err != nil {
 		return nil, err
+	}
+	var reference *Score
+	if h := r.held; h != nil {
+		if reference, err = r.scoreOf(ctx, &h.train.reference, &h.test.reference); err != nil {
+			return nil, err
+		}
 	}
 	if err := r.open(); err != nil {
 		return nil, err
@@ -223,7 +75,7 @@ func (r *run) all(ctx context.Context) (result *Result, err error) {
 			if err := r.save(step); err != nil {
 				return nil, err
 			}
-			return nil, &Stopped{r.head.Seed, step}
+			return nil, &Stopped{r.name, step}
 		}
 		if err := r.step(step); err != nil {
 			return nil, err
@@ -237,7 +89,7 @@ func (r *run) all(ctx context.Context) (result *Result, err error) {
 	}
 	result = r.summary()
 	result.Before, result.Reference = before, reference
-	if result.After, err = r.scores(ctx, "scoring"); err != nil {
+	if result.After, err = r.score(ctx, "scoring"); err != nil {
 		return nil, err
 	}
 	text, err := json.MarshalIndent(result, "", "  ")
@@ -248,8 +100,8 @@ func (r *run) all(ctx context.Context) (result *Result, err error) {
 }
 
 func (r *run) progress(stage string, done, all int) {
-	if r.o.Progress != nil {
-		r.o.Progress(fmt.Sprintf("seed %d, %s", r.head.Seed, stage), done, all)
+	if r.report != nil {
+		r.report(r.name+", "+stage, done, all)
 	}
 }
 
@@ -376,20 +228,8 @@ func (r *run) summary() *Result {
 	return s
 }
 
-// scoresBefore scores the student as it begins, and the reference.
-func (r *run) scoresBefore(ctx context.Context) (student, reference *Score, err error) {
-	if r.held == nil {
-		return nil, nil, nil
-	}
-	if student, err = r.scores(ctx, "scoring the beginning"); err != nil {
-		return nil, nil, err
-	}
-	reference, err = r.scoreOf(ctx, r.held.train.reference, r.held.test.reference)
-	return student, reference, err
-}
-
-// scores scores the student; nil without an evaluation.
-func (r *run) scores(ctx context.Context, stage string) (*Score, error) {
+// score scores the student; nil without an evaluation.
+func (r *run) score(ctx context.Context, stage string) (*Score, error) {
 	if r.held == nil {
 		return nil, nil
 	}
@@ -402,22 +242,17 @@ func (r *run) scores(ctx context.Context, stage string) (*Score, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r.scoreOf(ctx, train, test)
+	return r.scoreOf(ctx, &train, &test)
 }
 
-func (r *run) scoreOf(ctx context.Context, train, test rows) (s *Score, err error) {
-	b, err := r.o.Open()
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, b.Close()) }()
-	got, err := score(ctx, b, scored{train, r.held.train.labels}, scored{test, r.held.test.labels}, &r.held.test.reference, r.held.classes, r.e.Evaluation.K)
+func (r *run) scoreOf(ctx context.Context, train, test *rows) (*Score, error) {
+	s, err := r.scores.of(ctx, train, test, r.held, r.e.Evaluation.K)
 	if ctx.Err() != nil {
 		done := 0
 		if r.adam != nil {
 			done = r.adam.steps
 		}
-		return nil, &Stopped{r.head.Seed, done}
+		return nil, &Stopped{r.name, done}
 	}
-	return &got, err
+	return s, err
 }

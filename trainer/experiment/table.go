@@ -2,31 +2,38 @@ package experiment
 
 import (
 	"encoding/csv"
+	"errors"
 	"fmt"
 	"io"
 	"math"
 	"strconv"
+	"strings"
+	"unicode/utf8"
 )
 
-// ResultsName is the file in an experiment's folder with a row for each seed.
+// ResultsName is the file in an experiment's folder with a row for each setting and seed.
 const ResultsName = "results.csv"
 
-// measures are the columns of scores.
-var measures = []struct {
-	name string
-	of   func(*Score) *float64
-}{
-	{"probe", func(s *Score) *float64 { return &s.Probe }},
-	{"knn", func(s *Score) *float64 { return &s.KNN }},
-	{"spec_diff", func(s *Score) *float64 { return s.SpecDiff }},
-	{"cka", func(s *Score) *float64 { return s.CKA }},
-	{"nngs", func(s *Score) *float64 { return &s.NNGS }},
+// measure is one number of a score. Accuracies have a gap to the reference's; the others measure a distance to it.
+type measure struct {
+	name     string
+	accuracy bool
+	of       func(*Score) *float64
 }
 
-// WriteCSV writes one row for each seed: its scores before and after, and the reference's.
+// measures are the columns of scores.
+var measures = []measure{
+	{"probe", true, func(s *Score) *float64 { return &s.Probe }},
+	{"knn", true, func(s *Score) *float64 { return &s.KNN }},
+	{"spec_diff", false, func(s *Score) *float64 { return s.SpecDiff }},
+	{"cka", false, func(s *Score) *float64 { return s.CKA }},
+	{"nngs", false, func(s *Score) *float64 { return &s.NNGS }},
+}
+
+// WriteCSV writes one row for each setting and seed: its scores before and after, and the reference's.
 func WriteCSV(w io.Writer, results []Result) error {
 	out := csv.NewWriter(w)
-	line := []string{"seed", "steps"}
+	line := []string{"setting", "seed", "steps"}
 	for _, m := range measures {
 		line = append(line, m.name+"_before", m.name+"_after", m.name+"_reference")
 	}
@@ -40,7 +47,7 @@ func WriteCSV(w io.Writer, results []Result) error {
 		return strconv.FormatFloat(*x, 'g', -1, 64)
 	}
 	for _, r := range results {
-		line := []string{strconv.FormatUint(r.Seed, 10), strconv.Itoa(r.Steps)}
+		line := []string{r.Setting, strconv.FormatUint(r.Seed, 10), strconv.Itoa(r.Steps)}
 		for _, m := range measures {
 			for _, s := range []*Score{r.Before, r.After, r.Reference} {
 				if s == nil {
@@ -58,45 +65,65 @@ func WriteCSV(w io.Writer, results []Result) error {
 	return out.Error()
 }
 
-// Print writes a table over the seeds for a person: means, and standard deviations of more than one.
+// Print writes a table for a person: of one setting its scores before and after, of several a line for each; means over the
+// seeds, with standard deviations of more than one.
 func Print(w io.Writer, results []Result) error {
-	if len(results) == 0 {
+	groups := bySetting(results)
+	switch len(groups) {
+	case 0:
 		return nil
+	case 1:
+		return printOne(w, groups[0])
 	}
-	count := fmt.Sprintf("%d seeds", len(results))
-	if len(results) == 1 {
-		count = "one seed"
-	}
-	if _, err := fmt.Fprintf(w, "%-10s  %-15s  %-15s  %-15s  %s\n", "held out", "before", "after", "reference", "of the gap"); err != nil {
-		return err
-	}
-	for _, m := range measures {
-		var before, after, reference, closed []float64
-		for _, r := range results {
-			if r.After == nil || m.of(r.Before) == nil || m.of(r.After) == nil {
-				continue
-			}
-			b, a := *m.of(r.Before), *m.of(r.After)
-			before, after = append(before, b), append(after, a)
-			if c := m.of(r.Reference); c != nil {
-				reference = append(reference, *c)
-				if gap := *c - b; gap != 0 {
-					closed = append(closed, (a-b)/gap)
-				}
-			}
+	return printMany(w, groups)
+}
+
+// bySetting parts results by their settings, in order.
+func bySetting(results []Result) [][]Result {
+	var groups [][]Result
+	for i, r := range results {
+		if i == 0 || r.Setting != results[i-1].Setting {
+			groups = append(groups, nil)
 		}
-		if len(after) == 0 {
+		last := len(groups) - 1
+		groups[last] = append(groups[last], r)
+	}
+	return groups
+}
+
+// values are one measure's over the seeds; gap is the share of the distance to the reference that training closed.
+type values struct{ before, after, reference, gap []float64 }
+
+func (m *measure) values(results []Result) (v values) {
+	for _, r := range results {
+		if r.After == nil || m.of(r.Before) == nil || m.of(r.After) == nil {
 			continue
 		}
-		share := ""
-		if m.name == "probe" || m.name == "knn" { // the others measure a distance to the reference, and it has none
-			if mean, _ := meanAndDeviation(closed); len(closed) > 0 {
-				share = fmt.Sprintf("%.0f %%", 100*mean)
+		before, after := *m.of(r.Before), *m.of(r.After)
+		v.before, v.after = append(v.before, before), append(v.after, after)
+		if x := m.of(r.Reference); x != nil && m.accuracy {
+			v.reference = append(v.reference, *x)
+			if *x != before {
+				v.gap = append(v.gap, 100*(after-before)/(*x-before))
 			}
-		} else {
-			reference = nil
 		}
-		if _, err := fmt.Fprintf(w, "%-10s  %-15s  %-15s  %-15s  %s\n", m.name, spread(before), spread(after), spread(reference), share); err != nil {
+	}
+	return v
+}
+
+func printOne(w io.Writer, results []Result) error {
+	if results[0].After != nil {
+		if _, err := fmt.Fprintf(w, "%-10s  %-15s  %-15s  %-15s  %s\n", "held out", "before", "after", "reference", "of the gap"); err != nil {
+			return err
+		}
+	}
+	for i := range measures {
+		m := &measures[i]
+		v := m.values(results)
+		if len(v.after) == 0 {
+			continue
+		}
+		if _, err := fmt.Fprintf(w, "%-10s  %-15s  %-15s  %-15s  %s\n", m.name, spread(v.before, 3), spread(v.after, 3), spread(v.reference, 3), percent(v.gap)); err != nil {
 			return err
 		}
 	}
@@ -106,20 +133,79 @@ func Print(w io.Writer, results []Result) error {
 	}
 	meanSeconds, _ := meanAndDeviation(seconds)
 	meanShare, _ := meanAndDeviation(shares)
-	_, err := fmt.Fprintf(w, "%s of %d steps, %.1f ms each, %.0f %% of that in the penalty\n", count, results[0].Steps, meanSeconds, meanShare)
+	_, err := fmt.Fprintf(w, "%s of %d steps, %.1f ms each, %.0f %% of that in the penalty\n", seeds(results), results[0].Steps, meanSeconds, meanShare)
 	return err
 }
 
+func printMany(w io.Writer, groups [][]Result) error {
+	width := len("reference")
+	for _, g := range groups {
+		width = max(width, utf8.RuneCountInString(g[0].Setting))
+	}
+	line := func(name string, cells []string) error {
+		text := fmt.Sprintf("%-*s", width, name)
+		for _, c := range cells {
+			text += fmt.Sprintf("  %-13s", c)
+		}
+		_, err := fmt.Fprintln(w, strings.TrimRight(text, " "))
+		return err
+	}
+	head := []string{"probe", "of the gap"}
+	for _, m := range measures[1:] {
+		head = append(head, m.name)
+	}
+	err := line("held out", append(head, "ms a step"))
+	cells := func(g []Result, of func(values) []float64, gap bool) (out []string) {
+		for i := range measures {
+			v := measures[i].values(g)
+			out = append(out, spread(of(v), 3))
+			if i == 0 && gap {
+				out = append(out, percent(v.gap))
+			} else if i == 0 {
+				out = append(out, "")
+			}
+		}
+		return out
+	}
+	if groups[0][0].After != nil {
+		err = errors.Join(err, line("before", cells(groups[0], func(v values) []float64 { return v.before }, false)),
+			line("reference", cells(groups[0], func(v values) []float64 { return v.reference }, false)))
+	}
+	for _, g := range groups {
+		var seconds []float64
+		for _, r := range g {
+			seconds = append(seconds, 1e3*r.Seconds)
+		}
+		err = errors.Join(err, line(g[0].Setting, append(cells(g, func(v values) []float64 { return v.after }, true), spread(seconds, 1))))
+	}
+	_, e := fmt.Fprintf(w, "%d settings, %s of each\n", len(groups), seeds(groups[0]))
+	return errors.Join(err, e)
+}
+
+func seeds(results []Result) string {
+	if len(results) == 1 {
+		return "one seed"
+	}
+	return fmt.Sprintf("%d seeds", len(results))
+}
+
+func percent(v []float64) string {
+	if len(v) == 0 {
+		return ""
+	}
+	return spread(v, 0) + " %"
+}
+
 // spread is a mean with its standard deviation.
-func spread(v []float64) string {
+func spread(v []float64, digits int) string {
 	if len(v) == 0 {
 		return ""
 	}
 	mean, deviation := meanAndDeviation(v)
 	if len(v) == 1 {
-		return fmt.Sprintf("%.3f", mean)
+		return fmt.Sprintf("%.*f", digits, mean)
 	}
-	return fmt.Sprintf("%.3f ± %.3f", mean, deviation)
+	return fmt.Sprintf("%.*f ± %.*f", digits, mean, digits, deviation)
 }
 
 // meanAndDeviation returns the mean and the standard deviation of a sample.

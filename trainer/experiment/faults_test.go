@@ -1,0 +1,117 @@
+package experiment
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/specalign/specalign/align"
+	"golang.org/x/sys/unix"
+)
+
+// TestRefusedFolders: what is in a folder and does not belong to this run is left as it is.
+func TestRefusedFolders(t *testing.T) {
+	path := world(t, "")
+	e := planOf(t, path, "steps=10")
+	dir := filepath.Join(t.TempDir(), "out")
+	if _, err := e.Run(t.Context(), options(dir)); err != nil {
+		t.Fatal(err)
+	}
+	checkpoint := filepath.Join(dir, "seed-0", checkpointName)
+	whole, err := os.ReadFile(checkpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "seed-0", resultName)); err != nil {
+		t.Fatal(err)
+	}
+	refused := func(e *Plan, want string) {
+		t.Helper()
+		o := options(dir)
+		o.Resume = true
+		_, err := e.Run(t.Context(), o)
+		var input *align.InputError
+		if !errors.As(err, &input) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+	refused(planOf(t, path, "steps=11"), "of other settings")
+	for i := 0; i < len(whole); i += 97 {
+		damaged := slices.Clone(whole)
+		damaged[i] ^= 4
+		file(t, checkpoint, string(damaged))
+		refused(e, "is damaged")
+	}
+	for _, n := range []int{0, 10, len(whole) / 2, len(whole) - 1} {
+		file(t, checkpoint, string(whole[:n]))
+		refused(e, "is damaged")
+	}
+	file(t, checkpoint, string(whole))
+	file(t, filepath.Join(dir, "seed-0", tableName), "")
+	refused(e, "shorter than")
+	inputs := filepath.Join(filepath.Dir(path), "train-inputs.npy")
+	text, err := os.ReadFile(inputs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text[len(text)-1] ^= 1
+	file(t, inputs, string(text))
+	refused(e, "other rows")
+	d, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	refused(e, "in use")
+}
+
+// TestFullDisk: what cannot be written is told, and the last checkpoint stays whole.
+func TestFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("none", dir, "tmpfs", 0, "size=256k"); err != nil {
+		t.Skipf("no small file system can be mounted: %v", err)
+	}
+	defer func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }()
+	e := planOf(t, world(t, ""), "student.hidden=[200]", "checkpoint=1") // parameters of 10 kB, with moments 30: two fit
+	o := options(filepath.Join(dir, "out"))
+	blocked := false
+	o.Progress = func(stage string, done, _ int) {
+		if done == 3 && !blocked {
+			blocked = true
+			free := make([]byte, 1<<20)
+			_ = os.WriteFile(filepath.Join(dir, "ballast"), free, 0o666)
+		}
+	}
+	_, err := e.Run(t.Context(), o)
+	if !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("on a full disk: %v", err)
+	}
+	if err := os.Remove(filepath.Join(dir, "ballast")); err != nil {
+		t.Fatal(err)
+	}
+	o.Resume = true
+	if _, err := e.Run(t.Context(), o); err != nil {
+		t.Errorf("with room again: %v", err)
+	}
+}
+
+func FuzzCheckpoint(f *testing.F) {
+	f.Add([]byte(checkpointMagic + "\x02\x00\x00\x00{}"))
+	net := newNetwork(Student{Kind: "linear", Dim: 2}, 3, 0, 1)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		dir := t.TempDir()
+		file(t, filepath.Join(dir, checkpointName), string(data))
+		a := newAdam(Optimizer{}, net.parameters())
+		_, _, ok, err := readCheckpoint(dir, header{}, net.parameters(), a)
+		var input *align.InputError
+		if ok || !errors.As(err, &input) {
+			t.Fatal(ok, err)
+		}
+	})
+}

@@ -1,0 +1,111 @@
+package experiment
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/specalign/specalign/align"
+	"github.com/specalign/specalign/align/features"
+)
+
+func TestLoadErrors(t *testing.T) {
+	for text, want := range map[string]string{
+		"stepps: 3":           `experiment.yaml:13:1: there is no setting "stepps" here; there are data, student`,
+		"seeds: 3":            "experiment.yaml:13:8: seeds is a list",
+		"seeds: [1, 1]":       "different ones",
+		"task: classify":      `task is "classify"`,
+		"task: cross_entropy": "data.labels belong",
+	} {
+		if _, err := Load(world(t, text+"\n"), nil); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+	path := world(t, "")
+	for set, want := range map[string]string{
+		"nothing":                   "give KEY=VALUE",
+		"penalty.k=0":               "--set penalty.k: penalty: k is 0",
+		"penalty.kk=3":              `unknown field "kk"`,
+		"penalty.weight=x":          "weight is no number",
+		"penalty.weight=-1":         "weight is -1",
+		"penalty.schedule=later":    "schedule is later",
+		"penalty.device=cuda":       "device is cuda",
+		"student.kind=conv":         `student.kind is "conv"`,
+		"student.kind=linear":       "no hidden layers",
+		"student.hidden=[]":         "student.hidden is missing",
+		"student.dim=0":             "are widths",
+		"optimizer.learning_rate=0": "learning_rate is 0",
+		"optimizer.weight_decay=11": "weight_decay is 11",
+		"optimizer.schedule=x":      `optimizer.schedule is "x"`,
+		"steps=0":                   "steps is 0",
+		"batch=1":                   "batch is 1",
+		"checkpoint=0":              "checkpoint is 0",
+		"evaluation.k=-1":           "evaluation.k is -1",
+		"evaluation.test.labels=''": "evaluation needs",
+		"data.inputs=''":            "data.inputs and data.reference are needed",
+		"penalty.objective=nuclear": "objective is",
+	} {
+		_, err := Load(path, []string{set})
+		var input *align.InputError
+		if !errors.As(err, &input) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", set, err, want)
+		}
+	}
+}
+
+// TestDataErrors: files that do not fit together.
+func TestDataErrors(t *testing.T) {
+	path := world(t, "")
+	dir := filepath.Dir(path)
+	file(t, filepath.Join(dir, "few.txt"), "class 0\nclass 1\n")
+	file(t, filepath.Join(dir, "other.txt"), strings.Repeat("class 9\n", 60))
+	file(t, filepath.Join(dir, "long.txt"), strings.Repeat("x", 5000))
+	nan := []float32{1, 2, float32(math.NaN()), 4}
+	var b bytes.Buffer
+	if err := features.WriteNPY(&b, 2, 2, nan); err != nil {
+		t.Fatal(err)
+	}
+	file(t, filepath.Join(dir, "nan.npy"), b.String())
+	for set, want := range map[string]string{
+		"data.inputs=nowhere.npy":                   "nowhere.npy",
+		"data.inputs=nan.npy":                       "is not finite (column 0 is NaN)",
+		"data.reference=test-reference.npy":         "both must be of the same samples",
+		"batch=121":                                 "has 120 rows",
+		"student.dim=5":                             "a residual student has the 6 columns",
+		"evaluation.test.labels=few.txt":            "2 labels, one a line, for 60 rows",
+		"evaluation.test.labels=other.txt":          "different classes",
+		"evaluation.test.labels=long.txt":           "line 1: bufio.Scanner: token too long",
+		"evaluation.test.labels=.":                  "not a regular file",
+		"evaluation.test.inputs=test-reference.npy": "have 4 and 4 columns",
+		"evaluation.k=91":                           "evaluation.k is 91",
+	} {
+		_, err := planOf(t, path, set).Run(t.Context(), options(filepath.Join(t.TempDir(), "out")))
+		var input *align.InputError
+		if !errors.As(err, &input) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", set, err, want)
+		}
+	}
+}
+
+// TestExamples: the files that come with the project are read.
+func TestExamples(t *testing.T) {
+	paths, err := filepath.Glob("../../configs/*.yaml")
+	if err != nil || len(paths) == 0 {
+		t.Fatal(paths, err)
+	}
+	for _, path := range paths {
+		e := planOf(t, path)
+		if _, err := json.Marshal(e); err != nil {
+			t.Error(err)
+		}
+		text, err := os.ReadFile(path)
+		if err != nil || !strings.HasPrefix(string(text), "# ") || !strings.Contains(strings.SplitN(string(text), "\n", 2)[0], "?") {
+			t.Errorf("%s: its first line is a comment with the question it answers", path)
+		}
+	}
+}
