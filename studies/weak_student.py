@@ -1,9 +1,12 @@
 """The rows of configs/weak_student.yaml: Fashion-MNIST, with a reference that has seen labels and a student that has not.
 
 The reference is the hidden layer of a network trained on the labels of the images 0 to 30,000; the student's inputs are
-64 principal components of the pixels. Images 30,000 to 60,000 are trained on; of those the first 10,000, with their
-labels, teach the probe; the 10,000 test images are scored. Writes studies-out/weak_student/, then run
+64 principal components of the pixels, or the pixels. Images 30,000 to 60,000 are trained on (train); of those the first
+10,000, with their labels, teach the probe (probe); the 10,000 test images are scored (test). Settings are chosen with the
+images 30,000 to 55,000 (fit) by what they are worth on 55,000 to 60,000 (validation). Writes studies-out/weak_student/,
+then run
 
+    bin/specalign train configs/weak_student_choice.yaml
     bin/specalign train configs/weak_student.yaml
 """
 
@@ -18,7 +21,7 @@ from . import packages
 from .command import OUT, lines, save
 from .networks import hidden_layer
 
-COMPONENTS, TRAINED, PROBED, TEST = 64, 30_000, 10_000, 60_000
+COMPONENTS, TRAINED, PROBED, VALIDATED, TEST = 64, 30_000, 10_000, 55_000, 60_000
 
 
 def main() -> None:
@@ -32,6 +35,8 @@ def main() -> None:
     pca = PCA(COMPONENTS, svd_solver="covariance_eigh").fit(flat[:TEST])
     parts = {
         "train": slice(TRAINED, TEST),
+        "fit": slice(TRAINED, VALIDATED),
+        "validation": slice(VALIDATED, TEST),
         "probe": slice(TRAINED, TRAINED + PROBED),
         "test": slice(TEST, None),
     }
@@ -42,6 +47,7 @@ def main() -> None:
             f"{name}-inputs",
             pca.transform(flat[part]).astype(np.float32),
         )
+        save("weak_student", f"{name}-pixels", flat[part].astype(np.float16))
         save("weak_student", f"{name}-reference", layer[part] - center)
         lines("weak_student", f"{name}-labels", [CLASSES[y] for y in labels[part]])
     right = (answers == labels)[TEST:].mean()

@@ -65,7 +65,7 @@ func TestTrain(t *testing.T) {
 		t.Errorf("%+v", o)
 	}
 	specalign(t, nil, "train", path, "--out", out, "--resume", "--set", "penalty.k=2").refused(t, 2, "other settings")
-	specalign(t, nil, "train", path, "--set", "student.kind=conv").refused(t, 2, `student.kind is "conv"`)
+	specalign(t, nil, "train", path, "--set", "student.kind=cnn").refused(t, 2, `student.kind is "cnn"`)
 	specalign(t, nil, "train", filepath.Join(out, "nowhere.yaml")).refused(t, 2, "no such file")
 	specalign(t, nil, "train").refused(t, 2, "takes one file")
 }

@@ -44,10 +44,45 @@ type Data struct {
 
 // Student is the network that is trained.
 type Student struct {
-	Kind     string `yaml:"kind" json:"kind"`         // "linear" or "mlp"
-	Dim      int    `yaml:"dim" json:"dim"`           // d1, columns of its features
-	Hidden   []int  `yaml:"hidden" json:"hidden"`     // widths of an mlp's hidden layers, with ReLU behind each
-	Residual bool   `yaml:"residual" json:"residual"` // the inputs are added to what it computes, which begins as zero
+	Kind     string `yaml:"kind" json:"kind"`                   // "linear", "mlp" or "conv"
+	Dim      int    `yaml:"dim" json:"dim"`                     // d1, columns of its features
+	Hidden   []int  `yaml:"hidden" json:"hidden"`               // widths of hidden layers, with ReLU behind each
+	Residual bool   `yaml:"residual" json:"residual"`           // the inputs are added to what it computes, which begins as zero
+	Image    []int  `yaml:"image" json:"image,omitempty"`       // of conv: (channels,) height, width of an input's image
+	Channels []int  `yaml:"channels" json:"channels,omitempty"` // of conv: of its convolutions, 3 x 3 of stride 2, with ReLU
+}
+
+// image returns what a convolutional student sees.
+func (s *Student) image() (channels, height, width int) {
+	if len(s.Image) == 2 {
+		return 1, s.Image[0], s.Image[1]
+	}
+	return s.Image[0], s.Image[1], s.Image[2]
+}
+
+// check looks at what the types do not say.
+func (s *Student) check() error {
+	width := func(w int) bool { return w < 1 || w > maxWidth }
+	conv := s.Kind == "conv"
+	switch {
+	case s.Kind != "linear" && s.Kind != "mlp" && !conv:
+		return fmt.Errorf("student.kind is %q; give linear, mlp or conv", s.Kind)
+	case s.Kind == "linear" && len(s.Hidden) > 0:
+		return errors.New("student.hidden is for an mlp; a linear student has no hidden layers")
+	case s.Kind == "mlp" && len(s.Hidden) == 0:
+		return errors.New("student.hidden is missing: the widths of an mlp's hidden layers, such as [128, 128]")
+	case width(s.Dim) || slices.ContainsFunc(s.Hidden, width):
+		return fmt.Errorf("student.dim and student.hidden are widths; give 1 to %d", maxWidth)
+	case !conv && len(s.Image)+len(s.Channels) > 0:
+		return errors.New("student.image and student.channels are for a conv student")
+	case conv && (len(s.Image) != 2 && len(s.Image) != 3 || slices.ContainsFunc(s.Image, width)):
+		return errors.New("student.image is the shape of an input's image, such as [28, 28] or, with its channels, [3, 32, 32]")
+	case conv && (len(s.Channels) == 0 || slices.ContainsFunc(s.Channels, width)):
+		return errors.New("student.channels are those of the convolutions, such as [16, 32]")
+	case conv && s.Residual:
+		return errors.New("student.residual is for a linear or mlp student")
+	}
+	return nil
 }
 
 // Optimizer is Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019), without for 0.
@@ -126,18 +161,13 @@ func (e *Experiment) penalty() error {
 
 // check looks at what the types do not say.
 func (e *Experiment) check() error {
-	s, o := &e.Student, &e.Optimizer
+	o := &e.Optimizer
+	if err := e.Student.check(); err != nil {
+		return err
+	}
 	switch {
 	case e.Data.Inputs == "" || e.Data.Reference == "":
 		return errors.New("data.inputs and data.reference are needed: files of the same samples")
-	case s.Kind != "linear" && s.Kind != "mlp":
-		return fmt.Errorf("student.kind is %q; give linear or mlp", s.Kind)
-	case s.Kind == "linear" && len(s.Hidden) > 0:
-		return errors.New("student.hidden is for an mlp; a linear student has no hidden layers")
-	case s.Kind == "mlp" && len(s.Hidden) == 0:
-		return errors.New("student.hidden is missing: the widths of an mlp's hidden layers, such as [128, 128]")
-	case s.Dim < 1 || s.Dim > maxWidth || slices.ContainsFunc(s.Hidden, func(h int) bool { return h < 1 || h > maxWidth }):
-		return fmt.Errorf("student.dim and student.hidden are widths; give 1 to %d", maxWidth)
 	case e.Task != "none" && e.Task != "cross_entropy":
 		return fmt.Errorf("task is %q; give none or cross_entropy", e.Task)
 	case (e.Task == "cross_entropy") != (e.Data.Labels != ""):

@@ -178,6 +178,11 @@ func (e *Experiment) read(l *library) (*dataset, *held, error) {
 	if e.Student.Residual && e.Student.Dim != d.inputs.d {
 		return nil, nil, inputErrorf("student.dim is %d, but a residual student has the %d columns of %s", e.Student.Dim, d.inputs.d, e.Data.Inputs)
 	}
+	if e.Student.Kind == "conv" {
+		if channels, height, width := e.Student.image(); channels*height*width != d.inputs.d {
+			return nil, nil, inputErrorf("student.image %v is of %d numbers, but %s has %d columns", e.Student.Image, channels*height*width, e.Data.Inputs, d.inputs.d)
+		}
+	}
 	if e.Data.Labels != "" {
 		list, err := l.labels(e.Data.Labels, d.inputs.n)
 		if err != nil {

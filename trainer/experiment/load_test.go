@@ -26,6 +26,12 @@ func TestLoadErrors(t *testing.T) {
 			t.Errorf("%s: %v, want %q", text, err, want)
 		}
 	}
+	for _, set := range [][]string{{"student.residual=true", "is for a linear or mlp"}, {"student.channels=[]", "student.channels are"}, {"student.image=[6]", "student.image is"}} {
+		all := append([]string{"student.kind=conv", "student.image=[2, 3]", "student.channels=[4]", "student.residual=false"}, set[0])
+		if _, err := Load(world(t, ""), all); err == nil || !strings.Contains(err.Error(), set[1]) {
+			t.Errorf("%s: %v, want %q", set[0], err, set[1])
+		}
+	}
 	path := world(t, "")
 	for set, want := range map[string]string{
 		"nothing":                   "give KEY=VALUE",
@@ -35,7 +41,9 @@ func TestLoadErrors(t *testing.T) {
 		"penalty.weight=-1":         "weight is -1",
 		"penalty.schedule=later":    "schedule is later",
 		"penalty.device=cuda":       "device is cuda",
-		"student.kind=conv":         `student.kind is "conv"`,
+		"student.kind=cnn":          `student.kind is "cnn"`,
+		"student.kind=conv":         "student.image is the shape",
+		"student.image=[2, 3]":      "are for a conv student",
 		"student.kind=linear":       "no hidden layers",
 		"student.hidden=[]":         "student.hidden is missing",
 		"student.dim=0":             "are widths",
