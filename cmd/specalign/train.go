@@ -14,6 +14,7 @@ import (
 	"github.com/specalign/specalign/align"
 	"github.com/specalign/specalign/internal/progress"
 	"github.com/specalign/specalign/trainer/experiment"
+	"github.com/specalign/specalign/trainer/page"
 )
 
 func newTrain() *cobra.Command {
@@ -26,7 +27,7 @@ func newTrain() *cobra.Command {
 		Long: `train runs the experiment that a YAML file describes: a student, linear or a multilayer perceptron, is trained in this
 process towards the features of a frozen reference, once for each seed, and scored on rows that it never saw.
 
-Its folder gets the settings, a table of the steps, checkpoints, and the scores. Ctrl-C ends after the step under way and
+Its folder gets the settings, tables of the steps, checkpoints, the scores, and a page, report.html. Ctrl-C ends after the step under way and
 saves; with --resume the same command goes on, to the same bits as without a stop.`,
 		Example: `  specalign train experiment.yaml
   specalign train experiment.yaml --set penalty.k=10 --set 'seeds=[0, 1, 2]' --out runs/k10
@@ -58,7 +59,7 @@ saves; with --resume the same command goes on, to the same bits as without a sto
 			if err != nil {
 				return err
 			}
-			return trained(ctx, cmd.OutOrStdout(), results, out, asJSON)
+			return trained(ctx, cmd.OutOrStdout(), p, results, out, asJSON)
 		},
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return []string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt
@@ -88,8 +89,8 @@ func plan(w io.Writer, p *experiment.Plan, out string) error {
 	return err
 }
 
-// trained writes the table over the seeds and prints it.
-func trained(ctx context.Context, w io.Writer, results []experiment.Result, out string, asJSON bool) (err error) {
+// trained writes the table of the runs and the page, and prints what came of it.
+func trained(ctx context.Context, w io.Writer, p *experiment.Plan, results []experiment.Result, out string, asJSON bool) (err error) {
 	files := &outputs{}
 	defer func() { err = errors.Join(err, files.discard()) }()
 	path := filepath.Join(out, experiment.ResultsName)
@@ -100,6 +101,13 @@ func trained(ctx context.Context, w io.Writer, results []experiment.Result, out 
 	if err := table.write(func(w io.Writer) error { return experiment.WriteCSV(w, results) }); err != nil {
 		return err
 	}
+	report, err := files.create("--out", filepath.Join(out, "report.html"))
+	if err != nil {
+		return err
+	}
+	if err := report.write(func(w io.Writer) error { return page.Write(w, p, out, version, results) }); err != nil {
+		return err
+	}
 	return files.publish(ctx, w, func(w io.Writer) error {
 		if asJSON {
 			return printJSON(w, map[string]any{"schema_version": schemaVersion, "folder": out, "results": results})
@@ -107,7 +115,7 @@ func trained(ctx context.Context, w io.Writer, results []experiment.Result, out 
 		if err := experiment.Print(w, results); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintf(w, "%s has a row for each run, the folders in %s every step\n", path, out)
+		_, err := fmt.Fprintf(w, "%s has a row for each run; look at %s\n", path, filepath.Join(out, "report.html"))
 		return err
 	})
 }

@@ -17,7 +17,8 @@ import (
 
 // Plan is what a file asks for: one experiment, or one for each combination of its sweep.
 type Plan struct {
-	Cells []Cell `json:"experiments"`
+	Question string `json:"question,omitempty"` // the file's first line, where that is a comment
+	Cells    []Cell `json:"experiments"`
 }
 
 // Cell is one experiment of a plan.
@@ -57,6 +58,9 @@ func load(path string, overrides []string) (*Plan, error) {
 		return nil, err
 	}
 	p := &Plan{}
+	if first, _, _ := strings.Cut(string(text), "\n"); strings.HasPrefix(first, "#") {
+		p.Question = strings.TrimSpace(strings.TrimLeft(first, "#"))
+	}
 	for i, count := 0, 1; i < count; i++ {
 		e, err := decode(path, root, overrides)
 		if err != nil {

@@ -70,8 +70,8 @@ type record struct {
 	*Plan
 }
 
-// versions are those of the program and of what computes in it.
-func versions(program string) map[string]string {
+// Versions are those of the program and of what computes in it.
+func Versions(program string) map[string]string {
 	v := map[string]string{"specalign": program, "go": runtime.Version()}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, d := range info.Deps {
@@ -116,7 +116,7 @@ func (p *Plan) Run(ctx context.Context, o Options) (results []Result, err error)
 		}
 		for _, seed := range c.Seeds {
 			r := &run{e: c.Experiment, name: fmt.Sprintf("seed %d", seed), report: o.Progress, data: d, held: h, scores: scores}
-			r.dir = filepath.Join(o.Dir, c.Folder, fmt.Sprintf("seed-%d", seed))
+			r.dir = filepath.Join(o.Dir, c.Folder, seedFolder(seed))
 			if c.Name != "" {
 				r.name = c.Name + ", " + r.name
 			}
@@ -178,7 +178,7 @@ func (p *Plan) prepare(o Options) (unlock func(), err error) {
 		return nil, errors.Join(inputErrorf("%s is in use by another specalign train", o.Dir), dir.Close())
 	}
 	unlock = func() { _ = dir.Close() }
-	text, err := json.MarshalIndent(record{versions(o.Version), p}, "", "  ")
+	text, err := json.MarshalIndent(record{Versions(o.Version), p}, "", "  ")
 	if err == nil {
 		err = settle(filepath.Join(o.Dir, settingsName), append(text, '\n'))
 	}

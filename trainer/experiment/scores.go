@@ -17,7 +17,17 @@ type Score struct {
 	SpecDiff *float64 `json:"spec_diff"` // to the reference, cosine kernels
 	CKA      *float64 `json:"cka"`       // linear; null where an embedding is constant
 	NNGS     float64  `json:"nngs"`
+	Spectrum Spectrum `json:"spectrum"` // of the difference to the reference
 }
+
+// Spectrum holds the strongest eigenvalues of a difference L on each side, strongest first.
+type Spectrum struct {
+	Positive []float64 `json:"positive"`
+	Negative []float64 `json:"negative"`
+}
+
+// shown is how many eigenvalues of each side are kept.
+const shown = 40
 
 // scored are features with the labels of their rows.
 type scored struct {
@@ -50,14 +60,30 @@ func (s *scorer) of(ctx context.Context, train, test *rows, h *held, k int) (sco
 	if score.KNN, err = neighbours(ctx, b, learnt, tested, h.classes, k); err != nil {
 		return nil, err
 	}
-	o := metrics.DefaultOptions()
-	o.Without = []string{"cka_rbf"}
-	memory := func(r *rows) *compare.Memory { return &compare.Memory{Data: r.data, Columns: r.d} }
-	r, err := metrics.Run(ctx, memory(test), memory(&h.test.reference), o, b)
-	if err != nil {
+	if err := score.distances(ctx, b, test, &h.test.reference); err != nil {
 		return nil, fmt.Errorf("experiment: scores: %w", err)
 	}
-	score.SpecDiff, score.CKA, score.NNGS = r.SpecDiff, r.CKA.Linear, r.NNGS[0].Value
 	s.known[key] = score
 	return score, nil
+}
+
+// distances measures how far features are from the reference's of the same rows.
+func (s *Score) distances(ctx context.Context, b align.Backend, test, reference *rows) error {
+	memory := func(r *rows) *compare.Memory { return &compare.Memory{Data: r.data, Columns: r.d} }
+	o := metrics.DefaultOptions()
+	o.Without = []string{"cka_rbf", "spec_diff"}
+	m, err := metrics.Run(ctx, memory(test), memory(reference), o, b)
+	if err != nil {
+		return err
+	}
+	s.CKA, s.NNGS = m.CKA.Linear, m.NNGS[0].Value
+	c := compare.DefaultOptions()
+	c.Top, c.Samples, c.Permutations, c.Koda, c.Certify, c.ValidateGroups = 1, 1, 0, 0, false, false
+	r, err := compare.Run(ctx, compare.Input{Student: memory(test), Reference: memory(reference)}, c, b)
+	if err != nil {
+		return err
+	}
+	s.SpecDiff = &r.SpecDiff
+	s.Spectrum = Spectrum{r.Spectrum.Positive[:min(shown, len(r.Spectrum.Positive))], r.Spectrum.Negative[:min(shown, len(r.Spectrum.Negative))]}
+	return nil
 }

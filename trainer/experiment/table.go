@@ -14,15 +14,15 @@ import (
 // ResultsName is the file in an experiment's folder with a row for each setting and seed.
 const ResultsName = "results.csv"
 
-// measure is one number of a score. Accuracies have a gap to the reference's; the others measure a distance to it.
-type measure struct {
-	name     string
+// Measure is one number of a score. Accuracies have a gap to the reference's; the others measure a distance to it.
+type Measure struct {
+	Name     string
 	accuracy bool
 	of       func(*Score) *float64
 }
 
-// measures are the columns of scores.
-var measures = []measure{
+// Measures are the columns of scores.
+var Measures = []Measure{
 	{"probe", true, func(s *Score) *float64 { return &s.Probe }},
 	{"knn", true, func(s *Score) *float64 { return &s.KNN }},
 	{"spec_diff", false, func(s *Score) *float64 { return s.SpecDiff }},
@@ -34,8 +34,8 @@ var measures = []measure{
 func WriteCSV(w io.Writer, results []Result) error {
 	out := csv.NewWriter(w)
 	line := []string{"setting", "seed", "steps"}
-	for _, m := range measures {
-		line = append(line, m.name+"_before", m.name+"_after", m.name+"_reference")
+	for _, m := range Measures {
+		line = append(line, m.Name+"_before", m.Name+"_after", m.Name+"_reference")
 	}
 	if err := out.Write(append(line, "seconds_a_step", "share_of_the_penalty")); err != nil {
 		return err
@@ -48,7 +48,7 @@ func WriteCSV(w io.Writer, results []Result) error {
 	}
 	for _, r := range results {
 		line := []string{r.Setting, strconv.FormatUint(r.Seed, 10), strconv.Itoa(r.Steps)}
-		for _, m := range measures {
+		for _, m := range Measures {
 			for _, s := range []*Score{r.Before, r.After, r.Reference} {
 				if s == nil {
 					line = append(line, "")
@@ -68,7 +68,7 @@ func WriteCSV(w io.Writer, results []Result) error {
 // Print writes a table for a person: of one setting its scores before and after, of several a line for each; means over the
 // seeds, with standard deviations of more than one.
 func Print(w io.Writer, results []Result) error {
-	groups := bySetting(results)
+	groups := BySetting(results)
 	switch len(groups) {
 	case 0:
 		return nil
@@ -78,8 +78,8 @@ func Print(w io.Writer, results []Result) error {
 	return printMany(w, groups)
 }
 
-// bySetting parts results by their settings, in order.
-func bySetting(results []Result) [][]Result {
+// BySetting parts results by their settings, in order.
+func BySetting(results []Result) [][]Result {
 	var groups [][]Result
 	for i, r := range results {
 		if i == 0 || r.Setting != results[i-1].Setting {
@@ -91,20 +91,22 @@ func bySetting(results []Result) [][]Result {
 	return groups
 }
 
-// values are one measure's over the seeds; gap is the share of the distance to the reference that training closed.
-type values struct{ before, after, reference, gap []float64 }
+// Values are one measure's over the seeds; Gap is the share of the distance to the reference that training closed, in
+// percent. Reference and Gap are those of accuracies.
+type Values struct{ Before, After, Reference, Gap []float64 }
 
-func (m *measure) values(results []Result) (v values) {
+// Values takes a measure of the results of one setting.
+func (m *Measure) Values(results []Result) (v Values) {
 	for _, r := range results {
 		if r.After == nil || m.of(r.Before) == nil || m.of(r.After) == nil {
 			continue
 		}
 		before, after := *m.of(r.Before), *m.of(r.After)
-		v.before, v.after = append(v.before, before), append(v.after, after)
+		v.Before, v.After = append(v.Before, before), append(v.After, after)
 		if x := m.of(r.Reference); x != nil && m.accuracy {
-			v.reference = append(v.reference, *x)
+			v.Reference = append(v.Reference, *x)
 			if *x != before {
-				v.gap = append(v.gap, 100*(after-before)/(*x-before))
+				v.Gap = append(v.Gap, 100*(after-before)/(*x-before))
 			}
 		}
 	}
@@ -117,13 +119,13 @@ func printOne(w io.Writer, results []Result) error {
 			return err
 		}
 	}
-	for i := range measures {
-		m := &measures[i]
-		v := m.values(results)
-		if len(v.after) == 0 {
+	for i := range Measures {
+		m := &Measures[i]
+		v := m.Values(results)
+		if len(v.After) == 0 {
 			continue
 		}
-		if _, err := fmt.Fprintf(w, "%-10s  %-15s  %-15s  %-15s  %s\n", m.name, spread(v.before, 3), spread(v.after, 3), spread(v.reference, 3), percent(v.gap)); err != nil {
+		if _, err := fmt.Fprintf(w, "%-10s  %-15s  %-15s  %-15s  %s\n", m.Name, Spread(v.Before, 3), Spread(v.After, 3), Spread(v.Reference, 3), Percent(v.Gap)); err != nil {
 			return err
 		}
 	}
@@ -151,16 +153,16 @@ func printMany(w io.Writer, groups [][]Result) error {
 		return err
 	}
 	head := []string{"probe", "of the gap"}
-	for _, m := range measures[1:] {
-		head = append(head, m.name)
+	for _, m := range Measures[1:] {
+		head = append(head, m.Name)
 	}
 	err := line("held out", append(head, "ms a step"))
-	cells := func(g []Result, of func(values) []float64, gap bool) (out []string) {
-		for i := range measures {
-			v := measures[i].values(g)
-			out = append(out, spread(of(v), 3))
+	cells := func(g []Result, of func(Values) []float64, gap bool) (out []string) {
+		for i := range Measures {
+			v := Measures[i].Values(g)
+			out = append(out, Spread(of(v), 3))
 			if i == 0 && gap {
-				out = append(out, percent(v.gap))
+				out = append(out, Percent(v.Gap))
 			} else if i == 0 {
 				out = append(out, "")
 			}
@@ -168,15 +170,15 @@ func printMany(w io.Writer, groups [][]Result) error {
 		return out
 	}
 	if groups[0][0].After != nil {
-		err = errors.Join(err, line("before", cells(groups[0], func(v values) []float64 { return v.before }, false)),
-			line("reference", cells(groups[0], func(v values) []float64 { return v.reference }, false)))
+		err = errors.Join(err, line("before", cells(groups[0], func(v Values) []float64 { return v.Before }, false)),
+			line("reference", cells(groups[0], func(v Values) []float64 { return v.Reference }, false)))
 	}
 	for _, g := range groups {
 		var seconds []float64
 		for _, r := range g {
 			seconds = append(seconds, 1e3*r.Seconds)
 		}
-		err = errors.Join(err, line(g[0].Setting, append(cells(g, func(v values) []float64 { return v.after }, true), spread(seconds, 1))))
+		err = errors.Join(err, line(g[0].Setting, append(cells(g, func(v Values) []float64 { return v.After }, true), Spread(seconds, 1))))
 	}
 	_, e := fmt.Fprintf(w, "%d settings, %s of each\n", len(groups), seeds(groups[0]))
 	return errors.Join(err, e)
@@ -189,15 +191,16 @@ func seeds(results []Result) string {
 	return fmt.Sprintf("%d seeds", len(results))
 }
 
-func percent(v []float64) string {
+// Percent writes shares as Spread does; nothing where there are none.
+func Percent(v []float64) string {
 	if len(v) == 0 {
 		return ""
 	}
-	return spread(v, 0) + " %"
+	return Spread(v, 0) + " %"
 }
 
-// spread is a mean with its standard deviation.
-func spread(v []float64, digits int) string {
+// Spread writes a mean and, of more than one number, the standard deviation.
+func Spread(v []float64, digits int) string {
 	if len(v) == 0 {
 		return ""
 	}
