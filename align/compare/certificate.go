@@ -49,23 +49,50 @@ func (p *Plan) approximation() *Approximation {
 //
 //	r_i = (L v)_i - λ v_i,  i in S
 //
-// exactly, in one pass over all rows, and estimates |L v - λ v|² by (n/|S|) Σ_S r_i². m has λ.
-func (w *Worker) certify(ctx context.Context, d *Directions, m []measured) (*Approximation, error) {
+// exactly, in one pass over all rows, and estimates |L v - λ v|² by (n/|S|) Σ_S r_i². m has λ, v the directions.
+func (w *Worker) certify(ctx context.Context, m []measured, of entries) (*Approximation, error) {
 	o := &w.plan.Options
 	a := w.plan.approximation()
-	if !o.Certify || len(d.Values) == 0 {
+	if !o.Certify || len(m) == 0 {
 		return a, nil
 	}
 	index := Draw(rand.New(rand.NewPCG(o.Seed, streamCheck)), w.plan.N, o.CheckRows)
 	a.Rows = len(index)
-	y, v, err := w.exactProducts(ctx, d, index)
+	y, v, err := w.exactProducts(ctx, len(m), of, index)
 	if err != nil {
 		return nil, err
 	}
-	for k := range d.Values {
+	for k := range m {
 		a.Residuals = append(a.Residuals, w.exactResidual(y, v.row(k), k, m[k].value))
 	}
 	return a, nil
+}
+
+// entries gives the entries of directions v for a block of rows, (k, count), valid until the next call.
+type entries func(first, count int) (align.Matrix, error)
+
+// entries are those of directions in the space of features.
+func (w *Worker) entries(d *Directions) entries {
+	return func(first, count int) (align.Matrix, error) {
+		phi, err := w.load(first, count)
+		if err != nil {
+			return align.Matrix{}, err
+		}
+		return w.project(d, phi)
+	}
+}
+
+// entries are those of directions in the space of samples.
+func (s *samples) entries(d *Directions) entries {
+	return func(first, count int) (align.Matrix, error) {
+		v, err := s.w.matrix("scores", len(d.Values), count)
+		for k := range v.Rows {
+			for i, x := range d.rows().row(k)[first : first+count] {
+				row(v, k)[i] = float32(x)
+			}
+		}
+		return v, err
+	}
 }
 
 // exactResidual judges one direction from K1 v / n and K2 v / n and v itself on the rows of S.
@@ -122,8 +149,7 @@ const quantile = 1.959964
 
 // exactProducts computes K1 v / n and K2 v / n with the exact kernels on the rows of index, and v there, for all
 // directions, in one pass: (k, |S|) each.
-func (w *Worker) exactProducts(ctx context.Context, d *Directions, index []int) (y [2]dense, onS dense, err error) {
-	k := len(d.Values)
+func (w *Worker) exactProducts(ctx context.Context, k int, of entries, index []int) (y [2]dense, onS dense, err error) {
 	var set [2]align.Side
 	for side := range 2 {
 		if set[side], err = w.rowsOf(side, index); err != nil {
@@ -139,11 +165,7 @@ func (w *Worker) exactProducts(ctx context.Context, d *Directions, index []int) 
 			return y, onS, err
 		}
 		count := min(BlockRows, n-at)
-		phi, err := w.load(at, count)
-		if err != nil {
-			return y, onS, err
-		}
-		v, err := w.project(d, phi)
+		v, err := of(at, count)
 		if err != nil {
 			return y, onS, err
 		}

@@ -54,7 +54,9 @@ func options(top int) Options {
 	return o
 }
 
+// TestCovariance: linear kernels by the features' covariance, and where there are few rows by the samples' matrices.
 func TestCovariance(t *testing.T) {
+	defer func(p int) { productRows = p }(productRows)
 	for _, c := range []struct {
 		name      string
 		n, d1, d2 int
@@ -77,27 +79,67 @@ func TestCovariance(t *testing.T) {
 		{"one row", 1, 8, 12, align.KernelCosine, false, 1, false},
 		{"two rows", 2, 8, 12, align.KernelCosine, true, 1, false},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			x1 := clusters(1, c.n, c.d1, 4, 0.4, func(i int) int { return i % 4 })
-			x2 := clusters(2, c.n, c.d2, 6, 0.5, func(i int) int { return i / 7 % 6 })
-			if c.zero {
-				clear(x1[3])
-				clear(x2[5])
-				clear(x2[6])
+		for _, productRows = range []int{0, BlockRows} {
+			if productRows > 0 && 2*c.n > c.d1+c.d2 {
+				continue // these are not few
 			}
-			o := options(6)
-			o.Kernel, o.Center, o.Eta = c.kernel, c.center, c.eta
-			got, err := Run(context.Background(), Input{Student: memory(x1), Reference: memory(x2)}, o, align.NewGo(2))
-			if err != nil {
-				t.Fatal(err)
-			}
-			kernel := map[align.Kernel]ref.Kernel{align.KernelCosine: ref.Cosine{}, align.KernelLinear: ref.Linear{}}[c.kernel]
-			values, vectors := specification(&o, kernel, kernel, x1, x2)
-			checkSpectrum(t, got, values, vectors)
-			if c.zero && got.ZeroRows != [2]int{1, 2} {
-				t.Errorf("zero rows: %v", got.ZeroRows)
-			}
-		})
+			t.Run(fmt.Sprintf("%s, %d", c.name, productRows), func(t *testing.T) {
+				x1 := clusters(1, c.n, c.d1, 4, 0.4, func(i int) int { return i % 4 })
+				x2 := clusters(2, c.n, c.d2, 6, 0.5, func(i int) int { return i / 7 % 6 })
+				if c.zero {
+					clear(x1[3])
+					clear(x2[5])
+					clear(x2[6])
+				}
+				o := options(6)
+				o.Kernel, o.Center, o.Eta = c.kernel, c.center, c.eta
+				got, err := Run(context.Background(), Input{Student: memory(x1), Reference: memory(x2)}, o, align.NewGo(2))
+				if err != nil {
+					t.Fatal(err)
+				}
+				kernel := map[align.Kernel]ref.Kernel{align.KernelCosine: ref.Cosine{}, align.KernelLinear: ref.Linear{}}[c.kernel]
+				values, vectors := specification(&o, kernel, kernel, x1, x2)
+				checkSpectrum(t, got, values, vectors)
+				if c.zero && got.ZeroRows != [2]int{1, 2} {
+					t.Errorf("zero rows: %v", got.ZeroRows)
+				}
+				if few := productRows > 0; few != (got.Route == "formed lanczos") {
+					t.Errorf("route %s", got.Route)
+				}
+			})
+		}
+	}
+}
+
+// TestFewRows: of a handful of rows with thousands of random features the samples' matrices are formed, which gives the same
+// eigenvalues and all that comes with them.
+func TestFewRows(t *testing.T) {
+	defer func(p int) { productRows = p }(productRows)
+	x1 := clusters(1, 16, 6, 4, 0.4, func(i int) int { return i % 4 })
+	x2 := clusters(2, 16, 8, 3, 0.5, func(i int) int { return i % 3 })
+	o := DefaultOptions()
+	o.Kernel, o.Sigma, o.Approximation, o.NumFeatures, o.Top = align.KernelGaussian, &align.Sigma{Value: 2.2}, align.ApproximationRFF, 600, 3
+	var results []*Result
+	for _, productRows = range []int{0, BlockRows} {
+		got, err := Run(context.Background(), Input{Student: memory(x1), Reference: memory(x2)}, o, align.NewGo(2))
+		if err != nil {
+			t.Fatal(err)
+		}
+		results = append(results, got)
+	}
+	many, few := results[0], results[1]
+	if many.Route != "streamed lanczos" || few.Route != "formed lanczos" || !few.Converged || len(few.Warnings) > 0 || few.Null == nil || few.Koda == nil {
+		t.Errorf("%s; %s %v %v", many.Route, few.Route, few.Converged, few.Warnings)
+	}
+	for k, g := range few.Positive {
+		if math.Abs(g.Eigenvalue-many.Positive[k].Eigenvalue) > 1e-5*few.SpecDiff || g.Certainty.Eps1 == 0 {
+			t.Errorf("%d: %v and %v, %+v", k, g.Eigenvalue, many.Positive[k].Eigenvalue, g.Certainty)
+		}
+	}
+	for k, e := range few.Approximation.Residuals {
+		if w := many.Approximation.Residuals[k]; math.Abs(e.Estimate-w.Estimate) > 1e-4*few.SpecDiff || math.Abs(e.Rayleigh-w.Rayleigh) > 1e-4*few.SpecDiff {
+			t.Errorf("%d: residual %+v, %+v by passes over the rows", k, e, w)
+		}
 	}
 }
 
@@ -143,7 +185,8 @@ func TestExact(t *testing.T) {
 // TestApproximations: with all samples as landmarks Nyström's kernel is the exact one; random features are compared with
 // the kernel that their frequencies make; and the three routes agree.
 func TestApproximations(t *testing.T) {
-	defer func(a int) { alwaysCovariance = a }(alwaysCovariance)
+	defer func(a, p int) { alwaysCovariance, productRows = a, p }(alwaysCovariance, productRows)
+	productRows = 0
 	const n = 150
 	x1 := clusters(1, n, 6, 4, 0.4, func(i int) int { return i % 4 })
 	x2 := clusters(2, n, 6, 6, 0.5, func(i int) int { return i / 7 % 6 })

@@ -123,6 +123,12 @@ func (r *run) judge(ctx context.Context, d, all *Directions, s *Scores, op opera
 		}
 	}
 	r.groups(d, s, m, sets, f, p)
+	return r.certificate(ctx, m, r.w.entries(d))
+}
+
+// certificate compares an approximation with the exact kernels, where the rows are at hand.
+func (r *run) certificate(ctx context.Context, m []measured, v entries) (err error) {
+	o := &r.plan.Options
 	if o.Approximation == align.ApproximationExact {
 		return nil
 	}
@@ -130,7 +136,7 @@ func (r *run) judge(ctx context.Context, d, all *Directions, s *Scores, op opera
 		r.res.Approximation = r.plan.approximation()
 		return nil
 	}
-	return r.pass("certificate", r.res.N, func() error { r.res.Approximation, err = r.w.certify(ctx, d, m); return err })
+	return r.pass("certificate", r.res.N, func() error { r.res.Approximation, err = r.w.certify(ctx, m, v); return err })
 }
 
 // certainty finds the members of the groups and the figures of Theorem 1, as many groups a pass as their moments have room.
@@ -180,6 +186,14 @@ func (p *Plan) formsCovariance() bool {
 	form := n*(d*d+mapping) + 2*products*d*d
 	stream := passes * n * (4*block*d + mapping)
 	return d <= float64(alwaysCovariance) || d <= 4*float64(alwaysCovariance) && form <= stream
+}
+
+// fewRows tells whether the samples are few beside their features, D of both sides: then the two kernel matrices (n, n) are
+// formed from products of features, n² D operations, and everything after that takes less than with matrices (D, D) or with
+// passes over the rows.
+func (p *Plan) fewRows() bool {
+	dims := p.dims()
+	return p.N <= productRows && 2*p.N <= dims[0]+dims[1]
 }
 
 // allMoments adds up the moments of the shards.

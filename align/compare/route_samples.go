@@ -4,8 +4,8 @@ import (
 	"context"
 )
 
-// exact works in the space of samples.
-func (r *run) exact(ctx context.Context) (err error) {
+// samples works in the space of samples, with exact kernels or, for few rows, with the products of their features.
+func (r *run) samples(ctx context.Context) (err error) {
 	n := r.res.N
 	if err := r.pass("rows", n, func() error { r.moments, err = r.w.inspect(ctx); return err }); err != nil {
 		return err
@@ -61,7 +61,7 @@ func (r *run) formed(ctx context.Context, op *samples, d *Directions, s *Scores,
 		}
 	}
 	r.groups(d, s, m, sets, f, p)
-	return nil
+	return r.certificate(ctx, m, op.entries(d))
 }
 
 func (r *run) formedCertainty(ctx context.Context, op *samples, d *Directions, sets []members) ([]figures, error) {

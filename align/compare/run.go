@@ -81,8 +81,8 @@ func (r *run) compare(ctx context.Context) (err error) {
 		}
 	}()
 	switch {
-	case !r.plan.featured():
-		return r.exact(ctx)
+	case !r.plan.featured(), r.plan.fewRows():
+		return r.samples(ctx)
 	case r.plan.formsCovariance():
 		return r.covariance(ctx)
 	}

@@ -19,9 +19,10 @@ type samples struct {
 
 // Variables for the tests' sake.
 var (
-	formedRows       = 16384 // samples up to which kernel matrices are formed: two of 16,384 rows take 2 GiB
-	tileRows         = 2048  // order of the blocks that are computed anew
-	alwaysCovariance = 2048  // features up to which their covariance is formed
+	formedRows       = 16384     // samples up to which kernel matrices are formed: two of 16,384 rows take 2 GiB
+	tileRows         = 2048      // order of the blocks that are computed anew
+	productRows      = BlockRows // samples whose features are held all at a time, so that kernel matrices are formed from these
+	alwaysCovariance = 2048      // features up to which their covariance is formed
 )
 
 func newSamples(ctx context.Context, w *Worker) (*samples, error) {
@@ -33,7 +34,14 @@ func newSamples(ctx context.Context, w *Worker) (*samples, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		x, err := w.operand(side, "rows", 0, s.n)
+		featured := w.plan.featured()
+		var x align.Side
+		var err error
+		if featured {
+			x, err = w.product(side, s.n)
+		} else {
+			x, err = w.operand(side, "rows", 0, s.n)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -43,7 +51,7 @@ func newSamples(ctx context.Context, w *Worker) (*samples, error) {
 		if err := w.b.CrossKernel(s.k[side], x, x); err != nil {
 			return nil, err
 		}
-		if w.plan.Maps[side].Kernel.NeedsSigma() {
+		if !featured && w.plan.Maps[side].Kernel.NeedsSigma() {
 			for i := range s.n {
 				row(s.k[side], i)[i] = 1
 			}

@@ -28,6 +28,16 @@ func (w *Worker) operand(side int, name string, first, count int) (align.Side, e
 	return m.side(own), nil
 }
 
+// product takes the features of all rows of one side, less the plan's shift, for an operand of CrossKernel.
+func (w *Worker) product(side, n int) (align.Side, error) {
+	x, sq, err := w.read(side, 0, n)
+	if err != nil {
+		return align.Side{}, err
+	}
+	phi, err := w.features(side, x, sq)
+	return align.Side{Kernel: align.KernelLinear, X: phi}, err
+}
+
 // tiles multiplies with the kernel matrices block by block, each block of the lower triangle once for both its places; for
 // the difference the two blocks are subtracted first, so that one product is left.
 func (s *samples) tiles(ctx context.Context, y [2]dense, v align.Matrix, difference bool) error {

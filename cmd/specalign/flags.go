@@ -53,6 +53,8 @@ func accepted(f *pflag.Flag) string {
 	switch f.Value.Type() {
 	case "bool":
 		return "true or false, or nothing"
+	case "float64":
+		return "a number"
 	case "int":
 		return "a whole number"
 	case "intSlice":
