@@ -10,10 +10,8 @@ import (
 )
 
 const (
-	nearest   = 15  // of a point on the map, itself included, as UMAP counts
-	heatEdge  = 240 // samples in a heat map, about
-	maxPairs  = 600 // distances that a violin is drawn from
-	maxValues = 40  // eigenvalues drawn on each side
+	nearest   = 15 // of a point on the map, itself included, as UMAP counts
+	maxValues = 40 // eigenvalues drawn on each side
 )
 
 // data is what the charts are drawn from. A packed field is base64 of little-endian numbers.
@@ -33,9 +31,11 @@ type dataGroup struct {
 	Tag    string     `json:"tag"`
 	Side   int        `json:"side"`
 	Title  string     `json:"title,omitempty"`
+	Clear  bool       `json:"clear"`
 	Points []int      `json:"points"` // by falling score
-	Mean   [2]float64 `json:"mean"`
-	Pairs  [2]string  `json:"pairs"` // packed float32: distances of pairs inside
+	Drawn  []int      `json:"drawn"`  // of members drawn at random
+	Mean   [2]float64 `json:"mean"`   // 0 where no distances were measured
+	Pairs  [2]string  `json:"pairs"`  // packed float32: distances of pairs inside
 }
 
 type dataPoint struct {
@@ -63,7 +63,7 @@ type band struct {
 	High float64 `json:"high"`
 }
 
-// heat is the kernel matrices of the groups' samples, in the groups' order.
+// heat is the kernel matrices of the groups' members that were drawn, in the groups' order.
 type heat struct {
 	Points []int         `json:"points"`
 	Starts []int         `json:"starts"` // where each group begins, and the end
@@ -71,19 +71,22 @@ type heat struct {
 	Values [2]string     `json:"values"` // packed uint8 (points, points)
 }
 
-func newData(in *Input, s *selection, g *geometry, pics *pictures, groups []group, average [2]float64) *data {
+func newData(in *Input, s *selection, g *geometry, pics *pictures, groups []group) *data {
 	d := &data{Names: in.Names, Groups: []dataGroup{}, Nearest: min(nearest, g.m), Spectrum: newSpectrum(in.Result), Heat: newHeat(s, g)}
 	if pics != nil {
 		d.Atlas = pics.atlas
 	}
 	d.Points, d.Classes = newPoints(in, s.points)
 	for i, q := range groups {
-		dg := dataGroup{Tag: q.Tag, Side: q.Side, Title: q.Title, Points: s.members[i], Mean: q.Mean}
-		for k, m := range q.Members {
-			d.Points[s.members[i][k]].ID = m.ID
+		dg := dataGroup{Tag: q.Tag, Side: q.Side, Title: q.Title, Clear: q.Clear(), Points: s.members[i], Drawn: s.drawn[i]}
+		for _, m := range slices.Concat(q.Members, q.Random) {
+			d.Points[m.Point].ID = m.ID
 		}
-		for side := range dg.Pairs {
-			dg.Pairs[side] = pack(scaled(q.pairs[side], average[side]))
+		if q.Closeness != nil {
+			dg.Mean = q.Closeness.Distance
+			for side, values := range q.Closeness.Distances {
+				dg.Pairs[side] = pack(values)
+			}
 		}
 		d.Groups = append(d.Groups, dg)
 	}
@@ -124,20 +127,6 @@ func newPoints(in *Input, points []int) (out []dataPoint, classes []string) {
 	return out, classes
 }
 
-// scaled divides distances by the average and thins them evenly where there are many.
-func scaled(pairs []float64, average float64) []float32 {
-	count := min(len(pairs), maxPairs)
-	out := make([]float32, count)
-	slices.Sort(pairs)
-	for i := range out {
-		out[i] = float32(pairs[(2*i+1)*len(pairs)/(2*count)])
-		if average > 0 {
-			out[i] = float32(pairs[(2*i+1)*len(pairs)/(2*count)] / average)
-		}
-	}
-	return out
-}
-
 func newSpectrum(r *compare.Result) spectrum {
 	var s spectrum
 	s.Values = [2][]float64{first(r.Spectrum.Positive, maxValues), first(r.Spectrum.Negative, maxValues)}
@@ -172,9 +161,8 @@ func first(values []float64, most int) []float64 {
 
 func newHeat(s *selection, g *geometry) heat {
 	h := heat{Points: []int{}, Starts: []int{0}}
-	for _, members := range s.members {
-		each := max(heatEdge/len(s.members), 4)
-		h.Points = append(h.Points, members[:min(len(members), each)]...)
+	for _, members := range s.drawn {
+		h.Points = append(h.Points, members...)
 		h.Starts = append(h.Starts, len(h.Points))
 	}
 	for side, k := range g.kernels {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"unsafe"
 
 	"github.com/specalign/specalign/align"
@@ -107,17 +106,6 @@ func (g *geometry) distance(side, i, j int) float64 {
 	return math.Sqrt(max(d, 0))
 }
 
-// pairs are the distances of all pairs of some points.
-func (g *geometry) pairs(side int, points []int) []float64 {
-	out := make([]float64, 0, len(points)*(len(points)-1)/2)
-	for a, i := range points {
-		for _, j := range points[:a] {
-			out = append(out, g.distance(side, i, j))
-		}
-	}
-	return out
-}
-
 // neighbours finds the k nearest points of every point, itself first: (m, k) indices and distances.
 func (g *geometry) neighbours(side, k int) (indices []uint16, distances []float32) {
 	indices, distances = make([]uint16, g.m*k), make([]float32, g.m*k)
@@ -188,27 +176,6 @@ func (g *geometry) start(side int) []float32 {
 		out[2*i], out[2*i+1] = float32(10*v[0][i]/largest), float32(10*v[1][i]/largest)
 	}
 	return out
-}
-
-// mean is 0 for no values.
-func mean(values []float64) float64 {
-	sum := 0.0
-	for _, v := range values {
-		sum += v
-	}
-	return sum / max(float64(len(values)), 1)
-}
-
-// closer is the share of random pairs, whose distances are given in rising order, that are farther apart than the median
-// of some other pairs. It does not depend on the scale of the distances, nor on how they are spread. Neither may be empty
-// for it to say anything: it is 0 then.
-func closer(pairs, random []float64) float64 {
-	if len(pairs) == 0 || len(random) == 0 {
-		return 0
-	}
-	slices.Sort(pairs)
-	at, _ := slices.BinarySearch(random, pairs[len(pairs)/2])
-	return 1 - float64(at)/float64(len(random))
 }
 
 func centre(v []float64) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 
 	"github.com/specalign/specalign/align"
 	"github.com/specalign/specalign/align/compare"
@@ -21,6 +22,7 @@ type Input struct {
 	Names     [2]string // what to call student and reference, as Names makes them
 	Backend   align.Backend
 
+	IDs    []string // n names
 	Labels []string // n classes
 	Texts  []string // n texts
 	Images *Images  // n pictures
@@ -51,7 +53,7 @@ func (in *Input) Check() error {
 		has  int
 		set  bool
 	}{
-		{"labels", len(in.Labels), in.Labels != nil}, {"texts", len(in.Texts), in.Texts != nil},
+		{"ids", len(in.IDs), in.IDs != nil}, {"labels", len(in.Labels), in.Labels != nil}, {"texts", len(in.Texts), in.Texts != nil},
 		{"images", in.Images.Len(), in.Images != nil},
 	} {
 		if part.set && part.has != n {
@@ -59,6 +61,14 @@ func (in *Input) Check() error {
 		}
 	}
 	return nil
+}
+
+// id names a sample.
+func (in *Input) id(index int) string {
+	if in.IDs != nil {
+		return in.IDs[index]
+	}
+	return strconv.Itoa(index)
 }
 
 // Write makes the page and writes it to w, the whole of it or, where there is an error, nothing.

@@ -4,7 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"math/rand/v2"
+	"maps"
 	"slices"
 	"strings"
 
@@ -20,7 +20,7 @@ type page struct {
 	Found   [2]*validate.Result // whether K-means finds a side's groups again; nil where it was not asked
 	Left    [2]int              // groups of the result that are not shown
 	Points  int
-	Pairs   int // pairs behind the average distance
+	Pairs   int // random pairs behind the average distance; 0: no distances were measured
 	Numbers numbers
 	Data    *data
 	parts
@@ -31,17 +31,17 @@ type group struct {
 	compare.Group
 	Tag     string // A1, A2, ... for the student's, B1, ... for the reference's
 	Side    int
-	Own     string     // name of the model that sees it
-	Other   string     // and of the one that does not
-	Title   string     // what it consists of; "" without labels
-	Classes []share    // by falling count
-	Mean    [2]float64 // distance inside the group; the average of the data set is 1
-	Closer  [2]float64 // share of the data set's pairs that are farther apart than a typical pair (the median) of the group
-	Members []member
-	Judged  int          // samples whose distances were measured
-	pairs   [2][]float64 // these distances
-	Hidden  int          // samples of the result that are not shown
+	Own     string   // name of the model that sees it
+	Other   string   // and of the one that does not
+	Title   string   // what its members are; "" without labels
+	Classes []share  // of its members, by falling share
+	Members []member // the samples shown, by falling score
+	Random  []member // members drawn at random; none where members were not looked for
+	Hidden  int      // samples of the result that are not shown
 }
+
+// maxRandom is how many members drawn at random are shown of a group.
+const maxRandom = 12
 
 // share is how much of a group a class makes up.
 type share struct {
@@ -74,57 +74,25 @@ func build(ctx context.Context, in *Input) (*page, *Report, error) {
 		}
 		report.Thumbnail = pics.edge
 	}
-	p := &page{Input: in, Points: len(s.points), Pairs: len(s.background) * (len(s.background) - 1) / 2, Numbers: readNumbers(in.Result)}
+	p := &page{Input: in, Points: len(s.points), Numbers: readNumbers(in.Result)}
 	p.Left = [2]int{len(in.Result.Positive) - s.students, len(in.Result.Negative) - (len(s.groups) - s.students)}
-	var random [2][]float64 // distances of pairs of random samples, rising
-	var average [2]float64
-	for side := range random {
-		random[side] = g.pairs(side, s.background)
-		slices.Sort(random[side])
-		average[side] = mean(random[side])
-	}
 	if v := in.Result.Validation; v != nil {
-		p.Found = [2]*validate.Result{v.Positive, v.Negative}
+		p.Found = [2]*validate.Result{cmp.Or(v.PositiveDrawn, v.Positive), cmp.Or(v.NegativeDrawn, v.Negative)}
 	}
 	everyone := tally(in.Labels)
 	for i := range s.groups {
 		q := newGroup(in, &s, pics, i)
-		if err := q.judge(ctx, in, i); err != nil {
-			return nil, nil, err
+		if q.Closeness != nil {
+			p.Pairs = q.Closeness.Pairs
 		}
-		for side := range q.Mean {
-			pairs := q.pairs[side]
-			if average[side] > 0 {
-				q.Mean[side] = mean(pairs) / average[side]
-			}
-			q.Closer[side] = closer(pairs, random[side])
-		}
-		q.Classes = composition(q.Samples, in.Labels, everyone)
+		q.Classes = classes(q.Composition, in.Labels, everyone)
 		q.Title = title(q.Classes)
 		p.Groups = append(p.Groups, q)
 		p.SeenBy[q.Side] = append(p.SeenBy[q.Side], q)
 	}
-	p.Data = newData(in, &s, g, pics, p.Groups, average)
+	p.Data = newData(in, &s, g, pics, p.Groups)
 	p.parts, err = loadParts()
 	return p, report, err
-}
-
-// judge measures the distances inside the group, number i of the page.
-func (q *group) judge(ctx context.Context, in *Input, i int) error {
-	index := judged(&q.Group, rand.New(rand.NewPCG(in.Result.Settings.Seed, uint64(i))))
-	g, err := measure(ctx, in, index)
-	if err != nil {
-		return err
-	}
-	all := make([]int, len(index))
-	for k := range all {
-		all[k] = k
-	}
-	for side := range q.pairs {
-		q.pairs[side] = g.pairs(side, all)
-	}
-	q.Judged = len(index)
-	return nil
 }
 
 func newGroup(in *Input, s *selection, pics *pictures, i int) group {
@@ -136,22 +104,31 @@ func newGroup(in *Input, s *selection, pics *pictures, i int) group {
 	q.Tag = fmt.Sprintf("%c%d", 'A'+q.Side, rank)
 	q.Own, q.Other = in.Names[q.Side], in.Names[1-q.Side]
 	for k, sample := range samples(q.Group) {
-		m := member{Sample: sample, Point: s.members[i][k]}
-		m.ID = clean(m.ID, maxID)
-		if in.Labels != nil {
-			m.Label = clean(in.Labels[m.Index], maxID)
+		q.Members = append(q.Members, newMember(in, pics, sample, s.members[i][k]))
+	}
+	if q.Drawn != nil {
+		for k, e := range q.Drawn[:min(len(s.drawn[i]), maxRandom)] {
+			q.Random = append(q.Random, newMember(in, pics, compare.Sample{Index: e.Index, ID: in.id(e.Index), Score: e.Score}, s.drawn[i][k]))
 		}
-		if in.Texts != nil {
-			m.Text = clean(in.Texts[m.Index], maxText)
-		}
-		if pics != nil {
-			t := pics.thumbs[m.Point]
-			m.Thumb = &t
-		}
-		q.Members = append(q.Members, m)
 	}
 	q.Hidden = len(q.Samples) - len(q.Members)
 	return q
+}
+
+func newMember(in *Input, pics *pictures, sample compare.Sample, point int) member {
+	m := member{Sample: sample, Point: point}
+	m.ID = clean(m.ID, maxID)
+	if in.Labels != nil {
+		m.Label = clean(in.Labels[m.Index], maxID)
+	}
+	if in.Texts != nil {
+		m.Text = clean(in.Texts[m.Index], maxText)
+	}
+	if pics != nil {
+		t := pics.thumbs[point]
+		m.Thumb = &t
+	}
+	return m
 }
 
 // tally counts labels.
@@ -163,22 +140,12 @@ func tally(labels []string) map[string]int {
 	return count
 }
 
-// composition counts the labels of a group's listed samples; nil without labels.
-func composition(samples []compare.Sample, labels []string, everyone map[string]int) []share {
-	if labels == nil {
-		return nil
-	}
-	listed := make([]string, len(samples))
-	for i, s := range samples {
-		listed[i] = labels[s.Index]
-	}
+// classes sets the shares of a group beside those of all samples; nil without labels.
+func classes(composition []compare.Share, labels []string, everyone map[string]int) []share {
 	var out []share
-	for label, count := range tally(listed) {
-		out = append(out, share{
-			Label: clean(label, maxID), Part: float64(count) / float64(len(samples)), Everyone: float64(everyone[label]) / float64(len(labels)),
-		})
+	for _, c := range composition {
+		out = append(out, share{clean(c.Label, maxID), c.Share, float64(everyone[c.Label]) / float64(len(labels))})
 	}
-	slices.SortFunc(out, func(a, b share) int { return cmp.Or(cmp.Compare(b.Part, a.Part), cmp.Compare(a.Label, b.Label)) })
 	return out
 }
 
@@ -195,21 +162,15 @@ func title(classes []share) string {
 	case classes[0].Part+classes[1].Part >= most:
 		return classes[0].Label + " and " + classes[1].Label
 	}
-	text := "mixed: " + classes[0].Label + ", " + classes[1].Label
+	text := "a mix of " + classes[0].Label + ", " + classes[1].Label
 	if len(classes) > 2 {
-		text += ", ..."
+		text += ", …"
 	}
 	return text
 }
 
-// clearBy is how many times as many pairs of the data set, at least, are closer together than a typical pair of a clear
-// group in the model that does not see it.
-const clearBy = 2
-
 // Clear tells whether the distances inside the group agree with its eigenvalue.
-func (q group) Clear() bool {
-	return clearBy*(1-q.Closer[q.Side]) <= 1-q.Closer[1-q.Side] && q.Closer[q.Side] > 0.5
-}
+func (q group) Clear() bool { return q.Closeness != nil && q.Closeness.Clear }
 
 func clearGroups(groups []group) []group {
 	var out []group
@@ -221,21 +182,34 @@ func clearGroups(groups []group) []group {
 	return out
 }
 
-// Whole says what all members of the group are, beyond the samples listed; "" where that is not known.
-func (q group) Whole() string {
+// Shown says what the samples shown are, which need not be what all members are; "" where that is not known.
+func (q group) Shown() string {
 	const most = 4
-	if q.Size == 0 || len(q.Composition) == 0 {
+	if q.Size == nil || len(q.Members) == 0 || q.Members[0].Label == "" {
 		return ""
 	}
+	count := map[string]int{}
+	for _, m := range q.Members {
+		count[m.Label]++
+	}
+	labels := slices.SortedFunc(maps.Keys(count), func(a, b string) int { return cmp.Or(cmp.Compare(count[b], count[a]), cmp.Compare(a, b)) })
 	var parts []string
-	for _, c := range q.Composition[:min(len(q.Composition), most)] {
-		parts = append(parts, percent(c.Share)+" "+clean(c.Label, maxID))
+	for _, label := range labels[:min(len(labels), most)] {
+		parts = append(parts, percent(float64(count[label])/float64(len(q.Members)))+" "+label)
+	}
+	if len(labels) > most {
+		parts = append(parts, "…")
 	}
 	return strings.Join(parts, ", ")
 }
 
-// Examples are the samples that stand for the group in a list.
-func (q group) Examples() []member { return q.Members[:min(len(q.Members), 2)] }
+// Examples are the samples that stand for the group in a list: the one with the highest score, and one drawn at random.
+func (q group) Examples() []member {
+	if len(q.Random) == 0 {
+		return q.Members[:min(len(q.Members), 2)]
+	}
+	return []member{q.Members[0], q.Random[0]}
+}
 
 // OwnShare and OtherShare are how much of the group the model that sees it sees, and the other one.
 func (q group) OwnShare() float64   { return [2]float64{q.StudentShare, q.ReferenceShare}[q.Side] }

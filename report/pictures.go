@@ -8,6 +8,7 @@ import (
 	"image/color"
 	"image/jpeg"
 	"image/png"
+	"slices"
 
 	"golang.org/x/image/draw"
 )
@@ -47,8 +48,8 @@ type atlas struct {
 // photograph makes the pictures of a selection, as large as the budgets allow.
 func photograph(ctx context.Context, images *Images, s *selection) (*pictures, error) {
 	shown := make(map[int]bool)
-	for _, members := range s.members {
-		for _, p := range members {
+	for i, members := range s.members {
+		for _, p := range slices.Concat(members, s.drawn[i][:min(len(s.drawn[i]), maxRandom)]) {
 			shown[p] = true
 		}
 	}

@@ -69,7 +69,7 @@ func TestSelection(t *testing.T) {
 	if !slices.IsSorted(s.points) || len(slices.Compact(slices.Clone(s.points))) != len(s.points) {
 		t.Error("points are not different samples in rising order")
 	}
-	if len(s.points) > wantedPoints || len(s.points) < wantedPoints-50 {
+	if overlap := 100; len(s.points) > wantedPoints || len(s.points) < wantedPoints-overlap { // some 290 are shown, of which about 70 are drawn again
 		t.Errorf("%d points, %d are wanted", len(s.points), wantedPoints)
 	}
 	for g, members := range s.members {
@@ -79,13 +79,15 @@ func TestSelection(t *testing.T) {
 			}
 		}
 	}
-	// A uniform sample of 0..n-1 has this mean up to four standard errors.
-	mean := 0.0
-	for _, p := range s.background {
-		mean += float64(s.points[p]) / float64(len(s.background))
-	}
-	if limit := 4 * 5000 / math.Sqrt(12*float64(len(s.background))); math.Abs(mean-2499.5) > limit {
-		t.Errorf("the random points' mean index is %.0f, off by more than %.0f", mean, limit)
+	for g, drawn := range s.drawn {
+		if len(drawn) < heatEdge/len(s.groups) {
+			t.Errorf("group %d: %d members were drawn", g, len(drawn))
+		}
+		for k, p := range drawn {
+			if s.points[p] != s.groups[g].Drawn[k].Index {
+				t.Fatalf("group %d, member %d: point %d is sample %d, not %d", g, k, p, s.points[p], s.groups[g].Drawn[k].Index)
+			}
+		}
 	}
 	if again := choose(in.Result, 7); !slices.Equal(again.points, s.points) {
 		t.Error("another choice the second time")
@@ -190,16 +192,7 @@ func checkStart(t *testing.T, g *geometry, side int) {
 	}
 }
 
-func TestCloser(t *testing.T) {
-	random := []float64{1, 2, 3, 4}
-	for _, c := range []struct {
-		pairs []float64
-		want  float64
-	}{{[]float64{9, 0, 1.5}, 0.75}, {[]float64{0.5}, 1}, {[]float64{5}, 0}, {nil, 0}} {
-		if got := closer(c.pairs, random); got != c.want {
-			t.Errorf("%v are closer than %g of the random pairs, not %g", c.pairs, got, c.want)
-		}
-	}
+func TestShareText(t *testing.T) {
 	for x, want := range map[float64]string{0.5: "50 %", 0.9982: "99.8 %", 0.99999: "99.9 %", 1: "100 %"} {
 		if got := shareText(x); got != want {
 			t.Errorf("%g is %s, not %s", x, got, want)

@@ -13,16 +13,17 @@ const (
 	maxShown      = 48   // samples of a group
 	wantedPoints  = 1500 // on the map
 	minBackground = 500  // of these drawn at random from all samples
-	maxJudged     = 300  // members of a group whose distances are measured
+	heatEdge      = 240  // members in a heat map, about, and at least
+	minDrawn      = 4    // of a group
 )
 
 // selection is which samples the page shows. Points are samples on the map, numbered in rising order of their indices.
 type selection struct {
-	groups     []compare.Group // the student's, then the reference's
-	students   int             // how many are the student's
-	points     []int           // sample of each point
-	members    [][]int         // points of each group's shown samples, by falling score
-	background []int           // points that are a uniform random sample of all n, for the average distance
+	groups   []compare.Group // the student's, then the reference's
+	students int             // how many are the student's
+	points   []int           // sample of each point
+	members  [][]int         // points of each group's shown samples, by falling score
+	drawn    [][]int         // points of members drawn at random; of the shown samples where members were not looked for
 }
 
 // choose selects from a result over n samples. The random part depends on n and seed only.
@@ -33,24 +34,28 @@ func choose(r *compare.Result, seed uint64) selection {
 	s.groups, s.students = slices.Concat(positive, negative), len(positive)
 
 	var shown []int
+	each := max(heatEdge/max(len(s.groups), 1), minDrawn)
 	for _, g := range s.groups {
 		for _, m := range samples(g) {
+			shown = append(shown, m.Index)
+		}
+		for _, m := range drawn(g, each) {
 			shown = append(shown, m.Index)
 		}
 	}
 	shown = unique(shown)
 	count := min(r.N, max(wantedPoints-len(shown), minBackground))
-	drawn := compare.Draw(rand.New(rand.NewPCG(seed, uint64(r.N))), r.N, count)
-	s.points = unique(slices.Concat(shown, drawn))
+	others := compare.Draw(rand.New(rand.NewPCG(seed, uint64(r.N))), r.N, count)
+	s.points = unique(slices.Concat(shown, others))
 	for _, g := range s.groups {
-		var members []int
+		var members, random []int
 		for _, m := range samples(g) {
 			members = append(members, s.point(m.Index))
 		}
-		s.members = append(s.members, members)
-	}
-	for _, i := range drawn {
-		s.background = append(s.background, s.point(i))
+		for _, m := range drawn(g, each) {
+			random = append(random, s.point(m.Index))
+		}
+		s.members, s.drawn = append(s.members, members), append(s.drawn, random)
 	}
 	return s
 }
@@ -58,24 +63,15 @@ func choose(r *compare.Result, seed uint64) selection {
 // samples are those of a group that are shown.
 func samples(g compare.Group) []compare.Sample { return g.Samples[:min(len(g.Samples), maxShown)] }
 
-// judged are the samples of a group whose distances say how close it is: members drawn at random, as those with the highest
-// scores are not typical of it; where the scores of all samples are not known, the samples shown.
-func judged(g *compare.Group, rng *rand.Rand) []int {
-	var all, out []int
-	for i, v := range g.Scores {
-		if float64(v) >= g.Level {
-			all = append(all, i)
-		}
+// drawn are some members of a group, drawn at random: those with the highest scores are not typical of it. Where members
+// were not looked for, they are the samples shown.
+func drawn(g compare.Group, count int) []compare.Entry {
+	if g.Drawn != nil {
+		return g.Drawn[:min(len(g.Drawn), count)]
 	}
-	if len(all) < 2 {
-		for _, m := range samples(*g) {
-			out = append(out, m.Index)
-		}
-		slices.Sort(out)
-		return out
-	}
-	for _, i := range compare.Draw(rng, len(all), maxJudged) {
-		out = append(out, all[i])
+	var out []compare.Entry
+	for _, m := range samples(g)[:min(len(samples(g)), count)] {
+		out = append(out, compare.Entry{Index: m.Index, Score: m.Score})
 	}
 	return out
 }

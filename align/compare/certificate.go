@@ -152,7 +152,7 @@ const quantile = 1.959964
 func (w *Worker) exactProducts(ctx context.Context, k int, of entries, index []int) (y [2]dense, onS dense, err error) {
 	var set [2]align.Side
 	for side := range 2 {
-		if set[side], err = w.rowsOf(side, index); err != nil {
+		if set[side], err = operandOf(w.rows[side], &w.plan.Maps[side], side, index); err != nil {
 			return y, onS, err
 		}
 		y[side] = newDense(k, len(index))
@@ -213,13 +213,12 @@ func (w *Worker) addProducts(y dense, set align.Side, side int, v align.Matrix, 
 	return nil
 }
 
-// rowsOf reads single rows, of rising indices, as an operand of CrossKernel.
-func (w *Worker) rowsOf(side int, index []int) (align.Side, error) {
-	x, err := readRows(w.rows[side], side, index)
+// operandOf reads single rows, of rising indices, as an operand of CrossKernel.
+func operandOf(rows Rows, m *Map, side int, index []int) (align.Side, error) {
+	x, err := readRows(rows, side, index)
 	if err != nil {
 		return align.Side{}, err
 	}
-	m := &w.plan.Maps[side]
 	if m.Kernel == align.KernelCosine {
 		for i := range x.Rows {
 			r, sum := row(x, i), 0.0

@@ -23,7 +23,7 @@ func (r *run) groups(d *Directions, s *Scores, m []measured, sets []members, f [
 			g.Certainty.Angle = g.Residual / g.Gap
 		}
 		if sets != nil {
-			g.Size = sets[k].count
+			g.Size, g.Drawn = &sets[k].count, shuffled(&sets[k])
 			if r.in.Labels != nil {
 				g.Composition = sets[k].composition()
 			}
@@ -59,7 +59,7 @@ func (r *run) groups(d *Directions, s *Scores, m []measured, sets []members, f [
 
 // finish fills in what every route has: samples, gap.
 func (r *run) finish(g *Group, d *Directions, k int, s *Scores) {
-	g.Samples, g.Level = r.samplesOf(s.High[k]), levelOf(s.High[k])
+	g.Samples = r.samplesOf(s.High[k])
 	if s.All != nil {
 		g.Scores = s.All[k]
 	}
@@ -105,4 +105,10 @@ func (r *run) id(index int) string {
 		return r.in.IDs[index]
 	}
 	return strconv.Itoa(index)
+}
+
+// shuffled returns the members drawn in random order, so that the first of them are drawn at random, too.
+func shuffled(m *members) []Entry {
+	m.rng.Shuffle(len(m.drawn), func(i, j int) { m.drawn[i], m.drawn[j] = m.drawn[j], m.drawn[i] })
+	return m.drawn
 }

@@ -3,6 +3,7 @@ package compare
 import (
 	"context"
 	"math"
+	"math/rand/v2"
 	"slices"
 
 	"github.com/specalign/specalign/align"
@@ -13,8 +14,17 @@ type members struct {
 	level   float64
 	count   int
 	inside  float64 // Σ v_i² over I
+	drawn   []Entry // maxDrawn of them, every set of that size equally likely, in no order; all where there are no more
+	rng     *rand.Rand
 	classes map[string]int
 	moments []float64 // Σ φ φᵀ over I, centred, (D, D) lower triangle; nil where it was not asked for
+}
+
+// newMembers begins to collect those of direction k.
+func newMembers(s *Scores, k int, seed uint64) members {
+	return members{
+		level: levelOf(s.High[k]), classes: map[string]int{}, drawn: []Entry{}, rng: rand.New(rand.NewPCG(seed+uint64(k), streamMembers)),
+	}
 }
 
 // levelOf returns the score from which on a sample belongs to the group.
@@ -41,8 +51,7 @@ func (w *Worker) members(ctx context.Context, d *Directions, s *Scores, labels [
 	dims := w.plan.dims()
 	dim := dims[0] + dims[1]
 	for k := range out {
-		out[k].level = levelOf(s.High[first+k])
-		out[k].classes = map[string]int{}
+		out[k] = newMembers(s, first+k, w.plan.Options.Seed)
 		if !wanted {
 			continue
 		}
@@ -99,6 +108,12 @@ func (w *Worker) members(ctx context.Context, d *Directions, s *Scores, labels [
 func (m *members) add(score float64, labels []string, index int) {
 	m.count++
 	m.inside += score * score
+	// Reservoir sampling: what has come so far is in the reservoir with equal probability.
+	if len(m.drawn) < maxDrawn {
+		m.drawn = append(m.drawn, Entry{index, score})
+	} else if at := m.rng.IntN(m.count); at < maxDrawn {
+		m.drawn[at] = Entry{index, score}
+	}
 	if labels != nil {
 		m.classes[labels[index]]++
 	}
@@ -138,10 +153,10 @@ func (w *Worker) multiplyGathered(g *gathered, m *members) error {
 }
 
 // membersOf finds the members of groups whose scores are known.
-func membersOf(v dense, s *Scores, labels []string) []members {
+func membersOf(v dense, s *Scores, labels []string, seed uint64) []members {
 	out := make([]members, v.Rows)
 	for k := range out {
-		out[k] = members{level: levelOf(s.High[k]), classes: map[string]int{}}
+		out[k] = newMembers(s, k, seed)
 		for i, x := range v.row(k) {
 			if x >= out[k].level {
 				out[k].add(x, labels, i)

@@ -174,6 +174,8 @@ const (
 	streamCheck
 	streamNull
 	streamValidate
+	streamCloseness
+	streamMembers
 )
 
 // draw gives a map its frequencies or landmarks. Both sides have the same landmarks, and frequencies that depend on

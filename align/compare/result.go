@@ -26,7 +26,7 @@ type Result struct {
 
 	Approximation *Approximation `json:"approximation"` // null where the kernels are exact
 	Spectrum      Spectrum       `json:"spectrum"`
-	KernelTops    [2]float64     `json:"kernel_tops"`      // largest eigenvalues of K1/n and K2/n; 0 where they were not computed
+	KernelTops    *[2]float64    `json:"kernel_tops"`      // largest eigenvalues of K1/n and K2/n; null where they were not computed
 	Null          *Null          `json:"permutation_null"` // null where it was not asked for or is not affordable
 	Koda          *Koda          `json:"koda"`             // null as above
 	Validation    *Validation    `json:"validate"`         // null where it was not asked for
@@ -47,21 +47,22 @@ type Spectrum struct {
 
 // Group is one eigenvector v of L, of unit norm, as a group of samples.
 type Group struct {
-	Eigenvalue     float64   `json:"eigenvalue"`
-	Residual       float64   `json:"residual"` // |L v - λ v|: an eigenvalue of L lies within it of λ
-	Gap            float64   `json:"gap"`      // distance to the nearest other eigenvalue: v is known up to an angle of about residual/gap
-	Size           int       `json:"size"`     // members: samples with at least half the median score of those listed
-	StudentShare   float64   `json:"student_share"`
-	ReferenceShare float64   `json:"reference_share"` // vᵀ K1 v / n and vᵀ K2 v / n: λ is the first minus η times the second
-	Certainty      Certainty `json:"certainty"`
-	Samples        []Sample  `json:"samples"` // by falling score
+	Eigenvalue     float64    `json:"eigenvalue"`
+	Residual       float64    `json:"residual"` // |L v - λ v|: an eigenvalue of L lies within it of λ
+	Gap            float64    `json:"gap"`      // distance to the nearest other eigenvalue: v is known up to an angle of about residual/gap
+	Size           *int       `json:"size"`     // members: samples with at least half the median score of those listed; null: not counted
+	StudentShare   float64    `json:"student_share"`
+	ReferenceShare float64    `json:"reference_share"` // vᵀ K1 v / n and vᵀ K2 v / n: λ is the first minus η times the second
+	Certainty      Certainty  `json:"certainty"`
+	Closeness      *Closeness `json:"closeness"` // null where the rows were not at hand, or there is no pair
+	Samples        []Sample   `json:"samples"`   // by falling score
 
 	// Composition says which classes the members belong to (where they were not found, the samples listed), the largest
 	// share first; without labels it is empty.
 	Composition []Share `json:"composition,omitempty"`
 
-	// Level is the score from which on a sample is a member: half the median of those listed.
-	Level float64 `json:"-"`
+	// Drawn are up to 300 members, drawn at random and in random order; nil where members were not looked for.
+	Drawn []Entry `json:"-"`
 
 	// Scores are the entries of v for all samples, where n is at most MaxScores; else nil.
 	Scores []float32 `json:"-"`
@@ -87,12 +88,13 @@ type Sample struct {
 //
 //	|v outside I| <= bound * |v inside I|,  bound = (eps1 + √eps2) / gap
 //
-// for η = 1 and kernels with k(x, x) <= 1. For a negative eigenvalue the roles of the two embeddings swap.
+// for η = 1 and kernels with k(x, x) <= 1. For a negative eigenvalue the roles of the two embeddings swap. The figures are
+// null where they were not evaluated.
 type Certainty struct {
-	Eps1      float64  `json:"eps1"`      // |K1[I, Ic]|_F / n: how much the embedding that sees the group ties it to other samples
-	Eps2      float64  `json:"eps2"`      // |K2[I, I]|_2 / n: how much of the group the other embedding sees
-	Gap       float64  `json:"gap"`       // γ = λ - λmax(L[Ic, Ic]); 0 or less: the theorem says nothing
-	Bound     float64  `json:"bound"`     // 0 where the theorem says nothing
+	Eps1      *float64 `json:"eps1"`      // |K1[I, Ic]|_F / n: how much the embedding that sees the group ties it to other samples
+	Eps2      *float64 `json:"eps2"`      // |K2[I, I]|_2 / n: how much of the group the other embedding sees
+	Gap       *float64 `json:"gap"`       // γ = λ - λmax(L[Ic, Ic]); 0 or less: the theorem says nothing
+	Bound     *float64 `json:"bound"`     // null where the theorem says nothing
 	Outside   *float64 `json:"outside"`   // |v outside I| / |v inside I|, measured; null where nothing is inside, or members were not looked for
 	Valid     bool     `json:"valid"`     // whether the theorem applies: evaluated, η = 1, k(x, x) <= 1, γ > 0
 	Angle     float64  `json:"angle"`     // residual/gap of the group: sine of the angle by which v may be off

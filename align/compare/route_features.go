@@ -165,6 +165,7 @@ func (r *run) certainty(ctx context.Context, d *Directions, s *Scores, op *jc) (
 		}
 		sets = append(sets, part...)
 	}
+	r.res.KernelTops = &[2]float64{}
 	for side, b := range [][2]int{{0, op.split}, {op.split, dim}} {
 		var err error
 		if r.res.KernelTops[side], err = top(ctx, plain{op.c.rows(b[0], b[1]).cols(b[0], b[1])}, false, o.Seed); err != nil {

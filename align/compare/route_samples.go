@@ -31,7 +31,7 @@ func (r *run) samples(ctx context.Context) (err error) {
 	if err := r.pass("samples", passes, func() error { s, m, err = op.measure(ctx, d, &r.plan.Options); return err }); err != nil {
 		return err
 	}
-	sets := membersOf(d.rows(), s, r.in.Labels)
+	sets := membersOf(d.rows(), s, r.in.Labels, r.plan.Options.Seed)
 	if n > formedRows {
 		r.skipped()
 		r.groups(d, s, m, sets, nil, nil)
@@ -72,6 +72,7 @@ func (r *run) formedCertainty(ctx context.Context, op *samples, d *Directions, s
 			return nil, err
 		}
 	}
+	r.res.KernelTops = &[2]float64{}
 	for side := range 2 {
 		var err error
 		if r.res.KernelTops[side], err = top(ctx, oneSide{op, side}, false, r.plan.Options.Seed); err != nil {

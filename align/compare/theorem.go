@@ -172,15 +172,16 @@ func (s *samples) between(side int, inside []bool) float64 {
 // certainty makes the statement about a group.
 func (p *Plan) certainty(g *Group, f figures) {
 	c := &g.Certainty
-	c.Eps1, c.Eps2 = f.eps1, f.eps2
-	c.Gap = math.Abs(g.Eigenvalue) - f.beyond
+	gap := math.Abs(g.Eigenvalue) - f.beyond
+	c.Eps1, c.Eps2, c.Gap = &f.eps1, &f.eps2, &gap
 	weights := [2]float64{1, p.Options.Eta}
 	a := 0
 	if g.Eigenvalue < 0 {
 		a = 1
 	}
-	if c.Valid = p.unitNorm() && c.Gap > 0; c.Valid {
-		c.Bound = (weights[a]*c.Eps1 + weights[1-a]*math.Sqrt(c.Eps2)) / c.Gap
+	if c.Valid = p.unitNorm() && gap > 0; c.Valid {
+		bound := (weights[a]*f.eps1 + weights[1-a]*math.Sqrt(f.eps2)) / gap
+		c.Bound = &bound
 	}
 	c.Statement = c.say(g, p, sideName[a], sideName[1-a])
 }
@@ -190,14 +191,14 @@ func (c *Certainty) say(g *Group, p *Plan, sees, other string) string {
 	if c.Outside == nil {
 		return "no sample scores high enough to be a member, so Theorem 1 says nothing"
 	}
-	text := fmt.Sprintf("%.0f %% of the eigenvector lies on the %d members", 100/(1+*c.Outside**c.Outside), g.Size)
+	text := fmt.Sprintf("%.0f %% of the eigenvector lies on the %d members", 100/(1+*c.Outside**c.Outside), *g.Size)
 	switch {
 	case !p.unitNorm():
 		return text + "; Theorem 1 needs kernels with k(x, x) <= 1, which a linear kernel has not"
-	case c.Gap <= 0:
+	case *c.Gap <= 0:
 		return text + "; Theorem 1 says nothing, because the other samples have an eigenvalue as large"
-	case c.Bound >= 1:
-		return text + fmt.Sprintf("; Theorem 1 guarantees little of that (a ratio of %.2g outside to inside)", c.Bound)
+	case *c.Bound >= 1:
+		return text + fmt.Sprintf("; Theorem 1 guarantees little of that (a ratio of %.2g outside to inside)", *c.Bound)
 	}
-	return text + fmt.Sprintf("; Theorem 1 guarantees %.0f %%: the %s ties the members together, the %s does not", 100/(1+c.Bound*c.Bound), sees, other)
+	return text + fmt.Sprintf("; Theorem 1 guarantees %.0f %%: the %s ties the members together, the %s does not", 100/(1+*c.Bound**c.Bound), sees, other)
 }

@@ -10,10 +10,13 @@ import (
 )
 
 // Validation says whether the groups of either end of the spectrum are groups in either embedding, as section 6 of the
-// paper does it. nil where that end has fewer than two groups.
+// paper does it: of the samples listed, whose scores are the highest, and, as these need not be typical, of as many members
+// drawn at random. nil where that end has fewer than two groups, or members were not looked for.
 type Validation struct {
-	Positive *validate.Result `json:"positive"`
-	Negative *validate.Result `json:"negative"`
+	Positive      *validate.Result `json:"positive"`
+	Negative      *validate.Result `json:"negative"`
+	PositiveDrawn *validate.Result `json:"positive_drawn"`
+	NegativeDrawn *validate.Result `json:"negative_drawn"`
 }
 
 // The limits of a validation: its time grows with the square of the members.
@@ -22,7 +25,7 @@ const (
 	backgroundRows = 500
 )
 
-// validate validates the groups found, over the samples listed of each.
+// validate validates the groups found.
 func (r *run) validate(ctx context.Context) error {
 	seed := r.plan.Options.Seed
 	background := Draw(rand.New(rand.NewPCG(seed, streamValidate)), r.res.N, backgroundRows)
@@ -30,19 +33,17 @@ func (r *run) validate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.res.Validation = &Validation{}
-	for end, out := range []**validate.Result{&r.res.Validation.Positive, &r.res.Validation.Negative} {
-		groups := [][]Group{r.res.Positive, r.res.Negative}[end]
-		if len(groups) < 2 {
+	v := &Validation{}
+	r.res.Validation = v
+	for _, part := range []struct {
+		groups []Group
+		drawn  bool
+		out    **validate.Result
+	}{{r.res.Positive, false, &v.Positive}, {r.res.Negative, false, &v.Negative}, {r.res.Positive, true, &v.PositiveDrawn}, {r.res.Negative, true, &v.NegativeDrawn}} {
+		members := validated(part.groups, part.drawn)
+		if members == nil {
 			continue
 		}
-		lists := make([][]validate.Member, len(groups))
-		for g, group := range groups {
-			for _, s := range group.Samples[:min(len(group.Samples), maxMembers/len(groups))] {
-				lists[g] = append(lists[g], validate.Member{Index: s.Index, Score: s.Score})
-			}
-		}
-		members := validate.Union(lists...)
 		index := make([]int, len(members))
 		for i, m := range members {
 			index[i] = m.Index
@@ -56,11 +57,37 @@ func (r *run) validate(ctx context.Context) error {
 			m := &r.plan.Maps[side]
 			*s = validate.Side{Members: x[side], Background: rows[side], Kernel: m.Kernel, Sigma: m.Sigma}
 		}
-		if *out, err = validate.Run(ctx, in); err != nil {
+		if *part.out, err = validate.Run(ctx, in); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// validated lists the samples of groups that are validated: those listed, or as many members drawn. nil where there are
+// fewer than two groups, or a group without them.
+func validated(groups []Group, drawn bool) []validate.Member {
+	if len(groups) < 2 {
+		return nil
+	}
+	lists := make([][]validate.Member, len(groups))
+	for g, group := range groups {
+		count := min(len(group.Samples), maxMembers/len(groups))
+		for k := range count {
+			s := Entry{group.Samples[k].Index, group.Samples[k].Score}
+			if drawn {
+				if k >= len(group.Drawn) {
+					break
+				}
+				s = group.Drawn[k]
+			}
+			lists[g] = append(lists[g], validate.Member{Index: s.Index, Score: s.Score})
+		}
+		if len(lists[g]) == 0 {
+			return nil
+		}
+	}
+	return validate.Union(lists...)
 }
 
 // gather reads rows of both embeddings, in rising order, which costs least, and returns them in the order asked for.

@@ -120,7 +120,7 @@ func (f *compareFlags) run(ctx context.Context, files *outputs) (result *compare
 	if err != nil {
 		return nil, "", err
 	}
-	page, err := f.report.open(f, student, reference, in.Labels, files)
+	page, err := f.report.open(f, student, reference, in, files)
 	if err != nil {
 		return nil, "", err
 	}

@@ -48,9 +48,12 @@ func printComparison(w io.Writer, r *compare.Result, f *compareFlags) error {
 		student = "the student groups these"
 	}
 	printGroups(b, student, r.Positive)
-	printValidation(b, v.Positive)
+	printValidation(b, v.Positive, v.PositiveDrawn)
 	printGroups(b, "the reference groups these, the student does not", r.Negative)
-	printValidation(b, v.Negative)
+	printValidation(b, v.Negative, v.NegativeDrawn)
+	if len(r.Positive)+len(r.Negative) > 0 {
+		fmt.Fprint(b, "\ncloser than: the share of all pairs that are farther apart than a typical pair of the group, in the student and in the\nreference; * marks a clear difference\n")
+	}
 	if f.csv != "" {
 		fmt.Fprintf(b, "\nThe samples are in %s.\n", f.csv)
 	}
@@ -108,17 +111,26 @@ func printGroups(w io.Writer, title string, groups []compare.Group) {
 		return
 	}
 	labelled := len(groups[0].Composition) > 0
-	fmt.Fprintf(w, "  %3s  %10s  %8s  %8s  %8s  %7s  ", "", "eigenvalue", "residual", "gap", "size", "bound")
+	fmt.Fprintf(w, "  %3s  %10s  %8s  %8s  %8s  %7s  %-14s  ", "", "eigenvalue", "residual", "gap", "size", "bound", "closer than")
 	if labelled {
 		fmt.Fprintf(w, "%-36s  ", "consists of")
 	}
 	fmt.Fprintf(w, "%s\n", "samples")
 	for k, g := range groups {
-		bound := "-"
-		if g.Certainty.Valid {
-			bound = fmt.Sprintf("%.2g", g.Certainty.Bound)
+		size, bound, closer := "-", "-", "-"
+		if g.Size != nil {
+			size = fmt.Sprint(*g.Size)
 		}
-		fmt.Fprintf(w, "  %3d  %+10.5f  %8.1g  %8.2g  %8d  %7s  ", k+1, g.Eigenvalue, g.Residual, g.Gap, g.Size, bound)
+		if g.Certainty.Bound != nil {
+			bound = fmt.Sprintf("%.2g", *g.Certainty.Bound)
+		}
+		if c := g.Closeness; c != nil {
+			closer = fmt.Sprintf("%.0f%%, %.0f%%", 100*c.Closer[0], 100*c.Closer[1])
+			if c.Clear {
+				closer += " *"
+			}
+		}
+		fmt.Fprintf(w, "  %3d  %+10.5f  %8.1g  %8.2g  %8s  %7s  %-14s  ", k+1, g.Eigenvalue, g.Residual, g.Gap, size, bound, closer)
 		if labelled {
 			fmt.Fprintf(w, "%-36s  ", compositionText(g.Composition))
 		}
@@ -126,8 +138,13 @@ func printGroups(w io.Writer, title string, groups []compare.Group) {
 	}
 }
 
-// printValidation says in one line what the two embeddings make of the groups of a side.
-func printValidation(w io.Writer, v *validate.Result) {
+// printValidation says what the two embeddings make of the groups of a side: of members drawn at random where there are
+// some, else of the samples listed.
+func printValidation(w io.Writer, listed, drawn *validate.Result) {
+	v, of := drawn, "members"
+	if v == nil {
+		v, of = listed, "samples listed"
+	}
 	if v == nil {
 		return
 	}
@@ -138,7 +155,7 @@ func printValidation(w io.Writer, v *validate.Result) {
 		}
 		return fmt.Sprintf("AMI %.2f ± %.2f, mean distance inside %.2f", e.AMI.Mean, e.AMI.Std, inside)
 	}
-	fmt.Fprintf(w, "  K-means finds them again in the student with %s;\n  in the reference with %s (1: any two samples)\n", text(&v.Student), text(&v.Reference))
+	fmt.Fprintf(w, "  K-means of their %s finds them again in the student with %s;\n  in the reference with %s (1: any two samples)\n", of, text(&v.Student), text(&v.Reference))
 }
 
 func compositionText(parts []compare.Share) string {

@@ -35,7 +35,7 @@ type reportPage struct {
 }
 
 // open opens what the page needs, so that what is wrong with it is found out before the comparison.
-func (f *reportFlags) open(c *compareFlags, student, reference *features.Dataset, labels []string, files *outputs) (page *reportPage, err error) {
+func (f *reportFlags) open(c *compareFlags, student, reference *features.Dataset, in compare.Input, files *outputs) (page *reportPage, err error) {
 	if f.path == "" {
 		for _, flag := range []struct{ name, value string }{{"images", f.images}, {"texts", f.texts}} {
 			if flag.value != "" {
@@ -46,7 +46,7 @@ func (f *reportFlags) open(c *compareFlags, student, reference *features.Dataset
 	}
 	page = &reportPage{in: report.Input{
 		Student: student, Reference: reference, Names: report.Names(c.rows.student[0], c.rows.reference[0]),
-		Labels: labels, Version: version, Command: f.command,
+		IDs: in.IDs, Labels: in.Labels, Version: version, Command: f.command,
 	}}
 	defer func() {
 		if err != nil {

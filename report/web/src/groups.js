@@ -3,15 +3,19 @@ import { html } from "./dom.js";
 import { listen, set, state } from "./state.js";
 import { samples } from "./tip.js";
 
-const STRIP = 6; // pictures in a row of the overview
+const STRONG = 3; // pictures with the highest scores in a row of the overview
+const RANDOM = 3; // of members drawn at random, behind them
 
 export function groups(data) {
   const articles = [...document.querySelectorAll(".group")];
   const rows = data.groups.map((group) => document.querySelector(`.row[href="#group-${group.tag}"]`));
   rows.forEach((row, g) => {
     const strip = row.querySelector(".strip");
-    for (const image of strip ? [...articles[g].querySelectorAll("img")].slice(0, STRIP) : []) {
-      html(strip, "img").src = image.src;
+    if (!strip) return;
+    const random = [...articles[g].querySelectorAll(".random img")].slice(0, RANDOM);
+    const strong = [...articles[g].querySelectorAll(".strong img")].slice(0, STRONG + RANDOM - random.length);
+    for (const [i, image] of [...strong, ...random].entries()) {
+      html(strip, "img", i === strong.length ? "random" : "").src = image.src;
       strip.lastChild.alt = "";
     }
   });
@@ -37,13 +41,14 @@ export function groups(data) {
   document.querySelector(".walk").hidden = false;
   samples(data, document.querySelector(".chosen"));
 
+  const first = state.group;
   const show = (_, changed) => {
     if (changed.has("group")) {
       const group = data.groups[state.group];
       articles.forEach((article, g) => article.classList.toggle("on", g === state.group));
       rows.forEach((row, g) => (g === state.group ? row.setAttribute("aria-current", "true") : row.removeAttribute("aria-current")));
       document.getElementById("which").textContent = `${group.tag} (${state.group + 1} of ${data.groups.length})`;
-      if (location.hash.startsWith("#group-") || state.group > 0) history.replaceState(null, "", `#group-${group.tag}`);
+      if (location.hash.startsWith("#group-") || state.group !== first) history.replaceState(null, "", `#group-${group.tag}`);
     }
     for (const item of document.querySelectorAll(".thumbs li, .texts li")) {
       const point = item.dataset.point ?? item.firstChild.dataset.point;

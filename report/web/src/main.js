@@ -4,6 +4,7 @@ import { bars } from "./bars.js";
 import { groups } from "./groups.js";
 import { heat } from "./heat.js";
 import { maps } from "./maps.js";
+import { set } from "./state.js";
 import { terms } from "./terms.js";
 import { violins } from "./violins.js";
 
@@ -16,10 +17,11 @@ for (const side of data.sides) {
 data.member = data.points.map(() => []); // the groups of each point
 data.groups.forEach((group, g) => {
   group.pairs = group.pairs.map((text) => unpack(text, Float32Array));
-  for (const point of group.points) data.member[point].push(g);
+  for (const point of new Set([...group.points, ...group.drawn])) data.member[point].push(g);
 });
 terms();
 if (data.groups.length > 0) {
+  set({ group: Math.max(0, data.groups.findIndex((group) => group.clear)) });
   groups(data);
   violins(data);
   bars(data);

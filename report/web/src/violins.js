@@ -43,6 +43,7 @@ export function violins(data) {
       svg(row, "text", { x: 6, y: middle + 5, class: group.side ? "fill-b" : "fill-a", "font-weight": 650 }, group.tag);
       if (!narrow) svg(row, "text", { x: 50, y: middle + 5 }, fitting(group.title ?? "", 28));
       group.pairs.forEach((pairs, side) => {
+        if (pairs.length === 0) return;
         const tallest = Math.max(...shapes[g][side], 1e-9);
         const up = side ? 1 : -1;
         const shape = area().x((_, i) => x(at[i])).y0(middle).y1((d) => middle + (up * 0.46 * ROW * d) / tallest).curve(curveMonotoneX);
@@ -50,7 +51,7 @@ export function violins(data) {
         svg(row, "circle", { class: side ? "fill-b" : "fill-a", cx: x(group.mean[side]), cy: middle + up * 5, r: 4 });
       });
       const hit = svg(row, "rect", { class: "hit", x: 0, width, y: middle - ROW / 2, height: ROW });
-      svg(hit, "title", {}, `${group.tag}: mean ${short(group.mean[0])} in ${data.names[0]}, ${short(group.mean[1])} in ${data.names[1]}`);
+      if (group.pairs[0].length > 0) svg(hit, "title", {}, `${group.tag}: mean ${short(group.mean[0])} in ${data.names[0]}, ${short(group.mean[1])} in ${data.names[1]}`);
       hit.addEventListener("click", () => set({ group: g, point: -1 }));
       return row;
     });
