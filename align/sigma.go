@@ -7,11 +7,12 @@ import (
 	"slices"
 )
 
-// medianRows and matchRows bound the sample on which a bandwidth is found.
+// MedianRows bounds the sample on which a median distance is taken.
+const MedianRows = 1000
+
 const (
-	medianRows = 1000
-	matchRows  = 500
-	matchGap   = 0.01 // the paper's rule, section 6: |λmax(K1/n) - λmax(K2/n)| < 0.01
+	matchRows = 500  // bounds the sample on which bandwidths are matched
+	matchGap  = 0.01 // the paper's rule, section 6: |λmax(K1/n) - λmax(K2/n)| < 0.01
 )
 
 // bandwidths finds the bandwidths that are not numbers on the first batch and freezes them. No gradient flows through
@@ -54,7 +55,7 @@ func findBandwidths(ctx context.Context, cfg *Config, x [2]Matrix, known [2]floa
 			sigma[side] = rule.Value
 			continue
 		}
-		dist, err := distances(ctx, kernel, x[side], medianRows)
+		dist, err := distances(ctx, kernel, x[side], MedianRows)
 		if err != nil {
 			return bandwidths{sigma: known}, err
 		}
@@ -66,7 +67,7 @@ func findBandwidths(ctx context.Context, cfg *Config, x [2]Matrix, known [2]floa
 			}
 		}
 		if len(dist) == 0 {
-			out.provisional = true
+			out.provisional, median = true, 1
 			if x[side].Rows > 1 {
 				out.notes = append(out.notes, fmt.Sprintf("all rows of the %s features are equal, so that every bandwidth gives the same kernel: it is 1 here, and is found on a later batch", sideName[side]))
 			}
@@ -106,9 +107,17 @@ func distances(ctx context.Context, kernel Kernel, x Matrix, limit int) ([]float
 	return out, nil
 }
 
+// MedianDistance is the median of the Euclidean distances of all pairs of up to MedianRows rows of x (n, d), evenly spaced;
+// 0 where there is no pair.
+func MedianDistance(ctx context.Context, x Matrix) (float64, error) {
+	dist, err := distances(ctx, KernelGaussian, x, MedianRows)
+	return medianOf(dist), err
+}
+
+// medianOf is 0 for no values.
 func medianOf(v []float64) float64 {
 	if len(v) == 0 {
-		return 1 // no two rows are different: every bandwidth gives the same kernel
+		return 0
 	}
 	v = slices.Clone(v)
 	slices.Sort(v)

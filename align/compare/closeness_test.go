@@ -28,7 +28,7 @@ func TestCloseness(t *testing.T) {
 	} {
 		t.Run(string(c.kernel), func(t *testing.T) {
 			o := options(3)
-			o.Certify = true
+			o.Certify, o.ValidateGroups = true, true
 			if o.Kernel = c.kernel; c.kernel.NeedsSigma() {
 				o.Sigma = map[align.Kernel]*align.Sigma{align.KernelGaussian: {Value: 4}, align.KernelLaplacian: {Value: 12}}[c.kernel]
 			}
@@ -130,7 +130,7 @@ func TestNotMeasured(t *testing.T) {
 	if err := json.Unmarshal(text, &got); err != nil {
 		t.Fatal(err)
 	}
-	for name, v := range map[string]any{"kernel_tops": got.KernelTops, "permutation_null": got.Null, "koda": got.Koda, "validate": got.Validate, "size": got.Positive[0]["size"]} {
+	for name, v := range map[string]any{"kernel_tops": got.KernelTops, "permutation_null": got.Null, "koda": got.Koda, "validate": got.Validate, "size": got.Positive[0]["size"], "closeness": got.Positive[0]["closeness"]} {
 		if v != nil {
 			t.Errorf("%s is %v", name, v)
 		}
@@ -140,6 +140,10 @@ func TestNotMeasured(t *testing.T) {
 		if v, there := certainty[name]; !there || v != nil {
 			t.Errorf("certainty.%s is %v", name, v)
 		}
+	}
+	o.ValidateGroups = true
+	if r, err = Run(context.Background(), Input{Student: memory(x1), Reference: memory(x2)}, o, align.NewGo(1)); err != nil {
+		t.Fatal(err)
 	}
 	if c := r.Positive[0].Closeness; c == nil || c.Drawn || c.Judged != len(r.Positive[0].Samples) {
 		t.Error("the closeness is not that of the samples listed")

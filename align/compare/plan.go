@@ -112,13 +112,10 @@ func (p *Plan) featured() bool {
 	return p.Options.Approximation != align.ApproximationExact || !p.Maps[0].Kernel.NeedsSigma() && !p.Maps[1].Kernel.NeedsSigma()
 }
 
-// sigmaRows bounds the sample on which bandwidths are found; align takes no more.
-const sigmaRows = 1000
-
 // findSigma turns the rules for bandwidths into numbers, on evenly spaced rows.
 func (p *Plan) findSigma(ctx context.Context, rows [2]Rows) error {
 	o := &p.Options
-	m := min(sigmaRows, p.N)
+	m := min(align.MedianRows, p.N)
 	index := make([]int, m)
 	for i := range index {
 		index[i] = i * p.N / m

@@ -54,7 +54,7 @@ type Group struct {
 	StudentShare   float64    `json:"student_share"`
 	ReferenceShare float64    `json:"reference_share"` // vᵀ K1 v / n and vᵀ K2 v / n: λ is the first minus η times the second
 	Certainty      Certainty  `json:"certainty"`
-	Closeness      *Closeness `json:"closeness"` // null where the rows were not at hand, or there is no pair
+	Closeness      *Closeness `json:"closeness"` // null as `validate`, and where there is no pair
 	Samples        []Sample   `json:"samples"`   // by falling score
 
 	// Composition says which classes the members belong to (where they were not found, the samples listed), the largest

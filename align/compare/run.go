@@ -54,12 +54,10 @@ func newResult(n int, dims [2]int) *Result {
 
 // finished validates the groups and says what the result was computed with.
 func (r *run) finished(ctx context.Context) (*Result, error) {
-	if r.rows[0] != nil {
+	if r.plan.Options.ValidateGroups && r.rows[0] != nil {
 		if err := r.stage("closeness", func() error { return r.closeness(ctx) }); err != nil {
 			return nil, err
 		}
-	}
-	if r.plan.Options.ValidateGroups && r.rows[0] != nil {
 		if err := r.stage("validate", func() error { return r.validate(ctx) }); err != nil {
 			return nil, err
 		}

@@ -22,9 +22,9 @@ type figures struct{ eps1, eps2, beyond float64 } // beyond: λmax(±L[Ic, Ic])
 const theoremTolerance = 1e-4
 
 // top returns an upper bound of the largest eigenvalue of an operator, or of its negative, 0 where that has none above 0:
-// the largest Ritz value, which is at most the eigenvalue, plus its residual. Some eigenvalue lies within the residual of
-// the Ritz value (Parlett, "The Symmetric Eigenvalue Problem", theorem 4.5.1); that it is the largest one holds for all
-// starts but those orthogonal to its eigenvector, and the start is random.
+// the largest Ritz value, which is at most the eigenvalue, plus its residual. Some eigenvalue lies within the residual r of
+// the Ritz value θ of a unit vector x, as r = |(A - θ) x| >= min |λ - θ| for a symmetric A; that it is the largest one holds
+// for all starts but those orthogonal to its eigenvector, and the start is random.
 func top(ctx context.Context, op operator, negative bool, seed uint64) (float64, error) {
 	want := wanted{block: min(4, op.dim()), tolerance: theoremTolerance, floor: 1e-9, seed: seed, most: 200}
 	if want.positive = 1; negative {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/specalign/specalign/align"
+	"github.com/specalign/specalign/internal/regular"
 )
 
 // table is a matrix as it lies in the bytes of a file.
@@ -84,10 +85,12 @@ func split(name string) (path, key string, f format, err error) {
 	return path, key, f, nil
 }
 
-// mapFile maps a regular file for reading. An empty file gives an empty slice. A pipe that nobody writes to is not waited
-// for.
+// mapFile maps a regular file for reading. An empty file gives an empty slice.
 func mapFile(path string) (data []byte, err error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	f, err := regular.Open(path)
+	if errors.Is(err, regular.ErrNotRegular) {
+		return nil, fmt.Errorf("%s: not a regular file; it cannot be memory-mapped, so save it to a file first", path)
+	}
 	if err != nil {
 		return nil, reason(path, err)
 	}
@@ -95,9 +98,6 @@ func mapFile(path string) (data []byte, err error) {
 	st, err := f.Stat()
 	if err != nil {
 		return nil, reason(path, err)
-	}
-	if !st.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: not a regular file; it cannot be memory-mapped, so save it to a file first", path)
 	}
 	if st.Size() == 0 {
 		return nil, nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"math"
-	"slices"
 
 	"github.com/specalign/specalign/align"
 	"github.com/specalign/specalign/align/compare"
@@ -209,33 +208,17 @@ func (s *scan) addBlock(products *[3]float64, sums *[2][]float64, k [2]align.Mat
 	}
 }
 
-// medianRows bounds the sample on which a bandwidth is found.
-const medianRows = 1000
-
-// medianDistance is that of all pairs of up to medianRows rows, evenly spaced; 0 where that is 0 or there is no pair.
+// medianDistance is align.MedianDistance of a side's rows.
 func (s *scan) medianDistance(ctx context.Context, side int) (float64, error) {
-	m, d := min(medianRows, s.n), s.rows[side].Dim()
-	x := make([]float32, m*d)
+	m, d := min(align.MedianRows, s.n), s.rows[side].Dim()
+	x := align.Matrix{Rows: m, Cols: d, Stride: d, Data: make([]float32, m*d)}
 	for i := range m {
-		if err := s.rows[side].Read(x[i*d:(i+1)*d], i*s.n/m); err != nil {
+		if err := s.rows[side].Read(row(x, i), i*s.n/m); err != nil {
 			return 0, err
 		}
 	}
 	if err := s.check(ctx); err != nil {
 		return 0, err
 	}
-	lists := make([][]float64, m)
-	s.parallel(m, func(from, to int) {
-		for i := from; i < to; i++ {
-			for j := range i {
-				lists[i] = append(lists[i], squaredDistance(x[i*d:(i+1)*d], x[j*d:(j+1)*d]))
-			}
-		}
-	})
-	all := slices.Concat(lists...)
-	if len(all) == 0 {
-		return 0, nil
-	}
-	slices.Sort(all)
-	return (math.Sqrt(all[(len(all)-1)/2]) + math.Sqrt(all[len(all)/2])) / 2, nil
+	return align.MedianDistance(ctx, x)
 }

@@ -80,7 +80,7 @@ func TestAgainstReference(t *testing.T) {
 			}
 			sigma := [2]float64{ref.MedianDistance(x1, false), ref.MedianDistance(x2, false)}
 			for side, s := range r.CKA.Sigma {
-				if tolerance := map[bool]float64{true: 1e-6, false: 0.05}[c.n <= medianRows]; math.Abs(s-sigma[side]) > tolerance*s {
+				if tolerance := map[bool]float64{true: 1e-6, false: 0.05}[c.n <= align.MedianRows]; math.Abs(s-sigma[side]) > tolerance*s {
 					t.Errorf("sigma %v, want %v", s, sigma[side])
 				}
 			}

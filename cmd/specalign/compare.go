@@ -89,7 +89,7 @@ patterns; memory does not grow with the number of rows.`,
 	fl.IntVar(&f.options.Permutations, "permutations", f.options.Permutations, "`COUNT` of shuffles of the reference's rows to compare with; 0: none")
 	fl.IntVar(&f.options.Koda, "koda", f.options.Koda, "`COUNT` of directions of KODA's constrained mode; 0: none")
 	fl.BoolVar(&f.options.Certify, "certify", f.options.Certify, "evaluate Theorem 1 of the paper for every group, and what an approximation is off by")
-	fl.BoolVar(&f.options.ValidateGroups, "validate", f.options.ValidateGroups, "ask whether the groups are groups in either embedding: K-means, distances, ranking")
+	fl.BoolVar(&f.options.ValidateGroups, "validate", f.options.ValidateGroups, "ask whether the groups are groups in either embedding: distances, K-means, ranking")
 	fl.IntVar(&f.options.CheckRows, "check-rows", f.options.CheckRows, "`COUNT` of rows on which an approximation is compared with the exact kernels")
 	fl.BoolVar(&f.json, "json", false, "print one JSON document")
 	f.settings = addSettingFlags(cmd, compareSettings...)

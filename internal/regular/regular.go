@@ -8,6 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// ErrNotRegular is the error of Open for anything else, inside an *os.PathError.
+var ErrNotRegular = errors.New("it is not a regular file; save it to one first")
+
 // Open opens a file for reading. A folder, a pipe or a device is refused and never waited for: opening one may last
 // for ever, and a signal would not end it.
 func Open(path string) (*os.File, error) {
@@ -17,7 +20,7 @@ func Open(path string) (*os.File, error) {
 	}
 	st, err := f.Stat()
 	if err == nil && !st.Mode().IsRegular() {
-		err = &os.PathError{Op: "open", Path: path, Err: errors.New("it is not a regular file; save it to one first")}
+		err = &os.PathError{Op: "open", Path: path, Err: ErrNotRegular}
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())

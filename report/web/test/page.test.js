@@ -232,6 +232,15 @@ test("is complete with nothing but the embeddings", async () => {
   await view.context().close();
 });
 
+test("makes no claim about distances that were not measured", async () => {
+  const view = await open(browser, page("bare.html", data.files, "--validate=false", "--certify=false", "--permutations=0", "--koda=0"));
+  assert.match(await view.locator("h1").innerText(), /sees \d+ groups more than .* was not measured/s);
+  assert.equal(await view.locator(".row.unclear, .row .bell").count(), 0);
+  assert.doesNotMatch(await view.evaluate(() => document.body.innerText), /NaN|undefined|clearly/);
+  assert.deepEqual(view.complaints, []);
+  await view.context().close();
+});
+
 test("says that two equal embeddings see the same groups", async () => {
   const view = await open(browser, page("same.html", [data.files[0], data.files[0]]));
   assert.match(await view.locator("h1").innerText(), /see the same groups/);
