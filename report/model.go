@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 
@@ -151,7 +152,7 @@ func classes(composition []compare.Share, labels []string, everyone map[string]i
 
 // title names what most of a group is.
 func title(classes []share) string {
-	const most = 0.6
+	const most, least = 0.6, 0.15
 	switch {
 	case len(classes) == 0:
 		return ""
@@ -161,6 +162,8 @@ func title(classes []share) string {
 		return "mostly " + classes[0].Label
 	case classes[0].Part+classes[1].Part >= most:
 		return classes[0].Label + " and " + classes[1].Label
+	case classes[0].Part < least:
+		return fmt.Sprintf("%d labels, none above %.0f %%", len(classes), math.Ceil(100*classes[0].Part))
 	}
 	text := "a mix of " + classes[0].Label + ", " + classes[1].Label
 	if len(classes) > 2 {

@@ -192,6 +192,25 @@ func checkStart(t *testing.T, g *geometry, side int) {
 	}
 }
 
+func TestTitle(t *testing.T) {
+	many := []share{}
+	for i := range 30 {
+		many = append(many, share{Label: fmt.Sprint(i), Part: 1.0 / 30})
+	}
+	for _, c := range []struct {
+		classes []share
+		want    string
+	}{
+		{nil, ""}, {[]share{{"a", 1, 0}}, "a"}, {[]share{{"a", 0.6, 0}, {"b", 0.4, 0}}, "mostly a"},
+		{[]share{{"a", 0.4, 0}, {"b", 0.3, 0}, {"c", 0.3, 0}}, "a and b"}, {[]share{{"a", 0.3, 0}, {"b", 0.2, 0}, {"c", 0.2, 0}}, "a mix of a, b, …"},
+		{many, "30 labels, none above 4 %"},
+	} {
+		if got := title(c.classes); got != c.want {
+			t.Errorf("%v is %q, not %q", c.classes, got, c.want)
+		}
+	}
+}
+
 func TestShareText(t *testing.T) {
 	for x, want := range map[float64]string{0.5: "50 %", 0.9982: "99.8 %", 0.99999: "99.9 %", 1: "100 %"} {
 		if got := shareText(x); got != want {
