@@ -132,7 +132,7 @@ func TestFewRows(t *testing.T) {
 		t.Errorf("%s; %s %v %v", many.Route, few.Route, few.Converged, few.Warnings)
 	}
 	for k, g := range few.Positive {
-		if math.Abs(g.Eigenvalue-many.Positive[k].Eigenvalue) > 1e-5*few.SpecDiff || g.Certainty.Eps1 == 0 {
+		if math.Abs(g.Eigenvalue-many.Positive[k].Eigenvalue) > 1e-5*few.SpecDiff || g.Certainty.Eps1 == nil {
 			t.Errorf("%d: %v and %v, %+v", k, g.Eigenvalue, many.Positive[k].Eigenvalue, g.Certainty)
 		}
 	}
