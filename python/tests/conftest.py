@@ -10,11 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from batches import clustered
+from hypothesis import settings
 
 import specalign
 
 ROOT = Path(__file__).resolve().parents[2]
 os.environ.setdefault("SPECALIGN_BINARY", str(ROOT / "bin/specalign"))
+
+
+# The same examples each time, so that a change is judged by what it does. HYPOTHESIS_PROFILE=random looks for new ones.
+settings.register_profile("fixed", derandomize=True)
+settings.register_profile("random", derandomize=False, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
 def pytest_configure(config):

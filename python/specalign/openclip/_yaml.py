@@ -27,6 +27,7 @@ _WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
 # What other readers of YAML take for something else than a word.
 _AMBIGUOUS = (
     (re.compile(r"[-+]?\.inf|\.nan", re.IGNORECASE), "is not a finite number"),
+    (re.compile(r"true|false|null", re.IGNORECASE), "is spelt true, false or null"),
     (re.compile(r"yes|no|on|off|y|n", re.IGNORECASE), "is a truth value to some readers of YAML; give true or false"),
     (re.compile(r"[-+]?0[0-9_]+"), "has a leading zero, which makes it octal to some readers of YAML; leave it out"),
     (re.compile(r"[-+]?0[xob][0-9a-f_]+", re.IGNORECASE), "is no decimal number; give one"),
@@ -140,7 +141,7 @@ class _Document:
             if any(not c.isprintable() for c in text):
                 raise self._wrong(event.start_mark, f"{_short(text)} has characters that cannot be printed")
             return text
-        if text in _WORDS or text.lower() in ("true", "false", "null"):
+        if text in _WORDS or (text.lower() in _WORDS and text in (text.capitalize(), text.upper())):
             return _WORDS[text.lower()]
         if _WHOLE.fullmatch(text):
             if len(text) > 20 or not -(2**63) <= int(text) < 2**64:

@@ -25,6 +25,7 @@ from specalign.openclip import _yaml
         ("k: 1:30", "1:4: '1:30' is a number of base 60 to some"),
         ("center: yes", "1:9: 'yes' is a truth value to some"),
         ("center: Off", "1:9: 'Off' is a truth value to some"),
+        ("center: tRue", "1:9: 'tRue' is spelt true"),
         ("k: 010", "1:4: '010' has a leading zero"),
         ("k: 0x1F", "1:4: '0x1F' is no decimal number"),
         ("k: 1_000", "1:4: '1_000' has underscores"),
@@ -75,7 +76,11 @@ def test_takes():
     assert (places[()], places[("k",)], places[("l", 2)], places[("l", 2, "x")]) == ((2, 1), (2, 1), (8, 14), (8, 15))
 
 
-_words = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), max_size=8)
+# PyYAML leaves without quotes what is a word to YAML 1.1 alone, such as 08, 1e5, 0o7 and tRue.
+_unquoted = re.compile(r"[-+.]*[0-9].*|y|n|yes|no|on|off|true|false|null|[-+]?\.inf|\.nan", re.DOTALL | re.IGNORECASE)
+_words = st.sampled_from(["yes", "No", "true", "NULL", "~", "012", "1.5", ".inf", "2020-01-01", "<<", "="]) | st.text(
+    st.characters(codec="utf-8", exclude_categories=("C", "Z")), max_size=8
+).filter(lambda word: not _unquoted.fullmatch(word))
 _plain = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | _words
     | st.floats(allow_nan=False, allow_infinity=False),
