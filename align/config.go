@@ -164,7 +164,7 @@ type Config struct {
 	StudentSigma    *Sigma        `json:"student_sigma,omitempty"`
 	ReferenceSigma  *Sigma        `json:"reference_sigma,omitempty"`
 	Approximation   Approximation `json:"approximation"`
-	NumFeatures     int           `json:"num_features,omitempty"` // r of MATH: frequencies, 2r features
+	NumFeatures     int           `json:"num_features,omitempty"` // r: random frequencies, which make 2r features
 	Seed            uint64        `json:"seed"`
 	Objective       Objective     `json:"objective,omitempty"` // exclusive with Terms
 	K               int           `json:"k,omitempty"`

@@ -76,7 +76,7 @@ func (it *krylov) known() (int, float64) {
 	return count, 0
 }
 
-// estimate is request.gradientError of the Ritz pairs; worst is the largest residual that counts.
+// estimate is request.estimate of the Ritz pairs; worst is the largest residual that counts.
 func (it *krylov) estimate() (truncation, rounding, worst float64) {
 	count, rest := it.known()
 	it.theta, it.residuals = it.theta[:0], it.residuals[:0]

@@ -13,6 +13,9 @@ func Memory(c *Config, n int, cols [2]int) uint64 {
 		case kernel.NeedsSigma() && approx.Fourier():
 			features = 2 * c.numFeatures()
 			bytes += 4 * uint64(c.numFeatures()) * uint64(d)
+			if approx == ApproximationORF { // the orthogonal matrix that its frequencies are drawn from
+				bytes += 8 * uint64(d) * uint64(d)
+			}
 		case kernel.NeedsSigma():
 			features, sh.exact = 0, true
 		}

@@ -8,7 +8,7 @@ type Result struct {
 	Parts          []float64 `json:"parts"`                     // the terms' unweighted values, in the order of ResolvedTerms
 	Eigenvalues    []float64 `json:"eigenvalues"`               // signed, by falling magnitude: those used and the next, as many as were found above rounding level; nil (null) where no term needs any
 	Gap            *float64  `json:"gap"`                       // |λ_k| - |λ_(k+1)|, k at most the number of eigenvalues above rounding level; nil (null) as above
-	Residual       *float64  `json:"residual"`                  // largest |L v - λ v| over the pairs used, against the norm that Step documents
+	Residual       *float64  `json:"residual"`                  // largest |L v - λ v| over the pairs used, in the units of λ
 	GradientError  *float64  `json:"gradient_error"`            // estimated relative error of the gradient
 	GradientNorm   float64   `json:"-"`                         // Frobenius norm of the gradient, 0 where none was asked for
 	Products       int       `json:"products"`                  // matrix-vector products that the iteration spent; 0 by a dense solver

@@ -39,11 +39,12 @@ const (
 	fixedState  = stateHeader + 4
 )
 
-// MaxStateSize returns the largest number of bytes that AppendState appends for features of these widths.
-func (s *Session) MaxStateSize(d1, d2 int) int {
+// MaxStateSize returns the largest number of bytes that Session.AppendState appends under settings c, as they were asked
+// for, for rows of d1 (student) and d2 (reference) columns.
+func MaxStateSize(c *Config, d1, d2 int) int {
 	width := func(side, d int) int {
-		if s.cfg.KernelOf(side).NeedsSigma() && s.cfg.Approximation != ApproximationExact {
-			return max(d, 2*s.cfg.numFeatures())
+		if c.KernelOf(side).NeedsSigma() && c.Approximation != ApproximationExact {
+			return max(d, 2*c.numFeatures())
 		}
 		return d
 	}

@@ -28,7 +28,7 @@ class Scores:
         knn: accuracy of the 10-nearest-neighbour vote on the ten fine classes.
         probe: accuracy of a linear probe on the ten fine classes.
         zero_shot: accuracy of the coarse captions' zero-shot classifier; None for a model without a text tower.
-        spec_diff: SPEC-diff to the reference (MATH: the largest |eigenvalue| of the difference kernel), in [0, 1].
+        spec_diff: SPEC-diff to the reference (the largest |eigenvalue| of the difference kernel), in [0, 1].
     """
 
     knn: float

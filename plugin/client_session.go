@@ -16,8 +16,9 @@ import (
 type ClientSession struct {
 	mu       sync.Mutex
 	c        *Client
-	request  string // the settings as asked for
-	settings align.Config
+	asked    align.Config // the settings as asked for
+	request  string       // the same as JSON
+	settings align.Config // as the sidecar resolved them
 	id       string
 	arena    *memfd
 	slot     uint64 // size of a state slot
@@ -30,7 +31,7 @@ func (c *Client) Session(ctx context.Context, cfg align.Config) (*ClientSession,
 	if err != nil {
 		return nil, fmt.Errorf("plugin: settings: %w", err)
 	}
-	s := &ClientSession{c: c, request: string(b)}
+	s := &ClientSession{c: c, asked: cfg, request: string(b)}
 	if err := s.fit(ctx, layout{slot: slotHeader, size: 2 * slotHeader}); err != nil {
 		return nil, err
 	}
@@ -138,18 +139,8 @@ type layout struct {
 func (s *ClientSession) layout(student, reference align.Features) layout {
 	up := func(n uint64) uint64 { return (n + alignment - 1) / alignment * alignment }
 	bytes := func(f align.Features, size int) uint64 { return up(uint64(f.Rows) * uint64(f.Cols) * uint64(size)) }
-	r := uint64(s.settings.NumFeatures)
-	if r == 0 {
-		r = align.DefaultNumFeatures
-	}
-	width := func(side, cols int) uint64 {
-		if s.settings.KernelOf(side).NeedsSigma() {
-			return max(uint64(cols), 2*r)
-		}
-		return uint64(cols)
-	}
 	var l layout
-	l.slot = up(slotHeader + 40 + 4*(width(0, student.Cols)+width(1, reference.Cols)))
+	l.slot = up(slotHeader + uint64(align.MaxStateSize(&s.asked, student.Cols, reference.Cols)))
 	l.reference = bytes(student, student.Type.Size())
 	l.gradient = l.reference + bytes(reference, reference.Type.Size())
 	l.size = 2*l.slot + l.gradient + bytes(student, 4)

@@ -59,6 +59,19 @@ func TestMemoryRefused(t *testing.T) {
 	}
 }
 
+// TestMemoryOfOrthogonalFrequencies: they are drawn from a matrix of columns by columns, however few the rows are.
+func TestMemoryOfOrthogonalFrequencies(t *testing.T) {
+	cfg := align.DefaultConfig()
+	cfg.Kernel, cfg.Approximation, cfg.NumFeatures = align.KernelGaussian, align.ApproximationORF, 1
+	if _, err := checkMemory(&cfg, 2, [2]int{maxCols, 1}, 1<<20, 1<<40); !isInput(err) {
+		t.Error(err)
+	}
+	cfg.Approximation = align.ApproximationRFF
+	if _, err := checkMemory(&cfg, 2, [2]int{maxCols, 1}, 1<<20, 1<<30); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestMemoryOfAllSessions: sessions keep the memory of their largest step, and together they may not have more than
 // there is. One that is refused goes on with smaller steps.
 func TestMemoryOfAllSessions(t *testing.T) {

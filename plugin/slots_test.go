@@ -149,3 +149,28 @@ func TestFingerprint(t *testing.T) {
 		t.Error("its size")
 	}
 }
+
+// TestStateFits: the client's slots hold what the engine leaves in them, whatever the widths of the rows; so do those of
+// random features more than there are by default, which `auto` may turn to at any step.
+func TestStateFits(t *testing.T) {
+	_, socket := serve(t, goDevices())
+	cfg := align.DefaultConfig()
+	cfg.Solver, cfg.K = align.SolverLanczos, 1 // on features few beside the rows: with a direction in the state
+	c := dial(t, socket)
+	const n, d1 = 300, 3
+	student := features(n, d1, 1)
+	for d2 := range 16 { // the widths whose states leave each number of bytes of a slot's last line free
+		s := open(t, c, cfg)
+		r, err := s.Step(t.Context(), student, features(n, d2+1, 2), nil)
+		if err != nil || r.GetRoute() != "matrix-free lanczos" {
+			t.Fatalf("%d and %d columns: %v, %v", d1, d2+1, r.GetRoute(), err)
+		}
+	}
+	cfg = align.DefaultConfig()
+	cfg.Kernel, cfg.NumFeatures = align.KernelGaussian, 2*align.DefaultNumFeatures
+	s := open(t, c, cfg)
+	state := uint64(align.MaxStateSize(&cfg, d1, d1))
+	if l := s.layout(student, student); l.slot < slotHeader+state || state < 4*4*uint64(cfg.NumFeatures) {
+		t.Errorf("a slot of %d bytes for a state of %d", l.slot, state)
+	}
+}

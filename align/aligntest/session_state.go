@@ -109,7 +109,7 @@ func (s *sessions) state() {
 					s.t.Fatalf("%s: AppendState does not append", label)
 				}
 				saved = saved[len("before"):]
-				if limit := a.MaxStateSize(shape.d1, shape.d2); len(saved) > limit {
+				if limit := align.MaxStateSize(&cfg, shape.d1, shape.d2); len(saved) > limit {
 					s.t.Errorf("%s: a state of %d bytes, MaxStateSize is %d", label, len(saved), limit)
 				}
 				b := s.start(label, cfg)

@@ -260,7 +260,7 @@ type OpenSessionRequest struct {
 	ArenaFd       int32                  `protobuf:"varint,3,opt,name=arena_fd,json=arenaFd,proto3" json:"arena_fd,omitempty"`               // the descriptor of the memfd in the calling process
 	ArenaSize     uint64                 `protobuf:"varint,4,opt,name=arena_size,json=arenaSize,proto3" json:"arena_size,omitempty"`
 	// Two slots, one behind the other, where the sidecar keeps what a successor needs to continue bit for bit. A slot
-	// takes 64 bytes and the engine's state, which is at most 40 + 4 * (w1 + w2) bytes: w is the width of a side's
+	// takes 64 bytes and the engine's state, which is at most 48 + 4 * (w1 + w2) bytes: w is the width of a side's
 	// features, its columns, or max(columns, 2 * num_features) under a Gaussian or Laplacian kernel (num_features is
 	// 4096 unless it is set). Slots that are copied byte for byte to another arena keep their meaning there.
 	StateOffset   uint64 `protobuf:"varint,5,opt,name=state_offset,json=stateOffset,proto3" json:"state_offset,omitempty"`         // 64-byte aligned

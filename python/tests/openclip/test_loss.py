@@ -50,7 +50,7 @@ def penalty(sidecar, rows):
 
 
 def exact(student, reference):
-    """The squared Frobenius norm of the difference of the cosine kernel matrices over n (MATH)."""
+    """The squared Frobenius norm of the difference of the cosine kernel matrices over n."""
 
     def kernel(x):
         x = torch.nn.functional.normalize(x.double())
