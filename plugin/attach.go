@@ -120,6 +120,9 @@ func writeAttachFile(path string, a *AttachFile) error {
 // removeAttachFile removes the file at path if it is still a's.
 func removeAttachFile(path string, a *AttachFile) error {
 	unlock, err := lockDir(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // its directory was removed, and the file with it
+	}
 	if err != nil {
 		return err
 	}
@@ -138,7 +141,7 @@ const lockWait = 10 * time.Second
 func lockDir(path string) (unlock func(), err error) {
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
-		return nil, inputErrorf("plugin: the attach file's directory: %v", err)
+		return nil, inputErrorf("plugin: the attach file's directory: %w", err)
 	}
 	fd := int(dir.Fd())
 	err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)

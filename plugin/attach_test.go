@@ -119,3 +119,10 @@ func TestAttachDirectoryLocked(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestAttachDirectoryGone: a daemon whose attach file went with its directory has nothing to remove, and ends well.
+func TestAttachDirectoryGone(t *testing.T) {
+	if err := removeAttachFile(filepath.Join(shortDir(t), "gone", "attach"), &AttachFile{}); err != nil {
+		t.Error(err)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	goplugin "github.com/hashicorp/go-plugin"
@@ -38,9 +39,10 @@ func newClient(conn grpc.ClientConnInterface, closer func() error) *Client {
 	return &Client{rpc: pb.NewSidecarClient(conn), close: closer}
 }
 
-// Launch starts cmd, usually `specalign serve`, as a sidecar of this process and waits until it answers. Its environment
-// is cmd.Env, or this process's where that is nil, without what another go-plugin host may have left there. Its log
-// goes to log; nil drops it. The sidecar ends with Close, and with this process however that ends.
+// Launch starts cmd, usually `specalign serve`, as a sidecar of this process and waits until it answers, up to the
+// deadline of ctx or a minute; a cancelled ctx is noticed only then. Its environment is cmd.Env, or this process's where
+// that is nil, without what another go-plugin host may have left there. Its log goes to log; nil drops it. The sidecar
+// ends with Close, and with this process however that ends.
 func Launch(ctx context.Context, cmd *exec.Cmd, log hclog.Logger) (*Client, error) {
 	if log == nil {
 		log = hclog.NewNullLogger()
@@ -54,10 +56,14 @@ func Launch(ctx context.Context, cmd *exec.Cmd, log hclog.Logger) (*Client, erro
 		return nil, err
 	}
 	cmd.Env = append(cmd.Env, goplugin.EnvUnixSocketDir+"="+dir.path)
-	host := goplugin.NewClient(&goplugin.ClientConfig{
+	config := &goplugin.ClientConfig{
 		HandshakeConfig: Handshake, Plugins: Plugins, Cmd: cmd, SkipHostEnv: true, Logger: log,
 		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
-	})
+	}
+	if end, ok := ctx.Deadline(); ok { // go-plugin takes no context, and 0 for its minute
+		config.StartTimeout = max(time.Until(end), time.Millisecond)
+	}
+	host := goplugin.NewClient(config)
 	c, err := dispense(host)
 	if err == nil {
 		_, err = c.Hello(ctx)

@@ -114,11 +114,12 @@ func (s *server) toStatus(method string, err error) error {
 	return status.Error(codes.Internal, oneLine(err.Error()))
 }
 
-// oneLine keeps a message for people on one line, and short.
+// oneLine keeps a message for people on one line, short, and such as a status may be: in UTF-8.
 func oneLine(s string) string {
+	const most = 2000
 	s = strings.ReplaceAll(strings.TrimSpace(s), "\n", "; ")
-	if len(s) > 2000 {
-		s = s[:2000] + " ..."
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "") + " ..."
 	}
 	return s
 }

@@ -307,6 +307,17 @@ func TestStranger(t *testing.T) {
 	}
 }
 
+// TestLaunchDeadline: a program that never answers is waited for until the deadline, not for go-plugin's minute.
+func TestLaunchDeadline(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	begin := time.Now()
+	_, err := Launch(ctx, exec.Command("sleep", "60"), nil)
+	if err == nil || !strings.Contains(err.Error(), "launching the sidecar: timeout") || time.Since(begin) > 30*time.Second {
+		t.Errorf("%v after %v", err, time.Since(begin))
+	}
+}
+
 // TestLaunchRefused: what is wrong with the environment is said, in one line, with nothing on stdout.
 func TestLaunchRefused(t *testing.T) {
 	long := filepath.Join(shortDir(t), strings.Repeat("d", 90))

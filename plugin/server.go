@@ -150,7 +150,7 @@ func (s *server) OpenSession(ctx context.Context, req *pb.OpenSessionRequest) (*
 	defer room.give()
 	cfg, err := align.ParseConfig([]byte(req.GetSettingsJson()))
 	if err != nil {
-		return nil, status.Error(codes.InvalidArgument, err.Error())
+		return nil, &align.InputError{Err: err}
 	}
 	sl, err := parseSlots(req.GetStateOffset(), req.GetStateSlotSize(), req.GetArenaSize())
 	if err != nil {

@@ -313,6 +313,12 @@ func TestOpenRefused(t *testing.T) {
 			t.Errorf("%s: %v, want %v with %q", tt.name, err, tt.code, tt.want)
 		}
 	}
+	// What is refused may be long; the words about it are not, and are cut between characters.
+	long := &pb.OpenSessionRequest{ProtocolMajor: 1, SettingsJson: `{"kernel": "` + strings.Repeat("é", 1<<18) + `"}`}
+	_, err := c.rpc.OpenSession(t.Context(), long)
+	if m := status.Convert(err).Message(); status.Code(err) != codes.InvalidArgument || len(m) > 2100 || !strings.HasSuffix(m, "é ...") {
+		t.Errorf("a long kernel: %v, %d bytes", status.Code(err), len(m))
+	}
 	cfg := align.DefaultConfig()
 	cfg.Device = "cuda:1"
 	if _, err := c.Session(t.Context(), cfg); !isInput(err) || !strings.Contains(err.Error(), "device is cuda:1, but this build has no GPU support") {
