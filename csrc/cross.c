@@ -8,24 +8,10 @@ typedef struct cross_job {
   sa_gemm p;
   sa_grid grid;
   sa_matrix k, x[2];
-  const float *mean;
-  float *sq[2];  // squared norms of the shifted rows, Gaussian only
+  const float *sq[2];  // squared norms of the moved rows, Gaussian only
   float *buffers, scale, top;
   int kernel;
 } cross_job;
-
-enum { NORMS_ROWS = 64 };
-
-static void cross_norms(void *arg, int64_t task, int worker) {
-  (void)worker;
-  const cross_job *j = arg;
-  const int64_t first = sa_ceil(j->x[0].rows, NORMS_ROWS);
-  const int side = task >= first;
-  const sa_matrix x = j->x[side];
-  task -= side * first;
-  for (int64_t i = task * NORMS_ROWS; i < sa_min(x.rows, (task + 1) * NORMS_ROWS); i++)
-    j->sq[side][i] = j->kn->sum_squares(sa_row(x, i), j->mean, x.cols);
-}
 
 static void cross_task(void *arg, int64_t task, int worker) {
   const cross_job *j = arg;
@@ -56,14 +42,13 @@ sa_status SA_API(cross_kernel)(sa_context *c, sa_matrix k, sa_side a, sa_side b)
   if (a.kernel == SA_GAUSSIAN) {
     // Distances do not change when every row moves by the same vector, and lose fewer digits near the origin.
     float *mean = sa_take(c, a.x.cols);
-    j.sq[0] = sa_take(c, a.x.rows);
-    j.sq[1] = sa_take(c, b.x.rows);
-    if (!mean || !j.sq[0] || !j.sq[1]) return sa_fail(c, SA_ERR_MEMORY, op, "no memory");
+    if (!mean) return sa_fail(c, SA_ERR_MEMORY, op, "no memory");
     sa_column_means(c, mean, b.x);
-    j.mean = oa.shift = ob.shift = mean;
+    oa.shift = ob.shift = mean;
     j.scale = -0.5f / (a.sigma * a.sigma);
-    const double work = (double)(a.x.rows + b.x.rows) * d * 4 * SA_NS_PER_BYTE;
-    sa_run(c, work, sa_ceil(a.x.rows, NORMS_ROWS) + sa_ceil(b.x.rows, NORMS_ROWS), cross_norms, &j);
+    j.sq[0] = sa_moved_squares(c, a.x, mean);
+    j.sq[1] = sa_moved_squares(c, b.x, mean);
+    if (!j.sq[0] || !j.sq[1]) return sa_fail(c, SA_ERR_MEMORY, op, "no memory");
     j.top = sa_top(j.sq[1], b.x.rows);
   } else if (a.kernel == SA_LAPLACIAN) {
     j.scale = -1.0f / a.sigma;

@@ -24,7 +24,8 @@ float sa_top(const float *sq, int64_t count) {
 // The terms of |x|² + |y|² - 2 <x, y> = d² have rounding errors that count S = (|x|² + |y|²) / (2 sigma²) times in the
 // exponent, where those of a sum of squared differences count D = d² / (2 sigma²) times and that of the result once.
 // Where S > lost (1 + D) the square is summed over the differences. With sigma of the order of the distances S stays
-// below lost everywhere, and one comparison a row finds that out.
+// below lost everywhere, and one comparison a row finds that out. The squares are compared, not S and D, which overflow
+// where sigma is tiny beside the rows.
 static const float lost = 1;
 enum { CHUNK = 64 };
 
@@ -34,12 +35,13 @@ void sa_gaussian(const sa_kernels *kn, float *row, int64_t count, const float *x
     kn->gaussian(row, count, sq, sq_y + first, scale);
     return;
   }
+  const float unit = -1 / scale;  // 2 sigma²
   for (int64_t at = 0; at < count; at += CHUNK) {
     const int64_t part = sa_min(CHUNK, count - at);
     int hits[CHUNK], found = 0;
     for (int i = 0; i < part; i++) {
       const float sum = sq + sq_y[first + at + i], d = sum - 2 * row[at + i];
-      if (-scale * sum > lost * (1 - scale * d)) hits[found++] = i;
+      if (sum > lost * (unit + d)) hits[found++] = i;
     }
     kn->gaussian(row + at, part, sq, sq_y + first + at, scale);
     float fresh[CHUNK];
@@ -65,19 +67,26 @@ static void norms_task(void *arg, int64_t task, int worker) {
     j->sq[i] = j->kn->sum_squares(sa_row(j->x, i), j->mean, j->x.cols);
 }
 
+float *sa_moved_squares(sa_context *c, sa_matrix x, const float *mean) {
+  float *sq = sa_take(c, x.rows);
+  if (!sq) return NULL;
+  norms_job j = {c->kernels, x, mean, sq};
+  sa_run(c, (double)x.rows * (double)x.cols * 4 * SA_NS_PER_BYTE, sa_ceil(x.rows, NORMS_ROWS), norms_task, &j);
+  return sq;
+}
+
 static bool kernel_prepare(sa_context *c, kernel_matrix *k, sa_side s) {
   sa_operand o = {.m = {s.x}};
   k->kernel = s.kernel;
   if (s.kernel == SA_GAUSSIAN) {
-    float *mean = sa_take(c, s.x.cols), *sq = sa_take(c, s.x.rows);
-    if (!mean || !sq) return false;
+    float *mean = sa_take(c, s.x.cols);
+    if (!mean) return false;
     sa_column_means(c, mean, s.x);
-    norms_job j = {c->kernels, s.x, mean, sq};
-    sa_run(c, (double)s.x.rows * (double)s.x.cols * 4 * SA_NS_PER_BYTE, sa_ceil(s.x.rows, NORMS_ROWS), norms_task, &j);
+    k->sq = sa_moved_squares(c, s.x, mean);
+    if (!k->sq) return false;
     o.shift = mean;
     k->x = s.x;
-    k->sq = sq;
-    k->top = sa_top(sq, s.x.rows);
+    k->top = sa_top(k->sq, s.x.rows);
     k->scale = -0.5f / (s.sigma * s.sigma);
   } else if (s.kernel == SA_LAPLACIAN) {
     k->scale = -1.0f / s.sigma;

@@ -8,16 +8,17 @@ struct Side {
   sa_matrix x, y;             // rows as given
   sa_panel px, py;            // packed, moved by the mean for the Gaussian
   const float *sqx, *sqy;     // squared norms of the moved rows
-  float scale;
+  float scale, unit;          // of the Gaussian: -1 / (2 sigma²), 2 sigma²
 
   // at is k(x_i, y_j) from a tile's sum. Where the terms of the squared distance cancel so far that their rounding errors
-  // would count more in the exponent than those of the distance itself, the distance is summed over the differences.
+  // would count more in the exponent than those of the distance itself, the distance is summed over the differences. Squares
+  // are compared, because over sigma² they overflow where that is tiny beside the rows.
   __device__ __forceinline__ float at(int64_t i, int64_t j, float s) const {
     if (kernel == SA_LINEAR) return s;
     if (kernel == SA_LAPLACIAN) return expf(scale * s);
     const float sum = sqx[i] + sqy[j];
     float d = sum - 2 * s;
-    if (-scale * sum > 1 - scale * d) {
+    if (sum > unit + d) {
       const float *a = sa_row(x, i), *b = sa_row(y, j);
       d = 0;
       for (int64_t k = 0; k < x.cols; k++) d = fmaf(a[k] - b[k], a[k] - b[k], d);
@@ -49,13 +50,14 @@ static sa_status panel_of(sa_context *c, sa_panel *p, const float **sq, sa_matri
 
 // prepare makes a side of the kernel of s between the rows of s.x and those of y.
 static sa_status prepare(sa_context *c, Side *out, sa_side s, sa_matrix y) {
-  *out = Side{s.kernel, s.x, y, {}, {}, nullptr, nullptr, 0};
+  *out = Side{s.kernel, s.x, y, {}, {}, nullptr, nullptr, 0, 0};
   double *mean = nullptr;
   if (s.kernel == SA_GAUSSIAN) {
     mean = sa_take<double>(c, y.cols);
     SA_MEMORY(c, mean);
     SA_TRY(sa_column_means(c, mean, y));
-    out->scale = -0.5f / (s.sigma * s.sigma);
+    out->unit = 2 * s.sigma * s.sigma;
+    out->scale = -1 / out->unit;
   } else if (s.kernel == SA_LAPLACIAN) {
     out->scale = -1 / s.sigma;
   }

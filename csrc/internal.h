@@ -142,6 +142,10 @@ static inline int64_t sa_ceil(int64_t a, int64_t b) { return (a + b - 1) / b; }
 // sa_column_means writes the float64-summed means of the columns of x (n, d) to mean (d).
 void sa_column_means(sa_context *c, float *mean, sa_matrix x);
 
+// sa_moved_squares takes scratch memory for the squared norms (n) of the rows of x (n, d) less mean (d), and computes
+// them. NULL: no memory.
+float *sa_moved_squares(sa_context *c, sa_matrix x, const float *mean);
+
 // sa_top returns the largest of count numbers, at least 0.
 float sa_top(const float *sq, int64_t count);
 

@@ -115,7 +115,8 @@ static float row_scale(const sa_factors *f, int side, int64_t i) {
 
 // gather adds Σ_r v_qr phi_(i+r) over a lot of rows to the sums of every vector q.
 static void gather(const factor_job *j, float *sums, sa_matrix v, int64_t i, int rows) {
-  for (int side = 0, offset = 0; side < 2 && side_rows(&j->f, side)->data; side++) {
+  int64_t offset = 0;
+  for (int side = 0; side < 2 && side_rows(&j->f, side)->data; side++) {
     const sa_matrix x = *side_rows(&j->f, side);
     for (int64_t q = 0; q < v.rows; q += LOT) {
       const int lot = (int)sa_min(LOT, v.rows - q);
@@ -124,7 +125,7 @@ static void gather(const factor_job *j, float *sums, sa_matrix v, int64_t i, int
         for (int r = 0; r < rows; r++) coef[p * LOT + r] = row_scale(&j->f, side, i + r) * sa_row(v, q + p)[i + r];
       j->kn->combine(sums + q * j->d + offset, j->d, sa_row(x, i), x.stride, rows, coef, lot, x.cols);
     }
-    offset += (int)x.cols;
+    offset += x.cols;
   }
 }
 
@@ -134,12 +135,13 @@ static void scatter(const factor_job *j, int64_t i, int rows) {
   for (int64_t q = 0; q < j->t.rows; q += LOT) {
     const int lot = (int)sa_min(LOT, j->t.rows - q);
     float out[2][LOT * LOT] = {{0}};
-    for (int side = 0, offset = 0; side < 2 && side_rows(&j->f, side)->data; side++) {
+    int64_t offset = 0;
+    for (int side = 0; side < 2 && side_rows(&j->f, side)->data; side++) {
       const sa_matrix x = *side_rows(&j->f, side);
       j->kn->dots(out[side], sa_row(x, i), x.stride, rows, sa_row(j->t, q) + offset, j->t.stride, lot, x.cols);
       for (int r = 0; r < rows; r++)
         for (int p = 0; p < lot; p++) out[side][p * LOT + r] *= row_scale(&j->f, side, i + r);
-      offset += (int)x.cols;
+      offset += x.cols;
     }
     for (int p = 0; p < lot; p++)
       for (int r = 0; r < rows; r++)

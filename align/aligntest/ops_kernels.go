@@ -156,6 +156,15 @@ func (s *suite) differenceOfClusters() {
 		x1, x2 := data.clusters(c, 70, 33), data.clusters(c, 70, 17)
 		s.compareDifference("difference of gaussian sides in "+c.name, align.KernelGaussian, align.KernelGaussian, x1, x2, c.sigma, c.sigma, 1)
 	}
+	// What rounding leaves of the distances of a group that is far from the mean, over sigma², is no float32 here.
+	c := clustering{"", 0, 2e-7, 1e-6}
+	x1, x2 := data.clusters(c, 70, 33), data.clusters(c, 70, 17)
+	for i := 0; i < 70; i += 2 {
+		for j := range x1[i] {
+			x1[i][j] += 1e18 * (1 + float32(j)/7)
+		}
+	}
+	s.compareDifference("difference of gaussian sides, a group 1e24 bandwidths away", align.KernelGaussian, align.KernelGaussian, x1, x2, c.sigma, c.sigma, 1)
 }
 
 // kernelGradientOfClusters is to the gradient what differenceOfClusters is to the kernel.
