@@ -7,8 +7,8 @@ import (
 )
 
 // ParseConfig reads settings as one JSON object over the defaults; a term without a weight has the weight 1. Unknown
-// keys, keys given twice and wrong types are errors that name the key, and so is a zero where 0 is no value: only a setting that is not
-// given takes its default.
+// keys, keys given twice and wrong types are errors that name the key, and so is a zero where 0 is no value: only a
+// setting that is not given takes its default.
 func ParseConfig(data []byte) (Config, error) {
 	c := DefaultConfig()
 	if err := checkKeys(data); err != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -144,18 +143,9 @@ func penalty(ctx context.Context, cfg align.Config, student, reference, gradOut,
 	}
 	report = &penaltyReport{
 		SchemaVersion: schemaVersion, N: a.Rows, StudentDim: a.Cols, ReferenceDim: b.Cols, Settings: session.Settings(),
-		Device: result.Backend.Device, DeviceNote: note, ISA: result.Backend.ISA, GradientNorm: norm(grad), Result: result,
+		Device: result.Backend.Device, DeviceNote: note, ISA: result.Backend.ISA, GradientNorm: result.GradientNorm, Result: result,
 	}
 	report.Settings.Device, report.Settings.Threads = result.Backend.Device, result.Backend.Threads
 	report.Settings.Approximation = align.Approximation(result.Approximation)
 	return report, out.write(func(w io.Writer) error { return features.WriteNPY(w, a.Rows, a.Cols, grad) })
-}
-
-// norm is the Frobenius norm.
-func norm(g []float32) float64 {
-	sum := 0.0
-	for _, v := range g {
-		sum += float64(v) * float64(v)
-	}
-	return math.Sqrt(sum)
 }
