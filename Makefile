@@ -24,7 +24,7 @@ FUZZ     ?= .
 KEEP     ?= 0
 SOAKTIME ?= 10m
 
-.PHONY: help build venv demo test bench wheel lint clean proto fmt fuzz study soak soak-steps race asan ubsan arm64 test-go test-python test-report bundle FORCE
+.PHONY: help build venv demo test bench wheel lint clean proto fmt fuzz study soak soak-steps asan ubsan arm64 test-go test-python test-report bundle FORCE
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST) | \
@@ -65,7 +65,7 @@ test: build venv ## everything: linters, Go and C under sanitizers, arm64, Pytho
 lint: venv ## the linters only
 	@STATICCHECK=$(STATICCHECK) .ci/checks lint
 
-test-go race: ## Go tests under the race detector
+test-go: ## Go tests under the race detector
 	@.ci/checks go
 
 test-python: build venv ## Python tests

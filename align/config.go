@@ -164,10 +164,10 @@ type Config struct {
 	Approximation   Approximation `json:"approximation"`
 	NumFeatures     int           `json:"num_features,omitempty"` // r: random frequencies, which make 2r features
 	Seed            uint64        `json:"seed"`
-	Objective       Objective     `json:"objective,omitempty"` // exclusive with Terms
-	K               int           `json:"k,omitempty"`
-	P               float64       `json:"p,omitempty"`
-	Temperature     float64       `json:"temperature,omitempty"`
+	Objective       Objective     `json:"objective,omitempty"`   // exclusive with Terms
+	K               int           `json:"k,omitempty"`           // of ky_fan; 0: DefaultK
+	P               float64       `json:"p,omitempty"`           // of schatten; 0: DefaultP
+	Temperature     float64       `json:"temperature,omitempty"` // of relational_kl; 0: DefaultTemperature
 	Terms           []Term        `json:"terms,omitempty"`
 	Solver          Solver        `json:"solver"`
 	Tolerance       float64       `json:"tolerance"` // wanted relative error of the gradient

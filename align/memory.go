@@ -1,7 +1,8 @@
 package align
 
 // Memory returns how many bytes a step of n rows and of cols columns (student, reference) may take with these settings,
-// beside its inputs and its gradient: an upper estimate, by the route that the step would take.
+// beside its inputs and its gradient: an upper estimate, by the route that the step would take, but for a mebibyte or so
+// of each thread's.
 func Memory(c *Config, n int, cols [2]int) uint64 {
 	approx := c.approximation(n)
 	sh := shape{n: n, solver: c.Solver}
@@ -27,11 +28,7 @@ func Memory(c *Config, n int, cols [2]int) uint64 {
 	width, keep := rows+uint64(sh.features), uint64(min(n, sh.want+extraVectors))
 	switch route {
 	case routeFormed:
-		square := uint64(2) // the difference and the derivative
-		if sh.exact || sh.relational {
-			square += 2 // the kernels
-		}
-		bytes += 4 * square * rows * rows
+		bytes += 4 * sh.squares() * rows * rows
 		if solver == SolverDense {
 			bytes += 8*rows*rows + 4*keep*rows
 		}
@@ -51,4 +48,21 @@ func Memory(c *Config, n int, cols [2]int) uint64 {
 		bytes += 4 * 3 * keep * width
 	}
 	return bytes
+}
+
+// squares returns how many (n, n) matrices the formed route takes.
+func (s *shape) squares() (count uint64) {
+	dense := s.relational || s.frobenius // the derivative with respect to K1 is a matrix of its own
+	for _, taken := range []bool{
+		s.want > 0 || s.frobenius, // L
+		s.exact || s.relational,   // K1
+		s.relational,              // K2
+		dense || s.exact,          // the derivative, or what KernelGradient makes of its vectors
+		dense || s.exact,          // the same, packed by a backend for the product that is the gradient
+	} {
+		if taken {
+			count++
+		}
+	}
+	return count
 }

@@ -140,11 +140,11 @@ func match(ctx context.Context, cfg *Config, x [2]Matrix, sigma [2]float64) (flo
 	}
 	at := func(sigma float64) float64 { return topEigenvalue(dist, sigma, cfg.KernelOf(0)) }
 	lo, hi := sigma[0], sigma[0]
-	for i := 0; at(lo) > target && i < 60; i++ {
-		lo /= 2
+	for ctx.Err() == nil && lo > minSigma && at(lo) > target {
+		lo = math.Max(lo/2, minSigma)
 	}
-	for i := 0; at(hi) < target && i < 60; i++ {
-		hi *= 2
+	for ctx.Err() == nil && hi < maxSigma && at(hi) < target {
+		hi = math.Min(2*hi, maxSigma)
 	}
 	mid := sigma[0]
 	for range 60 {

@@ -10,6 +10,7 @@
 //	pool.c             the parked thread pool
 //	gemm.c             the one blocking scheme for products of matrices
 //	difference.c       kernel matrices, their difference, the gradient through exact kernels
+//	cross.c            kernel matrices between the rows of two matrices
 //	dense.c            the other products of matrices; Fourier features
 //	matvec.c           products with a few vectors; orthogonalisation
 //	rows.c             what goes row by row
