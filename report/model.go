@@ -87,7 +87,7 @@ func build(ctx context.Context, in *Input) (*page, *Report, error) {
 			p.Pairs = q.Closeness.Pairs
 		}
 		q.Classes = classes(q.Composition, in.Labels, everyone)
-		q.Title = title(q.Classes)
+		q.Title = title(q.Classes, q.core())
 		p.Groups = append(p.Groups, q)
 		p.SeenBy[q.Side] = append(p.SeenBy[q.Side], q)
 	}
@@ -150,9 +150,12 @@ func classes(composition []compare.Share, labels []string, everyone map[string]i
 	return out
 }
 
-// title names what most of a group is.
-func title(classes []share) string {
-	const most, least = 0.6, 0.15
+// most is the share of a group from which on it is called by its label.
+const most = 0.6
+
+// title names what most of a group is; core is what most of its highest scores are, "" where there is no such label.
+func title(classes []share, core string) string {
+	const least = 0.15
 	switch {
 	case len(classes) == 0:
 		return ""
@@ -162,6 +165,8 @@ func title(classes []share) string {
 		return "mostly " + classes[0].Label
 	case classes[0].Part+classes[1].Part >= most:
 		return classes[0].Label + " and " + classes[1].Label
+	case core != "":
+		return "a mix, foremost " + core
 	case classes[0].Part < least:
 		return fmt.Sprintf("%d labels, none above %.0f %%", len(classes), math.Ceil(100*classes[0].Part))
 	}
@@ -175,26 +180,44 @@ func title(classes []share) string {
 // Clear tells whether the distances inside the group agree with its eigenvalue.
 func (q group) Clear() bool { return q.Closeness != nil && q.Closeness.Clear }
 
-func clearGroups(groups []group) []group {
+// pick takes the groups that are clear, or the others.
+func pick(groups []group, clear bool) []group {
 	var out []group
 	for _, q := range groups {
-		if q.Clear() {
+		if q.Clear() == clear {
 			out = append(out, q)
 		}
 	}
 	return out
 }
 
-// Shown says what the samples shown are, which need not be what all members are; "" where that is not known.
-func (q group) Shown() string {
-	const most = 4
+// core is the label of most of the samples with the highest scores, where these are not all members; else "".
+func (q group) core() string {
+	count := q.shownLabels()
+	for label, n := range count {
+		if float64(n) >= most*float64(len(q.Members)) {
+			return label
+		}
+	}
+	return ""
+}
+
+// shownLabels counts the labels of the samples shown; nil where these are all that is known of the group, or have none.
+func (q group) shownLabels() map[string]int {
 	if q.Size == nil || len(q.Members) == 0 || q.Members[0].Label == "" {
-		return ""
+		return nil
 	}
 	count := map[string]int{}
 	for _, m := range q.Members {
 		count[m.Label]++
 	}
+	return count
+}
+
+// Shown says what the samples shown are, which need not be what all members are; "" where that is not known.
+func (q group) Shown() string {
+	const most = 4
+	count := q.shownLabels()
 	labels := slices.SortedFunc(maps.Keys(count), func(a, b string) int { return cmp.Or(cmp.Compare(count[b], count[a]), cmp.Compare(a, b)) })
 	var parts []string
 	for _, label := range labels[:min(len(labels), most)] {

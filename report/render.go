@@ -55,10 +55,12 @@ func hash(text []byte) string {
 var pageTemplate = template.Must(template.New("page.html").Funcs(template.FuncMap{
 	"num": number, "count": count, "percent": percent, "along": along, "letter": letter, "plural": plural,
 	"far": func(closer [2]float64, side int) float64 { return 1 - closer[side] }, "share": shareText,
-	"pc":    func(x float64) string { return strconv.FormatFloat(100*x, 'f', 1, 64) },
-	"other": func(side int) int { return 1 - side },
-	"clear": clearGroups, "dict": dict,
-	"source": func(url string) template.URL { return template.URL(url) }, // of our own pictures only
+	"pc":      func(x float64) string { return strconv.FormatFloat(100*x, 'f', 1, 64) },
+	"other":   func(side int) int { return 1 - side },
+	"clear":   func(groups []group) []group { return pick(groups, true) },
+	"unclear": func(groups []group) []group { return pick(groups, false) },
+	"dict":    dict,
+	"source":  func(url string) template.URL { return template.URL(url) }, // of our own pictures only
 }).ParseFS(files, "page.html"))
 
 func (p *page) render(w io.Writer) error { return pageTemplate.Execute(w, p) }

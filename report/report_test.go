@@ -199,13 +199,16 @@ func TestTitle(t *testing.T) {
 	}
 	for _, c := range []struct {
 		classes []share
+		core    string
 		want    string
 	}{
-		{nil, ""}, {[]share{{"a", 1, 0}}, "a"}, {[]share{{"a", 0.6, 0}, {"b", 0.4, 0}}, "mostly a"},
-		{[]share{{"a", 0.4, 0}, {"b", 0.3, 0}, {"c", 0.3, 0}}, "a and b"}, {[]share{{"a", 0.3, 0}, {"b", 0.2, 0}, {"c", 0.2, 0}}, "a mix of a, b, …"},
-		{many, "30 labels, none above 4 %"},
+		{nil, "", ""}, {[]share{{"a", 1, 0}}, "a", "a"}, {[]share{{"a", 0.6, 0}, {"b", 0.4, 0}}, "b", "mostly a"},
+		{[]share{{"a", 0.4, 0}, {"b", 0.3, 0}, {"c", 0.3, 0}}, "", "a and b"},
+		{[]share{{"a", 0.3, 0}, {"b", 0.2, 0}, {"c", 0.2, 0}}, "", "a mix of a, b, …"},
+		{[]share{{"a", 0.3, 0}, {"b", 0.2, 0}, {"c", 0.2, 0}}, "b", "a mix, foremost b"},
+		{many, "", "30 labels, none above 4 %"},
 	} {
-		if got := title(c.classes); got != c.want {
+		if got := title(c.classes, c.core); got != c.want {
 			t.Errorf("%v is %q, not %q", c.classes, got, c.want)
 		}
 	}

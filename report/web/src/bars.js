@@ -1,6 +1,7 @@
 // The spectrum: eigenvalues of both ends by rank, with the range of the shuffles' behind them.
 import { scaleLinear } from "d3-scale";
 import { redraw, short, svg } from "./dom.js";
+import { choosable } from "./keys.js";
 import { listen, set, state } from "./state.js";
 
 const HEIGHT = 300;
@@ -13,6 +14,12 @@ export function bars(data) {
   const all = [...values[0], ...values[1], ...shuffles.flat().flatMap((band) => [band.low, band.high]), 0];
   const first = [0, data.groups.filter((group) => group.side === 0).length];
   let hits = [];
+  choosable(place, data, (g) => {
+    const { side } = data.groups[g];
+    const rank = g - first[side];
+    const band = shuffles[side][rank];
+    return `eigenvalue ${short(values[side][rank])}${band ? `, shuffled rows ${short(band.low)} to ${short(band.high)}` : ""}`;
+  });
   const mark = () => hits.forEach(({ column, g }) => column.classList.toggle("on", g === state.group));
 
   redraw(place, (width) => {

@@ -30,7 +30,7 @@ export function unpack(text, Type) {
   return new Type(bytes.buffer, 0, bytes.length / Type.BYTES_PER_ELEMENT);
 }
 
-/** Calls draw now, and again whenever the theme or the element's width changes. */
+/** Calls draw now, and again whenever the theme or the element's width changes, and for print. */
 export function redraw(element, draw) {
   let width = 0;
   new ResizeObserver(() => {
@@ -40,6 +40,7 @@ export function redraw(element, draw) {
     draw(width);
   }).observe(element);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => width && draw(width));
+  for (const moment of ["beforeprint", "afterprint"]) addEventListener(moment, () => width && draw(width));
 }
 
 /** Prepares a canvas of width x height CSS pixels for the screen's resolution and returns its context, cleared. */
@@ -51,6 +52,15 @@ export function context(canvas, width, height) {
   const c = canvas.getContext("2d");
   c.scale(scale, scale);
   return c;
+}
+
+/** Strokes the current path so that it is seen on any colour: in one colour, with a seam of another. */
+export function ring(c, colour, seam) {
+  for (const [style, width] of [[seam, 6], [colour, 3]]) {
+    c.strokeStyle = style;
+    c.lineWidth = width;
+    c.stroke();
+  }
 }
 
 /** A number for people: three significant digits. */

@@ -1,6 +1,7 @@
 // Heat maps of both kernel matrices over the groups' samples, ordered by group.
 import { interpolateRgb } from "d3-interpolate";
-import { colour, context, html, redraw, short, svg, unpack } from "./dom.js";
+import { colour, context, html, redraw, ring, short, svg, unpack } from "./dom.js";
+import { choosable } from "./keys.js";
 import { listen, set, state } from "./state.js";
 import { hideTip, showTip } from "./tip.js";
 
@@ -10,6 +11,15 @@ export function heat(data) {
   const values = data.heat.values.map((text) => unpack(text, Uint8Array));
   const groupOf = (i) => starts.findLastIndex((start) => start <= i);
   const value = (side, i, j) => ranges[side][0] + (values[side][i * n + j] / 255) * (ranges[side][1] - ranges[side][0]);
+
+  /** The mean similarity of two different members of a group. */
+  const inside = (side, g) => {
+    let [sum, count] = [0, 0];
+    for (let i = starts[g]; i < starts[g + 1]; i++) {
+      for (let j = starts[g]; j < i; j++) [sum, count] = [sum + value(side, i, j), count + 1];
+    }
+    return count > 0 ? sum / count : 0;
+  };
 
   document.querySelectorAll("canvas.heat").forEach((canvas) => {
     const side = Number(canvas.dataset.side);
@@ -34,10 +44,14 @@ export function heat(data) {
       const cell = size / n;
       data.groups.forEach((group, g) => {
         const [from, to] = [starts[g] * cell, starts[g + 1] * cell];
-        c.strokeStyle = colour(g === state.group ? "--focus" : group.side ? "--b" : "--a");
-        c.lineWidth = g === state.group ? 3 : 1;
+        c.strokeStyle = colour(group.side ? "--b" : "--a");
+        c.lineWidth = 1;
         c.strokeRect(from, from, to - from, to - from);
       });
+      const [from, to] = [starts[state.group] * cell, starts[state.group + 1] * cell];
+      c.beginPath();
+      c.rect(from, from, to - from, to - from);
+      ring(c, colour("--focus"), colour("--ground"));
     };
     redraw(canvas.parentElement, () => {
       canvas.style.width = "";
@@ -45,6 +59,7 @@ export function heat(data) {
       draw();
     });
     listen((_, changed) => changed.has("group") && draw());
+    choosable(canvas, data, (g) => `mean similarity of its members ${data.names.map((name, s) => `${short(inside(s, g))} in ${name}`).join(", ")}`);
     const cellAt = (event) => {
       const box = canvas.getBoundingClientRect();
       return [event.clientY - box.top, event.clientX - box.left].map((v) => Math.max(0, Math.min(n - 1, Math.floor((v / box.width) * n))));

@@ -8,6 +8,10 @@ import { set } from "./state.js";
 import { terms } from "./terms.js";
 import { violins } from "./violins.js";
 
+// Paper is white: what is painted for it takes the light colours. Registered before any chart, so that it comes first.
+addEventListener("beforeprint", () => document.documentElement.classList.add("printing"));
+addEventListener("afterprint", () => document.documentElement.classList.remove("printing"));
+
 const data = JSON.parse(document.getElementById("data").textContent);
 for (const side of data.sides) {
   side.neighbours = unpack(side.neighbours, Uint16Array);
@@ -17,6 +21,7 @@ for (const side of data.sides) {
 data.member = data.points.map(() => []); // the groups of each point
 data.groups.forEach((group, g) => {
   group.pairs = group.pairs.map((text) => unpack(text, Float32Array));
+  group.name = `group ${group.tag}${group.title ? `, ${group.title}` : ""}`;
   for (const point of new Set([...group.points, ...group.drawn])) data.member[point].push(g);
 });
 terms();

@@ -1,7 +1,8 @@
 // The two maps: the same points as each model places them. What is pointed at in one is marked in both.
-import { colour, context, redraw, svg } from "./dom.js";
+import { colour, context, redraw, ring, svg } from "./dom.js";
 import { fitted, layout } from "./layout.js";
 import { listen, set, state } from "./state.js";
+import { focusable, say, steps } from "./keys.js";
 import { describe, hideTip, showTip } from "./tip.js";
 
 const COLOURS = 10; // classes with a colour of their own
@@ -50,10 +51,8 @@ export function maps(data) {
         c.stroke();
       }
       if (state.point >= 0) {
-        c.strokeStyle = focus;
-        c.lineWidth = 3;
         dot(c, side, state.point, 9);
-        c.stroke();
+        ring(c, focus, ground);
       }
     });
   };
@@ -80,8 +79,8 @@ export function maps(data) {
     return best;
   };
 
-  const said = document.getElementById("said");
   canvases.forEach((canvas, side) => {
+    focusable(canvas, "map");
     const pointed = (event) => {
       const box = canvas.getBoundingClientRect();
       return nearest(side, event.clientX - box.left, event.clientY - box.top);
@@ -104,12 +103,11 @@ export function maps(data) {
     });
     canvas.addEventListener("keydown", (event) => {
       const along = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-      const across = { ArrowUp: -1, ArrowDown: 1 }[event.key];
-      if (!along && !across) return;
+      const group = along ? state.group : steps(data, event);
+      if (group === undefined) return;
       event.preventDefault();
-      const count = data.groups.length;
-      const group = across ? (state.group + across + count) % count : state.group;
-      const { points, tag, title } = data.groups[group];
+      const across = !along;
+      const { points, name } = data.groups[group];
       const at = across ? 0 : points.indexOf(state.point);
       const next = across ? 0 : at < 0 ? (along > 0 ? 0 : points.length - 1) : (at + along + points.length) % points.length;
       set({ group, point: points[next] });
@@ -117,7 +115,7 @@ export function maps(data) {
       const box = canvas.getBoundingClientRect();
       showTip(data, [state.point], box.left + x, box.top + y);
       const text = data.points[state.point].text;
-      said.textContent = `${across ? `group ${tag}${title ? `, ${title}` : ""}. ` : ""}${next + 1} of ${points.length}: ${describe(data, state.point)}${text ? `. ${text}` : ""}`;
+      say(`${across ? `${name}. ` : ""}${next + 1} of ${points.length}: ${describe(data, state.point)}${text ? `. ${text}` : ""}`);
     });
     canvas.addEventListener("blur", () => {
       set({ point: -1 });

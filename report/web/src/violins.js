@@ -2,6 +2,7 @@
 import { area, curveMonotoneX } from "d3-shape";
 import { scaleLinear } from "d3-scale";
 import { redraw, short, svg } from "./dom.js";
+import { choosable } from "./keys.js";
 import { listen, set, state } from "./state.js";
 
 const ROW = 38;
@@ -24,6 +25,8 @@ export function violins(data) {
   const at = Array.from({ length: STEPS + 1 }, (_, i) => (i * end) / STEPS);
   const shapes = data.groups.map((group) => group.pairs.map((pairs) => (pairs.length > 1 ? density(pairs, at) : at.map(() => 0))));
   let rows = [];
+  const means = (group) => (group.pairs[0].length > 0 ? `mean distance ${short(group.mean[0])} in ${data.names[0]}, ${short(group.mean[1])} in ${data.names[1]}` : "distances were not measured");
+  choosable(place, data, (g) => means(data.groups[g]));
   const mark = () => rows.forEach((row, g) => row.classList.toggle("on", g === state.group));
 
   redraw(place, (width) => {
@@ -51,7 +54,7 @@ export function violins(data) {
         svg(row, "circle", { class: side ? "fill-b" : "fill-a", cx: x(group.mean[side]), cy: middle + up * 5, r: 4 });
       });
       const hit = svg(row, "rect", { class: "hit", x: 0, width, y: middle - ROW / 2, height: ROW });
-      if (group.pairs[0].length > 0) svg(hit, "title", {}, `${group.tag}: mean ${short(group.mean[0])} in ${data.names[0]}, ${short(group.mean[1])} in ${data.names[1]}`);
+      svg(hit, "title", {}, `${group.tag}: ${means(group)}`);
       hit.addEventListener("click", () => set({ group: g, point: -1 }));
       return row;
     });

@@ -29,8 +29,8 @@ const colours = (canvas) =>
 test("says in one sentence what each model sees, and names the planted groups", async () => {
   const view = await open(browser, full);
   const headline = (await view.locator("h1").innerText()).replace(/\s+/g, " ");
-  assert.match(headline, /first holds \d groups? clearly closer together than second does: .*only in A/);
-  assert.match(headline, /second holds \d groups? clearly closer together than first does: .*only in B/);
+  assert.match(headline, /\d groups? (is|are) clearly closer together in first than in second: .*only in A/);
+  assert.match(headline, /\d groups? (is|are) clearly closer together in second than in first: .*only in B/);
   assert.match(await view.locator("#group-A1 h3").innerText(), /^A1 (mostly )?only in A$/);
   assert.match(await view.locator("#group-B1 h3").textContent(), /^B1 (mostly )?only in B$/);
   assert.deepEqual(view.complaints, []);
@@ -151,6 +151,49 @@ test("works by keyboard alone", async () => {
   await view.context().close();
 });
 
+test("walks through the groups by arrow keys on every chart, and says what it shows of each", async () => {
+  const view = await open(browser, full);
+  const shown = async () => (await view.locator(".group:visible h3 .tag").allInnerTexts()).join();
+  const charts = [["#violins", /^group A2, .*: mean distance [\d.]+ in first, [\d.]+ in second$/], ["#bars", /^group A2, .*: eigenvalue [\d.]+, shuffled rows [\d.]+ to [\d.]+$/],
+    ["canvas.heat >> nth=0", /^group A2, .*: mean similarity of its members [\d.]+ in first, -?[\d.]+ in second$/], ["canvas.heat >> nth=1", /^group A2/]];
+  for (const [chart, said] of charts) {
+    await view.locator(chart).focus();
+    assert.notEqual(await view.locator(chart).evaluate((element) => getComputedStyle(element).outlineStyle), "none", `${chart}: the focus is not seen`);
+    await view.keyboard.press("Home");
+    await view.keyboard.press("ArrowDown");
+    assert.equal(await shown(), "A2", chart);
+    assert.match(await view.locator("#said").textContent(), said);
+    await view.keyboard.press("ArrowUp");
+    await view.keyboard.press("ArrowLeft");
+    assert.equal(await shown(), "B4", chart);
+    await view.keyboard.press("End");
+    assert.equal(await shown(), "B4", chart);
+    await view.keyboard.press("ArrowRight");
+    assert.equal(await shown(), "A1", chart);
+  }
+  assert.deepEqual(view.complaints, []);
+  await view.context().close();
+});
+
+test("reaches every control by Tab", async () => {
+  const view = await open(browser, full);
+  const wanted = await view.locator(".row, canvas.map, canvas.heat, .chart, button, select, .group:visible summary").count();
+  const met = new Set();
+  for (let i = 0; i < 200; i++) {
+    await view.keyboard.press("Tab");
+    const [control, seen] = await view.evaluate(() => {
+      const element = document.activeElement;
+      if (!element.matches(".row, canvas, .chart, button, select, summary")) return [null, true];
+      return [[...document.querySelectorAll("*")].indexOf(element), getComputedStyle(element).outlineStyle !== "none"];
+    });
+    assert.ok(seen, "a control with the focus is not marked");
+    if (control !== null) met.add(control);
+    if (met.size === wanted) break;
+  }
+  assert.equal(met.size, wanted + (await view.locator(".figures summary").count()) - 1);
+  await view.context().close();
+});
+
 test("colours by label", async () => {
   const view = await open(browser, full);
   await view.locator("#colour").selectOption("class");
@@ -200,7 +243,26 @@ test("prints all groups, without what needs a pointer", async () => {
   assert.equal(await view.locator(".group:visible").count(), 8);
   assert.ok(!(await view.locator(".tools").isVisible()));
   assert.equal(await view.evaluate(() => getComputedStyle(document.body).backgroundColor), "rgb(255, 255, 255)");
+  assert.deepEqual(view.complaints, []);
+  await view.context().close();
+});
+
+test("paints light for paper, and dark again after it", async () => {
+  const view = await open(browser, full, { colorScheme: "dark" });
+  await view.evaluate(() => {
+    const marks = () => {
+      const canvas = document.querySelector("canvas.map");
+      const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", { willReadFrequently: true });
+      copy.drawImage(canvas, 0, 0);
+      const { data } = copy.getImageData(0, 0, canvas.width, canvas.height);
+      const has = (r, g, b) => data.some((v, i) => i % 4 === 0 && v === r && data[i + 1] === g && data[i + 2] === b && data[i + 3] === 255);
+      return has(0x1f, 0x5f, 0xbf) ? "light" : has(0x7d, 0xb1, 0xff) ? "dark" : "neither";
+    };
+    window.painted = [marks()];
+    for (const moment of ["beforeprint", "afterprint"]) addEventListener(moment, () => window.painted.push(marks()));
+  });
   assert.ok((await view.pdf()).length > 50_000);
+  assert.deepEqual(await view.evaluate(() => window.painted), ["dark", "light", "dark"]);
   assert.deepEqual(view.complaints, []);
   await view.context().close();
 });
@@ -225,7 +287,7 @@ test("forbids itself to fetch", async () => {
 test("is complete with nothing but the embeddings", async () => {
   const path = page("plain.html", data.files);
   const view = await open(browser, path);
-  assert.match(await view.locator("h1").innerText(), /first holds .* together than second does\./);
+  assert.match(await view.locator("h1").innerText(), /clearly closer together in first than in second\./);
   assert.equal(await view.locator("canvas.map").count(), 2);
   assert.match(readFileSync(path, "utf8"), /specalign compare .*first\.npy .*second\.npy --report/);
   assert.deepEqual(view.complaints, []);
