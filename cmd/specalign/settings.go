@@ -1,17 +1,14 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -19,7 +16,7 @@ import (
 
 	"github.com/specalign/specalign/align"
 	"github.com/specalign/specalign/align/compare"
-	"github.com/specalign/specalign/internal/regular"
+	"github.com/specalign/specalign/internal/strictyaml"
 )
 
 // setting is one row of the table that ties the settings of align.Config to flags.
@@ -102,7 +99,8 @@ func addSettingFlags(cmd *cobra.Command, names ...string) *settingFlags {
 func (s *settingFlags) config() (align.Config, error) {
 	file := map[string]any{}
 	if s.file != "" {
-		if err := readSettings(s.file, file); err != nil {
+		var err error
+		if file, err = readSettings(s.file); err != nil {
 			return align.Config{}, &align.InputError{Err: err}
 		}
 	}
@@ -173,84 +171,52 @@ func (v *settingValue) Set(text string) error {
 	return nil
 }
 
-// maxSettings bounds a file of settings, in bytes.
-const maxSettings = 1 << 20
-
-// readSettings reads one YAML mapping (JSON is one, too) into out. Unknown and repeated keys are errors that name the
-// line.
-func readSettings(path string, out map[string]any) error {
-	f, err := regular.Open(path)
+// readSettings reads the settings in a file of YAML, which JSON is, too. Unknown and repeated keys are errors that name the
+// place.
+func readSettings(path string) (map[string]any, error) {
+	text, err := strictyaml.ReadFile(path)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	text, err := io.ReadAll(io.LimitReader(f, maxSettings+1))
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
+	root, err := strictyaml.Parse(path, text)
+	if err != nil {
+		return nil, err
 	}
-	if len(text) > maxSettings {
-		return fmt.Errorf("%s: larger than %d bytes; that is no file of settings", path, maxSettings)
+	var file strictyaml.Free
+	if err := strictyaml.Decode(path, root, &file); err != nil {
+		return nil, err
 	}
-	if !utf8.Valid(text) {
-		return fmt.Errorf("%s: it is not text in UTF-8", path)
-	}
-	var doc yaml.Node
-	decoder := yaml.NewDecoder(bytes.NewReader(text))
-	if err := decoder.Decode(&doc); err != nil {
-		if errors.Is(err, io.EOF) {
-			return fmt.Errorf("%s: it holds no settings", path)
-		}
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	if err := decoder.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		return fmt.Errorf("%s: more than one YAML document", path)
-	}
-	root := doc.Content[0]
-	if root.Kind != yaml.MappingNode {
-		return fmt.Errorf("%s:%d: a mapping of settings is needed, such as `objective: ky_fan`", path, root.Line)
-	}
-	if err := knownKeys(path, root, reflect.TypeFor[align.Config]()); err != nil {
-		return err
-	}
-	if err := root.Decode(&out); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	return nil
+	return file.Values, knownKeys(path, root, reflect.TypeFor[align.Config]())
 }
 
 // knownKeys checks that the keys of a mapping are JSON names of a struct's fields, and those of the terms in it.
 func knownKeys(path string, node *yaml.Node, of reflect.Type) error {
+	wrong := func(at *yaml.Node, format string, args ...any) error {
+		return &strictyaml.Error{Path: path, Line: at.Line, Column: at.Column, Text: fmt.Sprintf(format, args...)}
+	}
 	fields := map[string]reflect.Type{}
 	for i := range of.NumField() {
 		name, _, _ := strings.Cut(of.Field(i).Tag.Get("json"), ",")
 		fields[name] = of.Field(i).Type
 	}
-	seen := map[string]bool{}
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		key, inner := node.Content[i], node.Content[i+1]
 		field, ok := fields[key.Value]
-		switch {
-		case !ok:
-			return fmt.Errorf("%s:%d: there is no setting %q", path, key.Line, key.Value)
-		case seen[key.Value]:
-			return fmt.Errorf("%s:%d: %q is given twice", path, key.Line, key.Value)
-		case inner.Kind == yaml.AliasNode:
-			return fmt.Errorf("%s:%d: aliases are not taken here; write the value out", path, inner.Line)
+		if !ok {
+			return wrong(key, "there is no setting %q", key.Value)
 		}
-		seen[key.Value] = true
-		switch list := field.Kind() == reflect.Slice; {
-		case list && inner.Kind != yaml.SequenceNode:
-			return fmt.Errorf("%s:%d: %s is a list, such as [{objective: ky_fan, k: 30}]", path, inner.Line, key.Value)
-		case !list && inner.Kind != yaml.ScalarNode:
-			return fmt.Errorf("%s:%d: %s is one value, not a list or a mapping", path, inner.Line, key.Value)
-		case inner.ShortTag() == "!!float" && strings.Contains(".inf.nan", strings.ToLower(strings.TrimLeft(inner.Value, "+-"))):
-			return fmt.Errorf("%s:%d: %s is %s; give a finite number", path, inner.Line, key.Value, inner.Value)
-		}
-		if inner.Kind != yaml.SequenceNode || field.Kind() != reflect.Slice {
+		if field.Kind() != reflect.Slice {
+			if inner.Kind != yaml.ScalarNode {
+				return wrong(inner, "%s is one value, not a list or a mapping", key.Value)
+			}
 			continue
+		}
+		if inner.Kind != yaml.SequenceNode {
+			return wrong(inner, "%s is a list, such as [{objective: ky_fan, k: 30}]", key.Value)
 		}
 		for _, item := range inner.Content {
 			if item.Kind != yaml.MappingNode {
-				return fmt.Errorf("%s:%d: a term is a mapping, such as {objective: ky_fan, k: 30, weight: 1}", path, item.Line)
+				return wrong(item, "a term is a mapping, such as {objective: ky_fan, k: 30, weight: 1}")
 			}
 			if err := knownKeys(path, item, field.Elem()); err != nil {
 				return err

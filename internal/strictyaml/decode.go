@@ -13,6 +13,8 @@ import (
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/specalign/specalign/internal/regular"
 )
 
 // Error is what is wrong with a document, and where.
@@ -51,6 +53,16 @@ func (f *Free) Error(text string) error {
 
 // MaxBytes bounds a document.
 const MaxBytes = 1 << 20
+
+// ReadFile reads the document in a regular file, for Parse.
+func ReadFile(path string) ([]byte, error) {
+	f, err := regular.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(io.LimitReader(f, MaxBytes+1))
+	return text, errors.Join(err, f.Close())
+}
 
 // Parse reads one document whose root is a mapping.
 func Parse(path string, text []byte) (*yaml.Node, error) {

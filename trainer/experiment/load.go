@@ -1,9 +1,7 @@
 package experiment
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -11,7 +9,6 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/specalign/specalign/align"
-	"github.com/specalign/specalign/internal/regular"
 	"github.com/specalign/specalign/internal/strictyaml"
 )
 
@@ -49,7 +46,7 @@ func Load(path string, overrides []string) (*Plan, error) {
 }
 
 func load(path string, overrides []string) (*Plan, error) {
-	text, err := readFile(path)
+	text, err := strictyaml.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
@@ -127,13 +124,4 @@ func (e *Experiment) finish(path string) error {
 		}
 	}
 	return nil
-}
-
-func readFile(path string) ([]byte, error) {
-	f, err := regular.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	text, err := io.ReadAll(io.LimitReader(f, strictyaml.MaxBytes+1))
-	return text, errors.Join(err, f.Close())
 }
