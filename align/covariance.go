@@ -18,7 +18,7 @@ import (
 func (st *step) covariance(ctx context.Context, req *request, whole bool) (*pairs, error) {
 	phi1, phi2 := st.side[0].phi, st.side[1].phi
 	dim := phi1.Cols + phi2.Cols
-	c, err := st.ws.matrix("gram", dim, dim)
+	c, err := st.ws.Get("gram", dim, dim)
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +88,7 @@ func (st *step) correct(ctx context.Context, p *pairs, req *request) error {
 	const steps = 12
 	for i := range steps {
 		if i > 0 {
-			y, err := st.ws.matrix("corrected", p.vectors.Rows, st.n)
+			y, err := st.ws.Get("corrected", p.vectors.Rows, st.n)
 			if err != nil {
 				return err
 			}
@@ -123,7 +123,7 @@ func (st *step) samples(z *blas64.General, keep int) (Matrix, error) {
 		}
 		blas64.Scal(s, blas64.Vector{N: dim, Inc: 1, Data: z.Data[i*dim:]})
 	}
-	u, err := st.ws.matrix("coefficients", dim, keep)
+	u, err := st.ws.Get("coefficients", dim, keep)
 	if err != nil {
 		return u, err
 	}
@@ -135,7 +135,7 @@ func (st *step) samples(z *blas64.General, keep int) (Matrix, error) {
 			u.row(j)[r] = float32(x)
 		}
 	}
-	v, err := st.ws.matrix("vectors", keep, st.n)
+	v, err := st.ws.Get("vectors", keep, st.n)
 	if err != nil {
 		return v, err
 	}
@@ -146,7 +146,7 @@ func (st *step) samples(z *blas64.General, keep int) (Matrix, error) {
 // become vectors of samples.
 func (st *step) toSamples(out, u Matrix) error {
 	phi1, phi2 := st.side[0].phi, st.side[1].phi
-	columns, err := st.ws.matrix("columns", 2*st.n, u.Cols)
+	columns, err := st.ws.Get("columns", 2*st.n, u.Cols)
 	if err != nil {
 		return err
 	}
@@ -190,7 +190,7 @@ func (st *step) rotate(ctx context.Context, p *pairs) error {
 		}
 		normalizeVector(w.row(0))
 	}
-	y, err := st.ws.matrix("certify", k, st.n)
+	y, err := st.ws.Get("certify", k, st.n)
 	if err != nil {
 		return err
 	}
@@ -207,7 +207,7 @@ func (st *step) rotate(ctx context.Context, p *pairs) error {
 	if err := turn.solve(ctx, k); err != nil {
 		return err
 	}
-	s, err := st.ws.matrix("ritz", k, k)
+	s, err := st.ws.Get("ritz", k, k)
 	if err != nil {
 		return err
 	}
@@ -216,7 +216,7 @@ func (st *step) rotate(ctx context.Context, p *pairs) error {
 			s.row(i)[j] = float32(turn.a[j*k+c])
 		}
 	}
-	rotated, err := st.ws.matrix("rotated", k, st.n)
+	rotated, err := st.ws.Get("rotated", k, st.n)
 	if err != nil {
 		return err
 	}

@@ -107,7 +107,7 @@ func (st *step) dense(ctx context.Context, req *request) (*pairs, error) {
 	p := &st.ws.krylov.result
 	p.reset()
 	var err error
-	if p.vectors, err = st.ws.matrix("vectors", keep, n); err != nil {
+	if p.vectors, err = st.ws.Get("vectors", keep, n); err != nil {
 		return nil, err
 	}
 	for i, c := range eig.order[:keep] {

@@ -321,7 +321,7 @@ func (d *deviceStep) result(p *pairs, order []int) (*Result, error) {
 		return res, nil
 	}
 	var err error
-	if d.weights, err = d.ws.matrix("weights", 1, live); err != nil {
+	if d.weights, err = d.ws.Get("weights", 1, live); err != nil {
 		return nil, err
 	}
 	d.u = d.vectors.rows(live)

@@ -20,13 +20,13 @@ func (d *deviceStep) upload(m Matrix, v []float32) error {
 func (d *deviceStep) features(side int, f Features) error {
 	name, kernel := sideName[side], d.s.cfg.KernelOf(side)
 	var err error
-	if d.x[side], err = d.ws.matrix("x"+name, d.n, f.Cols); err != nil {
+	if d.x[side], err = d.ws.Get("x"+name, d.n, f.Cols); err != nil {
 		return err
 	}
 	if err := d.b.Widen(d.x[side], f.Data, f.Type); err != nil {
 		return err
 	}
-	if d.sq[side], err = d.ws.matrix("sq"+name, 1, d.n); err != nil {
+	if d.sq[side], err = d.ws.Get("sq"+name, 1, d.n); err != nil {
 		return err
 	}
 	if err := d.b.Scan(d.x[side], d.sq[side], d.figures[3*side:3*side+3]); err != nil {
@@ -36,10 +36,10 @@ func (d *deviceStep) features(side int, f Features) error {
 	case kernel == KernelLinear:
 		d.phi[side] = d.x[side]
 	case kernel == KernelCosine:
-		if d.inv[side], err = d.ws.matrix("inv"+name, 1, d.n); err != nil {
+		if d.inv[side], err = d.ws.Get("inv"+name, 1, d.n); err != nil {
 			return err
 		}
-		if d.phi[side], err = d.ws.matrix("phi"+name, d.n, f.Cols); err != nil {
+		if d.phi[side], err = d.ws.Get("phi"+name, d.n, f.Cols); err != nil {
 			return err
 		}
 		return d.b.Normalize(d.phi[side], d.inv[side], d.x[side], d.sq[side])
@@ -47,7 +47,7 @@ func (d *deviceStep) features(side int, f Features) error {
 		if err := d.frequencies(side, f.Cols); err != nil {
 			return err
 		}
-		if d.phi[side], err = d.ws.matrix("phi"+name, d.n, 2*d.w[side].Rows); err != nil {
+		if d.phi[side], err = d.ws.Get("phi"+name, d.n, 2*d.w[side].Rows); err != nil {
 			return err
 		}
 		return d.b.Fourier(d.phi[side], d.x[side], d.w[side])
@@ -63,7 +63,7 @@ func (d *deviceStep) frequencies(side, cols int) error {
 		d.dev.drawn[side] = draw{} // what was drawn is gone where the new matrix cannot be had
 	}
 	var err error
-	if d.w[side], err = d.ws.matrix("w"+sideName[side], want.r, want.d); err != nil || known {
+	if d.w[side], err = d.ws.Get("w"+sideName[side], want.r, want.d); err != nil || known {
 		return err
 	}
 	host := Matrix{Rows: want.r, Cols: want.d, Stride: want.d, Data: make([]float32, want.r*want.d)}
@@ -98,7 +98,7 @@ func (d *deviceStep) operator() (l Matrix, factors Factors, err error) {
 		{&d.k2, "k2", d.sh.relational},
 	} {
 		if want.need {
-			if *want.m, err = d.ws.matrix(want.name, d.n, d.n); err != nil {
+			if *want.m, err = d.ws.Get(want.name, d.n, d.n); err != nil {
 				return l, factors, err
 			}
 		}
@@ -113,7 +113,7 @@ func (d *deviceStep) goal() float64 { return min(d.req.goal(), 1e-4/(4*max(d.req
 // spectrum enqueues the iteration. It begins with the same random vector at every step, so that nothing is carried along.
 func (d *deviceStep) spectrum(l Matrix, factors Factors) error {
 	want := d.sh.want
-	start, err := d.ws.matrix("start", 1, d.n)
+	start, err := d.ws.Get("start", 1, d.n)
 	if err != nil {
 		return err
 	}
@@ -126,7 +126,7 @@ func (d *deviceStep) spectrum(l Matrix, factors Factors) error {
 		}
 		d.dev.start = d.n
 	}
-	if d.vectors, err = d.ws.matrix("vectors", want+1, d.n); err != nil {
+	if d.vectors, err = d.ws.Get("vectors", want+1, d.n); err != nil {
 		return err
 	}
 	values := d.figures[atTerms+len(d.s.terms):]
@@ -142,14 +142,14 @@ func (d *deviceStep) strengths() error {
 		return nil
 	}
 	rows := d.vectors.Rows
-	t, err := d.ws.matrix("strengths", rows, d.phi[0].Cols)
+	t, err := d.ws.Get("strengths", rows, d.phi[0].Cols)
 	if err != nil {
 		return err
 	}
 	if err := d.b.MatMul(t, d.vectors, d.phi[0], 1); err != nil {
 		return err
 	}
-	if d.strong, err = d.ws.matrix("strong", 1, rows); err != nil {
+	if d.strong, err = d.ws.Get("strong", 1, rows); err != nil {
 		return err
 	}
 	return d.b.Scan(t, d.strong, d.figures[len(d.figures)-3:])
@@ -160,7 +160,7 @@ func (d *deviceStep) terms(l Matrix) error {
 	dense := d.wantGrad && (d.sh.relational || d.sh.frobenius)
 	if dense {
 		var err error
-		if d.m, err = d.ws.matrix("m", d.n, d.n); err != nil {
+		if d.m, err = d.ws.Get("m", d.n, d.n); err != nil {
 			return err
 		}
 		if err := d.b.Clear(d.m); err != nil {
@@ -204,7 +204,7 @@ func (d *deviceStep) gradient(res *Result, grad []float32) error {
 		clear(grad)
 		return nil
 	}
-	gx, err := d.ws.matrix("gradient", d.n, d.x[0].Cols)
+	gx, err := d.ws.Get("gradient", d.n, d.x[0].Cols)
 	if err != nil {
 		return err
 	}
@@ -254,7 +254,7 @@ func (d *deviceStep) throughFeatures(gx Matrix) error {
 	g := gx
 	var err error
 	if d.phi[0].Cols != gx.Cols {
-		if g, err = d.ws.matrix("gphi", d.n, d.phi[0].Cols); err != nil {
+		if g, err = d.ws.Get("gphi", d.n, d.phi[0].Cols); err != nil {
 			return err
 		}
 	}

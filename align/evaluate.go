@@ -125,7 +125,7 @@ func (st *step) native(b Spectrum, req *request, start Matrix) (*pairs, error) {
 	p := &st.ws.krylov.result
 	p.reset()
 	var err error
-	if p.vectors, err = st.ws.matrix("vectors", keep, st.n); err != nil {
+	if p.vectors, err = st.ws.Get("vectors", keep, st.n); err != nil {
 		return nil, err
 	}
 	out, err := st.ws.floats(2*(req.want+1) + 3)
@@ -172,7 +172,7 @@ func (st *step) operator(route string, sh *shape) error {
 		var l Matrix // only relational_kl does without
 		if sh.want > 0 || sh.frobenius {
 			var err error
-			if l, err = st.ws.matrix("l", st.n, st.n); err != nil {
+			if l, err = st.ws.Get("l", st.n, st.n); err != nil {
 				return err
 			}
 		}
@@ -193,12 +193,12 @@ func (st *step) difference(l Matrix, both bool) error {
 	var k1, k2 Matrix
 	var err error
 	if both || st.side[0].phi.empty() { // an exact kernel's gradient wants it, and the estimate of its error
-		if k1, err = st.ws.matrix("k1", st.n, st.n); err != nil {
+		if k1, err = st.ws.Get("k1", st.n, st.n); err != nil {
 			return err
 		}
 	}
 	if both {
-		if k2, err = st.ws.matrix("k2", st.n, st.n); err != nil {
+		if k2, err = st.ws.Get("k2", st.n, st.n); err != nil {
 			return err
 		}
 	}

@@ -53,8 +53,7 @@ func TestRelationalMemory(t *testing.T) {
 		if _, err := s.Step(context.Background(), randomFeatures(1, 20, 4), randomFeatures(2, 20, 5), grad); err != nil {
 			t.Fatal(err)
 		}
-		_, l := s.ws.matrices["l"]
-		_, m := s.ws.matrices["m"]
+		l, m := !s.ws.Held("l").empty(), !s.ws.Held("m").empty()
 		if l || m != (grad != nil) {
 			t.Errorf("gradient: %v; L was formed: %v, the derivative: %v", grad != nil, l, m)
 		}

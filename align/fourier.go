@@ -143,7 +143,7 @@ func (st *step) frequencies(side int) (Matrix, error) {
 	if s.drawn[side] != want {
 		s.drawn[side] = draw{} // what was drawn is gone where the new matrix cannot be had
 	}
-	w, err := st.ws.matrix("w"+sideName[side], want.r, want.d)
+	w, err := st.ws.Get("w"+sideName[side], want.r, want.d)
 	if err != nil {
 		return Matrix{}, err
 	}

@@ -11,7 +11,7 @@ func (st *step) gradient(res *Result, grad []float32) error {
 	g, direct := st.b.Wrap(st.n, e.x.Cols, grad)
 	if !direct {
 		var err error
-		if g, err = st.ws.matrix("gradient", st.n, e.x.Cols); err != nil {
+		if g, err = st.ws.Get("gradient", st.n, e.x.Cols); err != nil {
 			return err
 		}
 	}
@@ -38,7 +38,7 @@ func (st *step) gradient(res *Result, grad []float32) error {
 // measure makes sure that no NaN or Inf leaves, and returns the gradient's Frobenius norm: 1/|x| in the gradient through
 // cosine overflows for a row of denormal numbers, for example.
 func (st *step) measure(g Matrix) (float64, error) {
-	sq, err := st.ws.matrix("sqgradient", 1, st.n)
+	sq, err := st.ws.Get("sqgradient", 1, st.n)
 	if err != nil {
 		return 0, err
 	}
@@ -87,7 +87,7 @@ func (st *step) throughFeatures(gx Matrix) error {
 	g := gx
 	if e.phi.Cols != e.x.Cols {
 		var err error
-		if g, err = st.ws.matrix("gphi", st.n, e.phi.Cols); err != nil {
+		if g, err = st.ws.Get("gphi", st.n, e.phi.Cols); err != nil {
 			return err
 		}
 	}

@@ -173,7 +173,7 @@ func (it *krylov) adopt(w Matrix, share float64) (bool, error) {
 
 // random appends a random vector orthogonal to the basis.
 func (it *krylov) random() error {
-	w, err := it.ws.matrix("random", 1, it.op.width)
+	w, err := it.ws.Get("random", 1, it.op.width)
 	if err != nil {
 		return err
 	}
@@ -226,7 +226,7 @@ func (it *krylov) column() []float64 {
 // expand multiplies the first rows of the frontier, at most count, and appends what is new in the products.
 func (it *krylov) expand(count int) error {
 	count = min(count, it.rows-it.done)
-	w, err := it.ws.matrix("product", count, it.op.width)
+	w, err := it.ws.Get("product", count, it.op.width)
 	if err != nil {
 		return err
 	}
@@ -290,7 +290,7 @@ func (it *krylov) converge(ctx context.Context, first int) (bool, error) {
 // vectors forms the Ritz vectors of the first count pairs.
 func (it *krylov) vectors(count int) (Matrix, error) {
 	m := it.done
-	s, err := it.ws.matrix("ritz", count, m)
+	s, err := it.ws.Get("ritz", count, m)
 	if err != nil {
 		return Matrix{}, err
 	}
@@ -305,7 +305,7 @@ func (it *krylov) vectors(count int) (Matrix, error) {
 		it.reduction.expand(z)
 		store(s.row(i), z, 1)
 	}
-	v, err := it.ws.matrix("vectors", count, it.op.n)
+	v, err := it.ws.Get("vectors", count, it.op.n)
 	if err != nil {
 		return Matrix{}, err
 	}

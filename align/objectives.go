@@ -109,7 +109,7 @@ func (st *step) denseDerivative() (Matrix, error) {
 	if !st.m.empty() {
 		return st.m, nil
 	}
-	m, err := st.ws.matrix("m", st.n, st.n)
+	m, err := st.ws.Get("m", st.n, st.n)
 	if err != nil {
 		return m, err
 	}
@@ -131,7 +131,7 @@ func (st *step) lowRank(p *pairs) error {
 	if live == 0 {
 		return nil
 	}
-	w, err := st.ws.matrix("weights", 1, live)
+	w, err := st.ws.Get("weights", 1, live)
 	if err != nil {
 		return err
 	}

@@ -45,7 +45,7 @@ func (op *operator) mul(ws *workspace, y, v Matrix) error {
 	if op.tail == 0 {
 		return op.product(y, op.l, v)
 	}
-	t, err := ws.matrix("factors", min(v.Rows, atOnce), op.width-op.tail)
+	t, err := ws.Get("factors", min(v.Rows, atOnce), op.width-op.tail)
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func (op *operator) complete(ws *workspace, v Matrix) error {
 	if op.tail == 0 {
 		return nil
 	}
-	y, err := ws.matrix("certify", 1, op.n)
+	y, err := ws.Get("certify", 1, op.n)
 	if err != nil {
 		return err
 	}
@@ -128,7 +128,7 @@ func (p *pairs) certify(ws *workspace, op *operator) error {
 	if v.Rows == 0 {
 		return nil
 	}
-	y, err := ws.matrix("certify", v.Rows, op.n)
+	y, err := ws.Get("certify", v.Rows, op.n)
 	if err != nil {
 		return err
 	}

@@ -23,10 +23,10 @@ func power(ctx context.Context, ws *workspace, op *operator, req *request, start
 	p.reset()
 	it := &powerIteration{ctx: ctx, ws: ws, op: op, p: p, rng: rng, left: make([]int, keep), negligible: 4 * op.negligible()}
 	var err error
-	if p.vectors, err = ws.matrix("vectors", keep, op.n); err != nil {
+	if p.vectors, err = ws.Get("vectors", keep, op.n); err != nil {
 		return nil, err
 	}
-	if it.y, err = ws.matrix("product", 1, op.n); err != nil {
+	if it.y, err = ws.Get("product", 1, op.n); err != nil {
 		return nil, err
 	}
 	for i := range keep {

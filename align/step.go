@@ -136,14 +136,14 @@ func (st *step) load(side int, f Features) error {
 		e.x, wrapped = st.b.Wrap(f.Rows, f.Cols, unsafe.Slice((*float32)(p), f.Rows*f.Cols))
 	}
 	if !wrapped {
-		if e.x, err = st.ws.matrix("x"+sideName[side], f.Rows, f.Cols); err != nil {
+		if e.x, err = st.ws.Get("x"+sideName[side], f.Rows, f.Cols); err != nil {
 			return err
 		}
 		if err := st.b.Widen(e.x, f.Data, f.Type); err != nil {
 			return err
 		}
 	}
-	if e.sq, err = st.ws.matrix("sq"+sideName[side], 1, f.Rows); err != nil {
+	if e.sq, err = st.ws.Get("sq"+sideName[side], 1, f.Rows); err != nil {
 		return err
 	}
 	out, err := st.ws.floats(3)
@@ -204,7 +204,7 @@ func (st *step) features(side int) error {
 	case kernel == KernelLinear:
 		e.raw = e.x
 	case kernel == KernelCosine:
-		if e.inv, err = st.ws.matrix("inv"+sideName[side], 1, n); err != nil {
+		if e.inv, err = st.ws.Get("inv"+sideName[side], 1, n); err != nil {
 			return err
 		}
 		e.scale = e.inv
@@ -220,7 +220,7 @@ func (st *step) features(side int) error {
 		if e.w, err = st.frequencies(side); err != nil {
 			return err
 		}
-		if e.raw, err = st.ws.matrix("raw"+sideName[side], n, 2*e.w.Rows); err != nil {
+		if e.raw, err = st.ws.Get("raw"+sideName[side], n, 2*e.w.Rows); err != nil {
 			return err
 		}
 		if err := st.b.Fourier(e.raw, e.x, e.w); err != nil {
@@ -233,7 +233,7 @@ func (st *step) features(side int) error {
 	if !cfg.Center {
 		return nil
 	}
-	if e.phi, err = st.ws.matrix("centred"+sideName[side], n, e.raw.Cols); err != nil {
+	if e.phi, err = st.ws.Get("centred"+sideName[side], n, e.raw.Cols); err != nil {
 		return err
 	}
 	for i := range n {
@@ -249,7 +249,7 @@ func (st *step) normalise(side int) error {
 		return nil
 	}
 	var err error
-	if e.raw, err = st.ws.matrix("raw"+sideName[side], st.n, e.x.Cols); err != nil {
+	if e.raw, err = st.ws.Get("raw"+sideName[side], st.n, e.x.Cols); err != nil {
 		return err
 	}
 	e.phi, e.scale = e.raw, Matrix{}
@@ -257,7 +257,7 @@ func (st *step) normalise(side int) error {
 }
 
 func (st *step) centerColumns(m Matrix) error {
-	mean, err := st.ws.matrix("mean", 1, m.Cols)
+	mean, err := st.ws.Get("mean", 1, m.Cols)
 	if err != nil {
 		return err
 	}

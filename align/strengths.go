@@ -8,7 +8,7 @@ func (op *operator) strength(ws *workspace, out []float64, x Matrix) error {
 				subtractMean(x.row(i))
 			}
 		}
-		y, err := ws.matrix("strength", x.Rows, op.n)
+		y, err := ws.Get("strength", x.Rows, op.n)
 		if err != nil {
 			return err
 		}
@@ -22,11 +22,11 @@ func (op *operator) strength(ws *workspace, out []float64, x Matrix) error {
 	}
 	// A product of matrices packs all features first. The memory of op.mul is not for this: p.tails is in it.
 	if op.tail > 0 && x.Rows <= manyVectors {
-		y, err := ws.matrix("strength", x.Rows, op.n)
+		y, err := ws.Get("strength", x.Rows, op.n)
 		if err != nil {
 			return err
 		}
-		t, err := ws.matrix("strengths", x.Rows, op.width-op.tail)
+		t, err := ws.Get("strengths", x.Rows, op.width-op.tail)
 		if err != nil {
 			return err
 		}
@@ -37,7 +37,7 @@ func (op *operator) strength(ws *workspace, out []float64, x Matrix) error {
 		return nil
 	}
 	if !op.scale.empty() {
-		scaled, err := ws.matrix("strength", x.Rows, op.n)
+		scaled, err := ws.Get("strength", x.Rows, op.n)
 		if err != nil {
 			return err
 		}
@@ -49,7 +49,7 @@ func (op *operator) strength(ws *workspace, out []float64, x Matrix) error {
 		}
 		x = scaled
 	}
-	t, err := ws.matrix("strengths", x.Rows, op.student.Cols)
+	t, err := ws.Get("strengths", x.Rows, op.student.Cols)
 	if err != nil {
 		return err
 	}

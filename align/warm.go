@@ -13,7 +13,7 @@ const warmNoise = 0.3
 // With its factors they are random directions of features, the first one mixed with what remember kept of the last step,
 // after one product: that brings them into the space of samples and to where the iteration is heading.
 func (st *step) start(count int) (Matrix, error) {
-	v, err := st.ws.matrix("start", count, st.op.width)
+	v, err := st.ws.Get("start", count, st.op.width)
 	if err != nil {
 		return v, err
 	}
@@ -24,7 +24,7 @@ func (st *step) start(count int) (Matrix, error) {
 		return v, nil
 	}
 	d1, d2 := st.op.f.X1.Cols, st.op.f.X2.Cols
-	t, err := st.ws.matrix("directions", count, d1+d2)
+	t, err := st.ws.Get("directions", count, d1+d2)
 	if err != nil {
 		return v, err
 	}

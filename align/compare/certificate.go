@@ -85,7 +85,7 @@ func (w *Worker) entries(d *Directions) entries {
 // entries are those of directions in the space of samples.
 func (s *samples) entries(d *Directions) entries {
 	return func(first, count int) (align.Matrix, error) {
-		v, err := s.w.matrix("scores", len(d.Values), count)
+		v, err := s.w.memory.Get("scores", len(d.Values), count)
 		for k := range v.Rows {
 			for i, x := range d.rows().row(k)[first : first+count] {
 				row(v, k)[i] = float32(x)
@@ -195,14 +195,14 @@ func (w *Worker) addProducts(y dense, set align.Side, side int, v align.Matrix, 
 	if err != nil {
 		return err
 	}
-	kernel, err := w.matrix("checked", count, set.X.Rows)
+	kernel, err := w.memory.Get("checked", count, set.X.Rows)
 	if err != nil {
 		return err
 	}
 	if err := w.b.CrossKernel(kernel, b, set); err != nil {
 		return err
 	}
-	out, err := w.matrix("checks", v.Rows, set.X.Rows)
+	out, err := w.memory.Get("checks", v.Rows, set.X.Rows)
 	if err != nil {
 		return err
 	}

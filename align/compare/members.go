@@ -140,7 +140,7 @@ func (w *Worker) multiplyGathered(g *gathered, m *members) error {
 		return nil
 	}
 	dim := g.phi[0].Cols + g.phi[1].Cols
-	gram, err := w.matrix("gram", dim, dim)
+	gram, err := w.memory.Get("gram", dim, dim)
 	if err != nil {
 		return err
 	}

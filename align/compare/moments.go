@@ -93,7 +93,7 @@ func (w *Worker) moments(ctx context.Context, first, end int, wanted bool) (*Mom
 	if wanted {
 		m = NewMoments(d[0], d[1])
 		var err error
-		if gram, err = w.matrix("gram", m.Dim(), m.Dim()); err != nil {
+		if gram, err = w.memory.Get("gram", m.Dim(), m.Dim()); err != nil {
 			return nil, err
 		}
 	}
@@ -182,7 +182,7 @@ func mirror(a []float64, d int) {
 
 // addSums adds the columns' sums.
 func (w *Worker) addSums(sum []float64, phi [2]align.Matrix) error {
-	ones, err := w.matrix("ones", 1, phi[0].Rows)
+	ones, err := w.memory.Get("ones", 1, phi[0].Rows)
 	if err != nil {
 		return err
 	}
@@ -191,7 +191,7 @@ func (w *Worker) addSums(sum []float64, phi [2]align.Matrix) error {
 	}
 	at := 0
 	for _, p := range phi {
-		s, err := w.matrix("sums", 1, p.Cols)
+		s, err := w.memory.Get("sums", 1, p.Cols)
 		if err != nil {
 			return err
 		}

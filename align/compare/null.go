@@ -38,7 +38,7 @@ func (w *Worker) null(ctx context.Context, d *Directions, progress func(done int
 	}
 	defer w.b.Free(shuffled)
 	dims := w.plan.dims()
-	gram, err := w.matrix("gram", dims[0]+dims[1], dims[0]+dims[1])
+	gram, err := w.memory.Get("gram", dims[0]+dims[1], dims[0]+dims[1])
 	if err != nil {
 		return nil, nil, err
 	}
@@ -104,7 +104,7 @@ func (w *Worker) keep(index []int) (phi [2]align.Matrix, err error) {
 		for at := 0; at < len(index); at += BlockRows {
 			part := x
 			part.Rows, part.Data = min(BlockRows, len(index)-at), x.Data[at*x.Stride:]
-			sq, err := w.matrix("sq"+sideName[side], 1, part.Rows)
+			sq, err := w.memory.Get("sq"+sideName[side], 1, part.Rows)
 			if err != nil {
 				return phi, err
 			}
@@ -215,7 +215,7 @@ func (s *seen) shares(perm []int) ([]float64, error) {
 	v := s.v
 	if perm != nil {
 		var err error
-		if v, err = s.w.matrix("shuffled", s.v.Rows, s.v.Cols); err != nil {
+		if v, err = s.w.memory.Get("shuffled", s.v.Rows, s.v.Cols); err != nil {
 			return nil, err
 		}
 		for k := range v.Rows {
@@ -227,7 +227,7 @@ func (s *seen) shares(perm []int) ([]float64, error) {
 	}
 	out := make([]float64, v.Rows)
 	for side, p := range s.phi {
-		t, err := s.w.matrix("seen", v.Rows, p.Cols)
+		t, err := s.w.memory.Get("seen", v.Rows, p.Cols)
 		if err != nil {
 			return nil, err
 		}

@@ -45,7 +45,7 @@ func newSamples(ctx context.Context, w *Worker) (*samples, error) {
 		if err != nil {
 			return nil, err
 		}
-		if s.k[side], err = w.matrix("kernel"+sideName[side], s.n, s.n); err != nil {
+		if s.k[side], err = w.memory.Get("kernel"+sideName[side], s.n, s.n); err != nil {
 			return nil, err
 		}
 		if err := w.b.CrossKernel(s.k[side], x, x); err != nil {
@@ -90,7 +90,7 @@ func (s *samples) apply(ctx context.Context, x dense, sides [2]bool, difference 
 	if x.Rows == 0 {
 		return y, nil
 	}
-	in, err := s.w.matrix("vectors", v.Rows, s.n)
+	in, err := s.w.memory.Get("vectors", v.Rows, s.n)
 	if err != nil {
 		return y, err
 	}
@@ -119,7 +119,7 @@ func (s *samples) apply(ctx context.Context, x dense, sides [2]bool, difference 
 }
 
 func (s *samples) formedProducts(ctx context.Context, y [2]dense, v align.Matrix) error {
-	out, err := s.w.matrix("products", v.Rows, s.n)
+	out, err := s.w.memory.Get("products", v.Rows, s.n)
 	if err != nil {
 		return err
 	}

@@ -101,7 +101,7 @@ func newScores(k int, dims [2]int, keep bool) *Scores {
 // project computes the entries of all v for a block: (k, count).
 func (w *Worker) project(d *Directions, phi [2]align.Matrix) (align.Matrix, error) {
 	k, count := len(d.Values), phi[0].Rows
-	v, err := w.matrix("scores", k, count)
+	v, err := w.memory.Get("scores", k, count)
 	if err != nil {
 		return v, err
 	}
@@ -110,7 +110,7 @@ func (w *Worker) project(d *Directions, phi [2]align.Matrix) (align.Matrix, erro
 	var part [2]align.Matrix
 	at := 0
 	for side, p := range phi {
-		u, err := w.matrix("directions"+sideName[side], p.Cols, k)
+		u, err := w.memory.Get("directions"+sideName[side], p.Cols, k)
 		if err != nil {
 			return v, err
 		}
@@ -119,7 +119,7 @@ func (w *Worker) project(d *Directions, phi [2]align.Matrix) (align.Matrix, erro
 				u.Data[j*u.Stride+i] = float32(d.Vectors[i*dim+at+j] * scale)
 			}
 		}
-		if part[side], err = w.matrix("projection"+sideName[side], count, k); err != nil {
+		if part[side], err = w.memory.Get("projection"+sideName[side], count, k); err != nil {
 			return v, err
 		}
 		if err := w.b.MatMul(part[side], p, u, 1); err != nil {
@@ -141,7 +141,7 @@ func (w *Worker) project(d *Directions, phi [2]align.Matrix) (align.Matrix, erro
 func (w *Worker) addImage(s *Scores, phi [2]align.Matrix, v align.Matrix) error {
 	at := 0
 	for side, p := range phi {
-		t, err := w.matrix("image"+sideName[side], v.Rows, p.Cols)
+		t, err := w.memory.Get("image"+sideName[side], v.Rows, p.Cols)
 		if err != nil {
 			return err
 		}

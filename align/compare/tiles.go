@@ -18,7 +18,7 @@ func (w *Worker) operand(side int, name string, first, count int) (align.Side, e
 			return align.Side{}, err
 		}
 	}
-	own, err := w.matrix(name+sideName[side], x.Rows, x.Cols)
+	own, err := w.memory.Get(name+sideName[side], x.Rows, x.Cols)
 	if err != nil {
 		return align.Side{}, err
 	}
@@ -103,7 +103,7 @@ func (s *samples) tile(side int, a align.Side, first, at int) (align.Matrix, err
 			return align.Matrix{}, err
 		}
 	}
-	k, err := w.matrix("tile"+sideName[side], a.X.Rows, b.X.Rows)
+	k, err := w.memory.Get("tile"+sideName[side], a.X.Rows, b.X.Rows)
 	if err != nil {
 		return k, err
 	}
@@ -123,7 +123,7 @@ func (s *samples) spread(y dense, v, k align.Matrix, first, at int) error {
 	w := s.w
 	left := v
 	left.Cols, left.Data = k.Rows, v.Data[first:]
-	out, err := w.matrix("down", v.Rows, k.Cols)
+	out, err := w.memory.Get("down", v.Rows, k.Cols)
 	if err != nil {
 		return err
 	}
@@ -134,7 +134,7 @@ func (s *samples) spread(y dense, v, k align.Matrix, first, at int) error {
 	if at == first {
 		return nil
 	}
-	right, err := w.matrix("columns", k.Cols, v.Rows)
+	right, err := w.memory.Get("columns", k.Cols, v.Rows)
 	if err != nil {
 		return err
 	}
@@ -143,7 +143,7 @@ func (s *samples) spread(y dense, v, k align.Matrix, first, at int) error {
 			right.Data[j*right.Stride+i] = x
 		}
 	}
-	across, err := w.matrix("across", k.Rows, v.Rows)
+	across, err := w.memory.Get("across", k.Rows, v.Rows)
 	if err != nil {
 		return err
 	}

@@ -12,7 +12,7 @@ type Worker struct {
 	plan     *Plan
 	rows     [2]Rows
 	b        align.Backend
-	memory   map[string]align.Matrix
+	memory   *align.Matrices
 	zeroRows [2]int     // of the block that was loaded last
 	trace    [2]float64 // the same
 	done     func(rows int)
@@ -31,15 +31,12 @@ func NewWorker(plan *Plan, rows [2]Rows, b align.Backend) (*Worker, error) {
 	if !b.Info().Host {
 		return nil, fmt.Errorf("compare: backend %s keeps matrices out of the host's memory", b.Info().Backend)
 	}
-	return &Worker{plan: plan, rows: rows, b: b, memory: map[string]align.Matrix{}}, nil
+	return &Worker{plan: plan, rows: rows, b: b, memory: align.NewMatrices(b)}, nil
 }
 
 // Close releases the worker's memory.
 func (w *Worker) Close() error {
-	for _, m := range w.memory {
-		w.b.Free(m)
-	}
-	clear(w.memory)
+	w.memory.Free()
 	return nil
 }
 
@@ -60,25 +57,6 @@ func (w *Worker) step(rows int) {
 	if w.done != nil {
 		w.done(rows)
 	}
-}
-
-// matrix returns the matrix of that name, its contents undefined.
-func (w *Worker) matrix(name string, rows, cols int) (align.Matrix, error) {
-	m, ok := w.memory[name]
-	if ok && m.Stride >= cols && m.Rows >= rows {
-		m.Rows, m.Cols = rows, cols
-		return m, nil
-	}
-	if ok {
-		w.b.Free(m)
-		delete(w.memory, name)
-	}
-	m, err := w.b.Alloc(rows, cols)
-	if err != nil {
-		return align.Matrix{}, err
-	}
-	w.memory[name] = m
-	return m, nil
 }
 
 func row(m align.Matrix, i int) []float32 { return m.Data[i*m.Stride : i*m.Stride+m.Cols] }
@@ -108,13 +86,13 @@ func (w *Worker) load(first, count int) ([2]align.Matrix, error) {
 // read brings rows into the backend's memory and checks them: x (count, d), sq (1, count) their squared norms.
 func (w *Worker) read(side, first, count int) (x, sq align.Matrix, err error) {
 	d := w.rows[side].Dim()
-	if x, err = w.matrix("x"+sideName[side], count, d); err != nil {
+	if x, err = w.memory.Get("x"+sideName[side], count, d); err != nil {
 		return x, sq, err
 	}
 	if err := w.fetch(side, x, first); err != nil {
 		return x, sq, err
 	}
-	if sq, err = w.matrix("sq"+sideName[side], 1, count); err != nil {
+	if sq, err = w.memory.Get("sq"+sideName[side], 1, count); err != nil {
 		return x, sq, err
 	}
 	out, err := w.b.Alloc64(3)
@@ -192,12 +170,12 @@ func (w *Worker) rawFeatures(side int, x, sq align.Matrix) (align.Matrix, error)
 	if m.Kernel == align.KernelLinear {
 		return x, nil
 	}
-	phi, err := w.matrix("phi"+sideName[side], x.Rows, m.Features())
+	phi, err := w.memory.Get("phi"+sideName[side], x.Rows, m.Features())
 	if err != nil {
 		return phi, err
 	}
 	if m.Kernel == align.KernelCosine {
-		inv, err := w.matrix("inv"+sideName[side], 1, x.Rows)
+		inv, err := w.memory.Get("inv"+sideName[side], 1, x.Rows)
 		if err != nil {
 			return phi, err
 		}
@@ -214,7 +192,7 @@ func (w *Worker) rawFeatures(side int, x, sq align.Matrix) (align.Matrix, error)
 	if !ok {
 		return phi, fmt.Errorf("compare: the landmarks of the %s cannot be used in place", sideName[side])
 	}
-	k, err := w.matrix("landmarks", x.Rows, basis.Rows)
+	k, err := w.memory.Get("landmarks", x.Rows, basis.Rows)
 	if err != nil {
 		return phi, err
 	}

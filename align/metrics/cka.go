@@ -138,7 +138,7 @@ func (s *scan) kernelBlock(side, i0, rows, j0, columns int, sigma float64) (alig
 			return a, err
 		}
 	}
-	k, err := s.matrix("kernel "+sideName[side], rows, columns)
+	k, err := s.memory.Get("kernel "+sideName[side], rows, columns)
 	if err != nil {
 		return k, err
 	}

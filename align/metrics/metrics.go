@@ -2,7 +2,6 @@ package metrics
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -126,9 +125,9 @@ func run(ctx context.Context, student, reference compare.Rows, o Options, b alig
 			return nil, err
 		}
 	}
-	s := &scan{b: b, blocks: by, rows: [2]compare.Rows{student, reference}, n: n, progress: o.Progress, memory: map[string]align.Matrix{}}
-	err := s.metrics(ctx, r, o)
-	if err := errors.Join(err, s.close()); err != nil {
+	s := &scan{b: b, blocks: by, rows: [2]compare.Rows{student, reference}, n: n, progress: o.Progress, memory: align.NewMatrices(b)}
+	defer s.memory.Free()
+	if err := s.metrics(ctx, r, o); err != nil {
 		return nil, err
 	}
 	r.Settings.Device, r.Settings.Threads = info.Device, info.Threads

@@ -135,7 +135,7 @@ func (s *scan) neighbours(ctx context.Context, side, first, count, k int, metric
 	p := newPool(count, min(k+k/8+16, s.n-1))
 	stage := "neighbours, " + metric + ", " + sideName[side]
 	err = s.database(ctx, side, metric, func(x, sq align.Matrix, at int) error {
-		products, err := s.matrix("products", x.Rows, count)
+		products, err := s.memory.Get("products", x.Rows, count)
 		if err != nil {
 			return err
 		}
@@ -177,12 +177,12 @@ func (s *scan) loadNormal(name string, side, first, count int, metric string) (x
 	if err != nil {
 		return x, sq, err
 	}
-	ready, err := s.matrix(name+" ready", count, x.Cols)
+	ready, err := s.memory.Get(name+" ready", count, x.Cols)
 	if err != nil {
 		return x, sq, err
 	}
 	if metric == Cosine {
-		inv, err := s.matrix(name+" inverse norms", 1, count)
+		inv, err := s.memory.Get(name+" inverse norms", 1, count)
 		if err != nil {
 			return x, sq, err
 		}
@@ -269,10 +269,10 @@ func (s *scan) rank(ctx context.Context, p *pool, side, first, k int, metric str
 			slices.SortFunc(p.lists[q], func(a, b candidate) int { return cmp.Compare(a.index, b.index) })
 		}
 	})
-	queries := s.memory["queries"] // as read
-	next := make([]int, count)     // the first candidate that has not been ranked
+	queries := s.memory.Held("queries") // as read
+	next := make([]int, count)          // the first candidate that has not been ranked
 	err := s.database(ctx, side, metric, func(_, _ align.Matrix, at int) error {
-		x := s.memory["database"]
+		x := s.memory.Held("database")
 		end := min(at+s.blocks.database, s.n)
 		s.parallel(count, func(from, to int) {
 			for q := from; q < to; q++ {

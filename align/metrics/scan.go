@@ -28,7 +28,7 @@ type scan struct {
 	n        int
 	shift    [2][]float32 // of loadNormal
 	progress func(stage string, done, total int)
-	memory   map[string]align.Matrix
+	memory   *align.Matrices
 }
 
 func (s *scan) metrics(ctx context.Context, r *Result, o Options) error {
@@ -84,37 +84,10 @@ func finite(v float64) *float64 {
 	return &v
 }
 
-func (s *scan) close() error {
-	for _, m := range s.memory {
-		s.b.Free(m)
-	}
-	clear(s.memory)
-	return nil
-}
-
 func (s *scan) step(stage string, done, total int) {
 	if s.progress != nil {
 		s.progress(stage, done, total)
 	}
-}
-
-// matrix returns the matrix of that name, its contents undefined.
-func (s *scan) matrix(name string, rows, cols int) (align.Matrix, error) {
-	m, ok := s.memory[name]
-	if ok && m.Stride >= cols && m.Rows >= rows {
-		m.Rows, m.Cols = rows, cols
-		return m, nil
-	}
-	if ok {
-		s.b.Free(m)
-		delete(s.memory, name)
-	}
-	m, err := s.b.Alloc(rows, cols)
-	if err != nil {
-		return align.Matrix{}, err
-	}
-	s.memory[name] = m
-	return m, nil
 }
 
 func row(m align.Matrix, i int) []float32 { return m.Data[i*m.Stride : i*m.Stride+m.Cols] }
@@ -126,10 +99,10 @@ var sideName = [2]string{"student", "reference"}
 // norms.
 func (s *scan) read(name string, side, first, count int) (x, sq align.Matrix, err error) {
 	d := s.rows[side].Dim()
-	if x, err = s.matrix(name, count, d); err != nil {
+	if x, err = s.memory.Get(name, count, d); err != nil {
 		return x, sq, err
 	}
-	if sq, err = s.matrix(name+" norms", 1, count); err != nil {
+	if sq, err = s.memory.Get(name+" norms", 1, count); err != nil {
 		return x, sq, err
 	}
 	if x.Stride == d {
