@@ -72,9 +72,9 @@ type errorEstimate struct {
 // without s that of M. theta, by falling magnitude, are Ritz values, res their residuals |L v - θ v|; what is not among
 // them has magnitude rest at most (rest < 0: nothing is left out). slopes is scratch of the length of theta.
 //
-// An error e of v_i changes M by f'(λ_i) (v_i eᵀ + e v_iᵀ), and M Φ1 by an amount of squared norm f'(λ_i)² (|e|² |Φ1ᵀ v_i|²
-// + |Φ1ᵀ e|²), beside |M Φ1|² = Σ f'(λ_i)² |Φ1ᵀ v_i|². The two relative errors are far apart where the student makes
-// little of v_i, a group that the reference alone sees, and much of the other directions.
+// An error e of v_i changes M by f'(λ_i) (v_i eᵀ + e v_iᵀ), and M Φ1 by an amount of squared norm f'(λ_i)² (|e|² |Φ1ᵀ
+// v_i|² + |Φ1ᵀ e|²), beside |M Φ1|² = Σ f'(λ_i)² |Φ1ᵀ v_i|². The two relative errors are far apart where the student
+// makes little of v_i, a group that the reference alone sees, and much of the other directions.
 //
 // It is first-order perturbation theory, with divided differences of f' in place of 1/gap. An error that mixes v_i
 // with the part of the space left out is res_i / (|θ_i| - rest), not res_i divided by the gap to the next pair: within

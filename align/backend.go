@@ -42,9 +42,9 @@ type Info struct {
 // and an implementation may return an error for a violated one but owes no more.
 //
 // A host backend is synchronous: outputs are valid when an operation returns, and Sync does nothing. A device backend
-// only enqueues: outputs, scalars included, are valid after Sync. Scalars are therefore written to float64 memory of the
-// backend instead of being returned. No operation allocates memory after the first call with
-// a given shape. A Backend is not safe for concurrent use; outputs never alias inputs unless it is said.
+// only enqueues: outputs, scalars included, are valid after Sync. Scalars are therefore written to float64 memory of
+// the backend instead of being returned. No operation allocates memory after the first call with a given shape. A
+// Backend is not safe for concurrent use; outputs never alias inputs unless it is said.
 //
 // In the formulas n is the number of samples; sums over features are in float32 unless it is said.
 type Backend interface {

@@ -82,8 +82,8 @@ func (st *step) covariance(ctx context.Context, req *request, whole bool) (*pair
 	return p, err
 }
 
-// correct iterates on the subspace of p's vectors: each step is a Rayleigh-Ritz step, and a product with L before all but
-// the first, which shrinks what the vectors have of an eigenvector with λ outside the subspace by |λ/λ_i|.
+// correct iterates on the subspace of p's vectors: each step is a Rayleigh-Ritz step, and a product with L before all
+// but the first, which shrinks what the vectors have of an eigenvector with λ outside the subspace by |λ/λ_i|.
 func (st *step) correct(ctx context.Context, p *pairs, req *request) error {
 	const steps = 12
 	for i := range steps {
@@ -142,8 +142,8 @@ func (st *step) samples(z *blas64.General, keep int) (Matrix, error) {
 	return v, st.toSamples(v, u)
 }
 
-// toSamples computes out (b, n), its rows Φ1 u1 + Φ2 u2 for the columns [u1; u2] of u (d1+d2, b): directions of features
-// become vectors of samples.
+// toSamples computes out (b, n), its rows Φ1 u1 + Φ2 u2 for the columns [u1; u2] of u (d1+d2, b): directions of
+// features become vectors of samples.
 func (st *step) toSamples(out, u Matrix) error {
 	phi1, phi2 := st.side[0].phi, st.side[1].phi
 	columns, err := st.ws.Get("columns", 2*st.n, u.Cols)

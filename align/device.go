@@ -15,10 +15,10 @@ type deviceSession struct {
 	start int // columns of the start vector there
 }
 
-// onDevice is a step on the device: its operations are only enqueued, and the host waits twice, for the eigenvalues and for
-// the gradient. It returns neither result nor error where the step is the host's: other solvers, whole spectra, centring
-// and the smallest batches; equal inputs and rows that call for a message; and, with a warning, an iteration that did not
-// converge.
+// onDevice is a step on the device: its operations are only enqueued, and the host waits twice, for the eigenvalues and
+// for the gradient. It returns neither result nor error where the step is the host's: other solvers, whole spectra,
+// centring and the smallest batches; equal inputs and rows that call for a message; and, with a warning, an iteration
+// that did not converge.
 func (st *step) onDevice(ctx context.Context, f [2]Features, grad []float32) (*Result, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -111,8 +111,8 @@ const (
 	maxDeviceForm  = 1500 // rows up to which L is formed though there are features
 )
 
-// deviceRoute is route for a device, "" for what is left to the host. Forming L costs a GPU little, but beyond maxDeviceForm rows
-// reading it for each product costs more than reading the features.
+// deviceRoute is route for a device, "" for what is left to the host. Forming L costs a GPU little, but beyond
+// maxDeviceForm rows reading it for each product costs more than reading the features.
 func (s *shape) deviceRoute() (string, Solver) {
 	switch {
 	case s.whole, s.want > maxDevicePairs, s.want > 0 && (s.n <= smallDense || 4*s.want >= s.n):
@@ -196,8 +196,8 @@ func (d *deviceStep) value(f [2]Features) (*Result, error) {
 	}
 }
 
-// judge is pairs.judge with what the device measured. The residuals' directions it does not know: they are taken to be as
-// strong as the strongest pair found, or as a direction is on average. For a kernel without Φ1 the estimate is of M.
+// judge is pairs.judge with what the device measured. The residuals' directions it does not know: they are taken to be
+// as strong as the strongest pair found, or as a direction is on average. For a kernel without Φ1 the estimate is of M.
 func (d *deviceStep) judge(p *pairs, order []int) error {
 	p.slopes = resize(p.slopes, len(p.values))
 	var s *strengths
@@ -221,7 +221,8 @@ func (d *deviceStep) judge(p *pairs, order []int) error {
 	return nil
 }
 
-// norms finds what the rounding errors are measured by. It returns false where the host has something to say of the rows.
+// norms finds what the rounding errors are measured by. It returns false where the host has something to say of the
+// rows.
 func (d *deviceStep) norms() (bool, error) {
 	d.zeroRows = 0
 	trace, top := [2]float64{1, 1}, [2]float64{1, 1}

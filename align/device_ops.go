@@ -110,7 +110,8 @@ func (d *deviceStep) operator() (l Matrix, factors Factors, err error) {
 // vector, hence a limit of its own.
 func (d *deviceStep) goal() float64 { return min(d.req.goal(), 1e-4/(4*max(d.req.extra, 1))) }
 
-// spectrum enqueues the iteration. It begins with the same random vector at every step, so that nothing is carried along.
+// spectrum enqueues the iteration. It begins with the same random vector at every step, so that nothing is carried
+// along.
 func (d *deviceStep) spectrum(l Matrix, factors Factors) error {
 	want := d.sh.want
 	start, err := d.ws.Get("start", 1, d.n)

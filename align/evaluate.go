@@ -80,8 +80,9 @@ func (s *shape) wants(terms []Term) {
 }
 
 // request says what the terms want of the spectrum. A float32 inner product of features has rounding errors of a few
-// times 2⁻²⁴ of its size, as sums in vector lanes have, so an entry of L formed from them of 2⁻²²/n of the kernels' norm,
-// and of that size is uᵀ E v, too. A matrix-free product rounds its coefficients instead; the two are of one order.
+// times 2⁻²⁴ of its size, as sums in vector lanes have, so an entry of L formed from them of 2⁻²²/n of the kernels'
+// norm, and of that size is uᵀ E v, too. A matrix-free product rounds its coefficients instead; the two are of one
+// order.
 func (st *step) request(sh *shape) *request {
 	req := &st.req
 	*req = request{want: sh.want, terms: st.s.terms, tol: st.s.cfg.Tolerance, floor: roundoff * st.op.norm, noise: st.op.noise}
@@ -188,7 +189,8 @@ func (st *step) operator(route string, sh *shape) error {
 	return nil
 }
 
-// difference forms L, unless it is empty, and where they are wanted the two kernel matrices, centred if that is asked for.
+// difference forms L, unless it is empty, and where they are wanted the two kernel matrices, centred if that is asked
+// for.
 func (st *step) difference(l Matrix, both bool) error {
 	var k1, k2 Matrix
 	var err error

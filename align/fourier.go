@@ -14,8 +14,8 @@ import (
 //	k(x, y) ≈ (1/r) Σ_l cos(w_l · (x - y))
 //
 // with w_l drawn from the Fourier transform of κ. To add such a kernel: name it in config.go, say how one entry of w is
-// drawn in the table below, and give its exact value to kernelOf here and to cross.c and difference.c in csrc, where the
-// exact routes and the certificates take it from.
+// drawn in the table below, and give its exact value to kernelOf here and to cross.c and difference.c in csrc, where
+// the exact routes and the certificates take it from.
 
 // spectral draws one entry of w for a bandwidth of 1: the kernels whose Fourier transforms have independent entries.
 var spectral = map[Kernel]func(rng *rand.Rand) float64{
@@ -23,8 +23,8 @@ var spectral = map[Kernel]func(rng *rand.Rand) float64{
 	KernelLaplacian: func(rng *rand.Rand) float64 { return math.Tan(math.Pi * (rng.Float64() - 0.5)) }, // Cauchy
 }
 
-// Frequencies draws the rows of w (r, d) for a kernel of bandwidth sigma. They depend on seed, kernel, method, dimension
-// and sigma only, so that two sides that agree in these share one draw, and equal inputs give equal features.
+// Frequencies draws the rows of w (r, d) for a kernel of bandwidth sigma. They depend on seed, kernel, method,
+// dimension and sigma only, so that two sides that agree in these share one draw, and equal inputs give equal features.
 //
 //   - rff: independent rows.
 //   - orf: rows orthogonal within each block of d, with the lengths of independent ones (Yu et al. 2016, "Orthogonal

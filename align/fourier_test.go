@@ -55,7 +55,8 @@ func TestFrequencies(t *testing.T) {
 			}
 		}
 	}
-	// The variance of an entry is (1 - k²)²/(2r) for independent rows; Yu et al. 2016 show it to be less for orthogonal ones.
+	// The variance of an entry is (1 - k²)²/(2r) for independent rows; Yu et al. 2016 show it to be less for orthogonal
+	// ones.
 	if k := math.Exp(-0.5); errors[ApproximationRFF] < 0.5*square(1-k*k)/(2*r) || errors[ApproximationRFF] > 2*square(1-k*k)/(2*r) {
 		t.Errorf("rff: mean squared error %v, want about %v", errors[ApproximationRFF], square(1-k*k)/(2*r))
 	}

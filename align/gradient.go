@@ -35,8 +35,8 @@ func (st *step) gradient(res *Result, grad []float32) error {
 	return st.b.Download(grad, g)
 }
 
-// measure makes sure that no NaN or Inf leaves, and returns the gradient's Frobenius norm: 1/|x| in the gradient through
-// cosine overflows for a row of denormal numbers, for example.
+// measure makes sure that no NaN or Inf leaves, and returns the gradient's Frobenius norm: 1/|x| in the gradient
+// through cosine overflows for a row of denormal numbers, for example.
 func (st *step) measure(g Matrix) (float64, error) {
 	sq, err := st.ws.Get("sqgradient", 1, st.n)
 	if err != nil {

@@ -12,13 +12,13 @@ const (
 	maxRestarts = 8 // how often, beyond once for each wanted pair, it goes on because a probe found a pair that was missed
 )
 
-// blockSize returns how many vectors a Krylov space for that many pairs begins with. One holds as many directions of each
-// eigenspace as it has first vectors: with one more than are wanted, every eigenvalue that ties with a wanted one is seen
-// as often as it matters.
+// blockSize returns how many vectors a Krylov space for that many pairs begins with. One holds as many directions of
+// each eigenspace as it has first vectors: with one more than are wanted, every eigenvalue that ties with a wanted one
+// is seen as often as it matters.
 func blockSize(want int) int { return min(want+1, maxBlock) }
 
-// lanczos finds the eigenpairs of largest magnitude that req wants, and the next one, by the block Lanczos iteration with
-// full re-orthogonalisation (Golub and Van Loan, "Matrix Computations", section 10.3.6) from the rows of start.
+// lanczos finds the eigenpairs of largest magnitude that req wants, and the next one, by the block Lanczos iteration
+// with full re-orthogonalisation (Golub and Van Loan, "Matrix Computations", section 10.3.6) from the rows of start.
 //
 // It keeps both ends of the spectrum, so that λ+ = -λ- is no difficulty. It stops when the estimated error of the
 // gradient is within the tolerance or below what rounding errors leave anyway, or when the basis spans the space. An

@@ -1,6 +1,7 @@
 package align
 
-// Matrices keeps matrices of a backend by name from one use to the next, so that a shape already seen allocates nothing.
+// Matrices keeps matrices of a backend by name from one use to the next, so that a shape already seen allocates
+// nothing.
 type Matrices struct {
 	b    Backend
 	held map[string]Matrix // as allocated

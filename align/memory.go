@@ -1,8 +1,8 @@
 package align
 
 // Memory returns how many bytes a step of n rows and of cols columns (student, reference) may take with these settings,
-// beside its inputs and its gradient: an upper estimate, by the route that the step would take, but for a mebibyte or so
-// of each thread's.
+// beside its inputs and its gradient: an upper estimate, by the route that the step would take, but for a mebibyte or
+// so of each thread's.
 func Memory(c *Config, n int, cols [2]int) uint64 {
 	approx := c.approximation(n)
 	sh := shape{n: n, solver: c.Solver}

@@ -52,7 +52,8 @@ func newMatrix(rows, cols int) Matrix {
 	return Matrix{Rows: rows, Cols: cols, Stride: cols, Data: make([]float32, rows*cols)}
 }
 
-// TestNative: a backend's own eigenpairs give the step that Lanczos gives, and their residuals are measured, not believed.
+// TestNative: a backend's own eigenpairs give the step that Lanczos gives, and their residuals are measured, not
+// believed.
 func TestNative(t *testing.T) {
 	for _, test := range []struct {
 		n, k  int

@@ -112,10 +112,10 @@ func (s *shape) iteration() Solver {
 	return SolverLanczos
 }
 
-// The rates of the cost model, operations a nanosecond of one core, as measured with AVX-512; on slower cores all of them
-// fall. Products with the factors serve one or more vectors from each row that they read; those with a formed L take
-// half of a matrix in and out of the cache for each. What re-orthogonalisation does with entries of samples is the same on
-// both routes and left out.
+// The rates of the cost model, operations a nanosecond of one core, as measured with AVX-512; on slower cores all of
+// them fall. Products with the factors serve one or more vectors from each row that they read; those with a formed L
+// take half of a matrix in and out of the cache for each. What re-orthogonalisation does with entries of samples is the
+// same on both routes and left out.
 const (
 	gemmRate    = 110.0
 	factorsRate = 80.0
@@ -123,8 +123,8 @@ const (
 	deflateRate = 40.0
 )
 
-// products estimates how many products an iteration takes: a block of two needs about 11 steps for one pair with its gap
-// at 0.9, one of four about 30 for 30 pairs.
+// products estimates how many products an iteration takes: a block of two needs about 11 steps for one pair with its
+// gap at 0.9, one of four about 30 for 30 pairs.
 func (s *shape) products() float64 { return 18 + 3.5*float64(s.want) }
 
 // formedCost is that of forming L, of which one half is computed: n² D operations, and of 2 n² a product.

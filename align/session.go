@@ -98,14 +98,14 @@ var sideName = [2]string{"student", "reference"}
 // Step computes the penalty of one minibatch, student (n, d1) against reference (n, d2), and where grad is not nil its
 // gradient with respect to the student's rows as given, (n, d1) row-major.
 //
-// The value is Σ weight * objective(L) of eq. 6 of the paper and of the generalised objectives; the gradient is eq. 7's,
-// (2/n) M Φ1 with M = U f'(Λ) Uᵀ, pushed through the kernel to the rows.
+// The value is Σ weight * objective(L) of eq. 6 of the paper and of the generalised objectives; the gradient is eq.
+// 7's, (2/n) M Φ1 with M = U f'(Λ) Uᵀ, pushed through the kernel to the rows.
 //
 // Result.Residual is the largest |L v - λ v| over the eigenpairs used, in the units of λ. Result.Gap is
 // |λ_k| - |λ_(k+1)| for the largest k that a term uses, or, where fewer eigenvalues are above rounding level, for the
 // last of those. Result.GradientError estimates the relative error of the gradient, in the Frobenius norm of M Φ1, from
-// residuals, gaps, rounding errors and what the student's kernel makes of the directions in question. Where the k-th and
-// the next eigenvalue tie to working precision the gradient is one of several subgradients, and a warning says so.
+// residuals, gaps, rounding errors and what the student's kernel makes of the directions in question. Where the k-th
+// and the next eigenvalue tie to working precision the gradient is one of several subgradients, and a warning says so.
 // Result.Converged tells that the estimate is within the tolerance, or that rounding errors leave no more.
 //
 // Wrong shapes and values that are not finite give an *InputError, an end of ctx its error. After any error the session

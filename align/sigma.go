@@ -32,16 +32,16 @@ type bandwidths struct {
 	provisional bool     // not to be frozen
 }
 
-// Bandwidths finds the bandwidths of both sides from the rows x (n, d1) and (n, d2), by the settings; those that are known
-// already (> 0) stay. A kernel without one has 0.
+// Bandwidths finds the bandwidths of both sides from the rows x (n, d1) and (n, d2), by the settings; those that are
+// known already (> 0) stay. A kernel without one has 0.
 func Bandwidths(ctx context.Context, cfg *Config, x [2]Matrix, known [2]float64) ([2]float64, error) {
 	found, err := findBandwidths(ctx, cfg, x, known)
 	return found.sigma, err
 }
 
 // findBandwidths is Bandwidths with what is to be said of them. Where all rows of a side are equal, as one row is, no
-// bandwidth can be found, and none matters to that side's kernel: it is 1, and what the rules gave does not hold for other
-// rows.
+// bandwidth can be found, and none matters to that side's kernel: it is 1, and what the rules gave does not hold for
+// other rows.
 func findBandwidths(ctx context.Context, cfg *Config, x [2]Matrix, known [2]float64) (bandwidths, error) {
 	out := bandwidths{sigma: known}
 	sigma := &out.sigma
@@ -107,8 +107,8 @@ func distances(ctx context.Context, kernel Kernel, x Matrix, limit int) ([]float
 	return out, nil
 }
 
-// MedianDistance is the median of the Euclidean distances of all pairs of up to MedianRows rows of x (n, d), evenly spaced;
-// 0 where there is no pair.
+// MedianDistance is the median of the Euclidean distances of all pairs of up to MedianRows rows of x (n, d), evenly
+// spaced; 0 where there is no pair.
 func MedianDistance(ctx context.Context, x Matrix) (float64, error) {
 	dist, err := distances(ctx, KernelGaussian, x, MedianRows)
 	return medianOf(dist), err
@@ -127,8 +127,8 @@ func medianOf(v []float64) float64 {
 	return v[len(v)/2]
 }
 
-// match bisects the student's bandwidth, beginning at the one given, until the largest eigenvalues of K1/n and K2/n agree
-// within matchGap, on the uncentred exact kernels of a sample: there λmax grows with σ, from 1/n to 1.
+// match bisects the student's bandwidth, beginning at the one given, until the largest eigenvalues of K1/n and K2/n
+// agree within matchGap, on the uncentred exact kernels of a sample: there λmax grows with σ, from 1/n to 1.
 func match(ctx context.Context, cfg *Config, x [2]Matrix, sigma [2]float64) (float64, error) {
 	dist, err := distances(ctx, cfg.KernelOf(1), x[1], matchRows)
 	if err != nil {

@@ -39,8 +39,8 @@ const (
 	fixedState  = stateHeader + 4
 )
 
-// MaxStateSize returns the largest number of bytes that Session.AppendState appends under settings c, as they were asked
-// for, for rows of d1 (student) and d2 (reference) columns.
+// MaxStateSize returns the largest number of bytes that Session.AppendState appends under settings c, as they were
+// asked for, for rows of d1 (student) and d2 (reference) columns.
 func MaxStateSize(c *Config, d1, d2 int) int {
 	width := func(side, d int) int {
 		if c.KernelOf(side).NeedsSigma() && c.Approximation != ApproximationExact {

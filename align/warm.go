@@ -9,9 +9,9 @@ import (
 // part would never be found.
 const warmNoise = 0.3
 
-// start returns the first vectors of an iteration, (count, op.width). With a formed L they are random vectors of samples.
-// With its factors they are random directions of features, the first one mixed with what remember kept of the last step,
-// after one product: that brings them into the space of samples and to where the iteration is heading.
+// start returns the first vectors of an iteration, (count, op.width). With a formed L they are random vectors of
+// samples. With its factors they are random directions of features, the first one mixed with what remember kept of the
+// last step, after one product: that brings them into the space of samples and to where the iteration is heading.
 func (st *step) start(count int) (Matrix, error) {
 	v, err := st.ws.Get("start", count, st.op.width)
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestWarmDirection carries the direction that a step leaves back to the same samples, as start does: it must lie in the span of the two
-// leading eigenvectors of L, whatever η.
+// TestWarmDirection carries the direction that a step leaves back to the same samples, as start does: it must lie in
+// the span of the two leading eigenvectors of L, whatever η.
 func TestWarmDirection(t *testing.T) {
 	const n, d = 64, 8
 	student, reference := randomFeatures(1, n, d), randomFeatures(2, n, d)

@@ -63,7 +63,8 @@ func Open(opts Options) (align.Backend, error) {
 
 // Peak is implemented by the backends of this package, for benchmarks.
 type Peak interface {
-	// PeakFLOPS measures the multiply-adds of one thread on registers: floating-point operations a second; 0 of a closed backend.
+	// PeakFLOPS measures the multiply-adds of one thread on registers: floating-point operations a second; 0 of a closed
+	// backend.
 	PeakFLOPS() float64
 }
 

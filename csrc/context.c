@@ -37,9 +37,9 @@ static int cpus_allowed(void) {
   return 1;
 }
 
-// default_threads leaves the trainer, which works at the same time, its part of the CPUs: half of them. Where a core shows
-// as two CPUs that is still every core, and its second CPU would add next to nothing to what keeps its arithmetic units
-// busy. Above DEFAULT_MOST the matrices of a training step have too few blocks.
+// default_threads leaves the trainer, which works at the same time, its part of the CPUs: half of them. Where a core
+// shows as two CPUs that is still every core, and its second CPU would add next to nothing to what keeps its arithmetic
+// units busy. Above DEFAULT_MOST the matrices of a training step have too few blocks.
 static int default_threads(void) {
   enum { DEFAULT_MOST = 16 };
   const int half = cpus_allowed() / 2;

@@ -1,4 +1,5 @@
-// device.h: what the CUDA files share: the context, scratch memory, launches with their errors, sums of warps and blocks.
+// device.h: what the CUDA files share: the context, scratch memory, launches with their errors, sums of warps and
+// blocks.
 //
 // Each .cu file holds an operation of specalign.h, or some of one kind: what it computes and where that is from, its
 // kernels, and the launcher, which checks shapes and enqueues. All work of a context goes to its one stream.
@@ -25,11 +26,12 @@ struct sa_context {
   char error[256];
 };
 
-// sa_begin starts an operation: this thread works on the context's device, and the scratch memory of the operation before
-// is free again, as the stream runs them one after the other.
+// sa_begin starts an operation: this thread works on the context's device, and the scratch memory of the operation
+// before is free again, as the stream runs them one after the other.
 void sa_begin(sa_context *c, const char *op);
 
-// sa_take gives count elements of scratch memory, 256-byte aligned, not zeroed, until the next sa_begin; NULL: no memory.
+// sa_take gives count elements of scratch memory, 256-byte aligned, not zeroed, until the next sa_begin; NULL: no
+// memory.
 void *sa_take_bytes(sa_context *c, size_t bytes);
 template <class T>
 T *sa_take(sa_context *c, int64_t count) {

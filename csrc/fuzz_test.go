@@ -40,8 +40,8 @@ func notFinite(err error) string {
 }
 
 // FuzzStep computes steps over any bytes as rows, of any type, shape and settings, at any level: nothing behind the
-// rows is touched, rows that are not finite are refused in the Go engine's words, and results are finite. (Where numbers
-// come near the end of float32 only one of the two may refuse them: they round differently.)
+// rows is touched, rows that are not finite are refused in the Go engine's words, and results are finite. (Where
+// numbers come near the end of float32 only one of the two may refuse them: they round differently.)
 func FuzzStep(f *testing.F) {
 	for i, seed := range [][]byte{{1}, {0, 0, 0xc0, 0x7f}, {0xff, 0xff, 0x7f, 0x7f}, {1, 0, 0, 0, 9}, {0, 0x3c, 1, 0xbc, 7}, {0, 0, 0x80, 0x3f}} {
 		f.Add(uint8(i), uint8(i), uint8(5+i), uint8(3*i), uint8(2), uint8(i), uint8(i+1), seed)

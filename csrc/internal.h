@@ -64,7 +64,8 @@ typedef struct sa_kernels {
                     const float *coef, int64_t count);
   // w -= Σ_j h[j] basis_j, in float64; returns the new |w|²
   double (*deflate)(float *w, const float *basis, int64_t stride, int64_t m, const double *h, int64_t count);
-  // s and r, rows of two kernel matrices, become (softmax(s/T) - softmax(r/T)); returns KL(softmax(r/T) || softmax(s/T))
+  // s and r, rows of two kernel matrices, become (softmax(s/T) - softmax(r/T)); returns KL(softmax(r/T) ||
+  // softmax(s/T))
   double (*softmax_pair)(float *s, float *r, int64_t count, float inv_temperature);
   // dst += alpha (a + bᵀ): dst, a (rows, cols); b (cols, rows)
   void (*add_symmetrised)(float *dst, int64_t dst_stride, const float *a, const float *b, int64_t stride, int64_t rows,
@@ -150,7 +151,8 @@ float *sa_moved_squares(sa_context *c, sa_matrix x, const float *mean);
 float sa_top(const float *sq, int64_t count);
 
 // sa_gaussian replaces the products <x, y_j> in row by exp(scale |x - y_j|²), j = first .. first+count-1. The products,
-// sq, |x|², and sq_y, |y_j|² of all rows of y, at most top, are of rows moved by the same vector; x and y are not moved.
+// sq, |x|², and sq_y, |y_j|² of all rows of y, at most top, are of rows moved by the same vector; x and y are not
+// moved.
 void sa_gaussian(const sa_kernels *kn, float *row, int64_t count, const float *x, float sq, sa_matrix y, int64_t first,
                  const float *sq_y, float top, float scale);
 

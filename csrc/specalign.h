@@ -187,8 +187,8 @@ sa_status SA_API(factor_advance)(sa_context *c, sa_matrix y, sa_matrix s, sa_fac
 sa_status SA_API(orthogonalize)(sa_context *c, sa_matrix w, sa_matrix basis, int64_t m, int64_t n, double *h, double *out);
 
 // spectrum, optional: the k eigenpairs of largest magnitude and the next one, of l, or of the factor form where l is
-// absent. out: residual, products, 1 where converged, and the measured residual of each pair. tolerance is of the estimated
-// error of the gradient. A backend without it returns SA_ERR_UNSUPPORTED.
+// absent. out: residual, products, 1 where converged, and the measured residual of each pair. tolerance is of the
+// estimated error of the gradient. A backend without it returns SA_ERR_UNSUPPORTED.
 // values: k+1; vectors: (>= min(k+1, n), n); l: (n, n); start: (1, n); out: 3 + k+1
 sa_status SA_API(spectrum)(sa_context *c, double *values, sa_matrix vectors, sa_matrix l, sa_factors f, int64_t k,
                            double tolerance, sa_matrix start, double *out);

@@ -1,10 +1,11 @@
 // tile.h: products of matrices by tiles, in tensor cores, in float32, or as sums of absolute differences.
 //
 // Operands are packed first: rows and inner length rounded up and filled with zeros, so that tiles need no bounds
-// and every copy is 16 bytes. Each output tile is a block's, its sums in registers; what becomes of a sum is the kernel's.
+// and every copy is 16 bytes. Each output tile is a block's, its sums in registers; what becomes of a sum is the
+// kernel's.
 //
-// In tensor cores a float32 is split into two tf32, x = hi + lo, and products are hi hi + hi lo + lo hi: what is missing,
-// lo lo, is 2⁻²² of the product ("3xTF32", Ootomo and Yokota 2022). Sums are in float32.
+// In tensor cores a float32 is split into two tf32, x = hi + lo, and products are hi hi + hi lo + lo hi: what is
+// missing, lo lo, is 2⁻²² of the product ("3xTF32", Ootomo and Yokota 2022). Sums are in float32.
 #ifndef SPECALIGN_TILE_H
 #define SPECALIGN_TILE_H
 
@@ -31,7 +32,8 @@ struct sa_operand {
 static inline sa_operand sa_by_rows(sa_matrix m) { return sa_operand{m.data, m.rows, m.cols, m.stride, 1, nullptr, nullptr}; }
 static inline sa_operand sa_by_cols(sa_matrix m) { return sa_operand{m.data, m.cols, m.rows, 1, m.stride, nullptr, nullptr}; }
 
-// sa_panel_for takes scratch memory for an operand; sa_pack_into enqueues its packing behind row first; sa_pack does both.
+// sa_panel_for takes scratch memory for an operand; sa_pack_into enqueues its packing behind row first; sa_pack does
+// both.
 sa_panel sa_panel_for(sa_context *c, int64_t rows, int64_t inner);
 sa_status sa_pack_into(sa_context *c, sa_panel p, sa_operand o, int64_t first, int64_t padded);
 sa_status sa_pack(sa_context *c, sa_panel *p, sa_operand o);
@@ -48,8 +50,8 @@ struct Tile {
   static constexpr int kRows = T / 32, kCols = T / 32, kSums = T * T / TILE_THREADS;
   float sum[kSums];
 
-  // place gives row and column of a sum. Tensor cores: warps in 2 rows of 4, each with (16, 8) fragments; else threads in
-  // 16 rows of 16, each with every 16th row and column.
+  // place gives row and column of a sum. Tensor cores: warps in 2 rows of 4, each with (16, 8) fragments; else threads
+  // in 16 rows of 16, each with every 16th row and column.
   static __device__ __forceinline__ void place(int e, int *row, int *col) {
     const int t = threadIdx.x;
     if (ARITHMETIC == TENSOR) {

@@ -73,8 +73,8 @@ func (b *backend) run(op func() C.sa_status) error {
 	}
 }
 
-// A DeviceError is a failure of the device, not of what it was asked. After most of them CUDA answers nothing else until
-// the process ends.
+// A DeviceError is a failure of the device, not of what it was asked. After most of them CUDA answers nothing else
+// until the process ends.
 type DeviceError struct {
 	Device, Text string // Text: operation, kernel, and what CUDA says
 }

@@ -16,8 +16,8 @@ import (
 	"github.com/specalign/specalign/align"
 )
 
-// TestTimings prints what a step takes on a device: whole steps from and to host memory, and the operations of a step whose
-// rows are on the device and whose gradient stays there. SPECALIGN_TIMINGS=1 asks for it; it tests nothing.
+// TestTimings prints what a step takes on a device: whole steps from and to host memory, and the operations of a step
+// whose rows are on the device and whose gradient stays there. SPECALIGN_TIMINGS=1 asks for it; it tests nothing.
 func TestTimings(t *testing.T) {
 	if os.Getenv("SPECALIGN_TIMINGS") == "" {
 		t.Skip("SPECALIGN_TIMINGS is not set")

@@ -17,10 +17,10 @@ const alignment = 64
 
 // arena is a client's memory, mapped here, too.
 //
-// It is safe to use for as long as it is mapped, and while the machine has memory: it cannot shrink (the seal was checked
-// before the mapping was made), so that every access finds a page or a new one. What it holds may change under our eyes. Therefore nothing in it is
-// ever trusted as a size or a place; rows are numbers whatever their bits are, and a saved state is copied before it is
-// looked at.
+// It is safe to use for as long as it is mapped, and while the machine has memory: it cannot shrink (the seal was
+// checked before the mapping was made), so that every access finds a page or a new one. What it holds may change under
+// our eyes. Therefore nothing in it is ever trusted as a size or a place; rows are numbers whatever their bits are, and
+// a saved state is copied before it is looked at.
 type arena struct {
 	data []byte
 }

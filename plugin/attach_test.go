@@ -88,7 +88,8 @@ func TestAttachFile(t *testing.T) {
 	}
 }
 
-// TestAttachDirectoryLocked: in a directory that is everybody's anybody may hold the lock; that is said, not waited for.
+// TestAttachDirectoryLocked: in a directory that is everybody's anybody may hold the lock; that is said, not waited
+// for.
 func TestAttachDirectoryLocked(t *testing.T) {
 	dir := shortDir(t)
 	holder, err := os.Open(dir)

@@ -40,9 +40,9 @@ func newClient(conn grpc.ClientConnInterface, closer func() error) *Client {
 }
 
 // Launch starts cmd, usually `specalign serve`, as a sidecar of this process and waits until it answers, up to the
-// deadline of ctx or a minute; a cancelled ctx is noticed only then. Its environment is cmd.Env, or this process's where
-// that is nil, without what another go-plugin host may have left there. Its log goes to log; nil drops it. The sidecar
-// ends with Close, and with this process however that ends.
+// deadline of ctx or a minute; a cancelled ctx is noticed only then. Its environment is cmd.Env, or this process's
+// where that is nil, without what another go-plugin host may have left there. Its log goes to log; nil drops it. The
+// sidecar ends with Close, and with this process however that ends.
 func Launch(ctx context.Context, cmd *exec.Cmd, log hclog.Logger) (*Client, error) {
 	if log == nil {
 		log = hclog.NewNullLogger()

@@ -150,8 +150,8 @@ func TestFingerprint(t *testing.T) {
 	}
 }
 
-// TestStateFits: the client's slots hold what the engine leaves in them, whatever the widths of the rows; so do those of
-// random features more than there are by default, which `auto` may turn to at any step.
+// TestStateFits: the client's slots hold what the engine leaves in them, whatever the widths of the rows; so do those
+// of random features more than there are by default, which `auto` may turn to at any step.
 func TestStateFits(t *testing.T) {
 	_, socket := serve(t, goDevices())
 	cfg := align.DefaultConfig()

@@ -22,8 +22,8 @@ import (
 // d1) and the reference's (n, d2), both float32 or both float64, it makes a scalar, differentiable with respect to the
 // student's. No gradient flows into the reference: G.Grad of a node behind it is an error.
 //
-// It remembers from step to step what a session does (bandwidths, warm starts), so each graph wants one of its own. It is
-// not safe for concurrent use.
+// It remembers from step to step what a session does (bandwidths, warm starts), so each graph wants one of its own. It
+// is not safe for concurrent use.
 type Penalty struct {
 	session *align.Session
 	backend align.Backend
@@ -36,8 +36,9 @@ type Penalty struct {
 // made counts penalties.
 var made atomic.Uint64
 
-// NewPenalty returns a penalty with these settings, which computes on the CPU: by the C kernels, or in plain Go where this
-// build has none, as Last().Backend says. cfg.Threads is obeyed. An *align.InputError says which setting cannot be.
+// NewPenalty returns a penalty with these settings, which computes on the CPU: by the C kernels, or in plain Go where
+// this build has none, as Last().Backend says. cfg.Threads is obeyed. An *align.InputError says which setting cannot
+// be.
 func NewPenalty(cfg align.Config) (*Penalty, error) {
 	b, err := openBackend(cfg.Threads)
 	if err != nil {

@@ -94,8 +94,8 @@ func orthonormal(rng *rand.Rand, count, n int) ref.Matrix {
 	return v
 }
 
-// hadamard returns the first rows of Sylvester's matrix of order n, a power of 2, after the constant one, divided by √n:
-// orthonormal vectors of entries ±1/√n.
+// hadamard returns the first rows of Sylvester's matrix of order n, a power of 2, after the constant one, divided by
+// √n: orthonormal vectors of entries ±1/√n.
 func hadamard(count, n int) ref.Matrix {
 	v := ref.NewMatrix(count, n)
 	for i := range v {
@@ -110,8 +110,8 @@ func hadamard(count, n int) ref.Matrix {
 }
 
 // prescribed makes two embeddings whose difference has, for linear kernels, these eigenvalues with these eigenvectors
-// and else zeros: with L = Σ λ v vᵀ, the student's rows factor n times the positive part and the reference's n times the
-// negative one, each plus the same factor of rank common.
+// and else zeros: with L = Σ λ v vᵀ, the student's rows factor n times the positive part and the reference's n times
+// the negative one, each plus the same factor of rank common.
 //
 //	X1 X1ᵀ - X2 X2ᵀ = n Σ λ v vᵀ
 //

@@ -25,8 +25,8 @@ var layouts = []layout{
 	{"dense", 1, func(cols int) int { return cols }},
 }
 
-// fixture holds the matrices of one run of one operation. Everything outside a matrix's rows and columns is NaN, and must
-// still be afterwards: what an operation reads there would spoil its result, what it writes there is found.
+// fixture holds the matrices of one run of one operation. Everything outside a matrix's rows and columns is NaN, and
+// must still be afterwards: what an operation reads there would spoil its result, what it writes there is found.
 type fixture struct {
 	t      testing.TB
 	b      align.Backend
@@ -118,7 +118,8 @@ type outcome struct {
 	scalars  [][]float64
 }
 
-// finish waits for the operation, checks that nothing but results was written, frees the memory and returns the results.
+// finish waits for the operation, checks that nothing but results was written, frees the memory and returns the
+// results.
 func (f *fixture) finish() outcome {
 	f.t.Helper()
 	f.ok(f.b.Sync())

@@ -323,8 +323,8 @@ func relationalKL[F float](m, k1, k2 grid[F], temperature, weight F) (value F, o
 	return value / F(n), buildGrid(n, n, func(i, j int) F { return m[i][j] + F(c*(d[i][j]+d[j][i])) })
 }
 
-// relationalKLSize is what one rounding weighs in relationalKL: an error of an exponent, of the size of the row's largest
-// |k|/T, is a relative error of a probability and an absolute one of a logarithm.
+// relationalKLSize is what one rounding weighs in relationalKL: an error of an exponent, of the size of the row's
+// largest |k|/T, is a relative error of a probability and an absolute one of a logarithm.
 func relationalKLSize(m, k1, k2 grid[float64], temperature, weight float64) (value float64, out grid[float64]) {
 	n := len(k1)
 	d := newGrid[float64](n, n)

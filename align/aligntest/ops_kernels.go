@@ -280,7 +280,8 @@ func (s *suite) kernelGradientFarFromOrigin() {
 	}
 }
 
-// compareKernelGradient checks the gradient in its four forms: M as vectors or as a matrix, the kernel matrix kept or not.
+// compareKernelGradient checks the gradient in its four forms: M as vectors or as a matrix, the kernel matrix kept or
+// not.
 func (s *suite) compareKernelGradient(kernel align.Kernel, x, u, w grid[float32], sigma float32, where string) {
 	s.t.Helper()
 	n, d := len(x), x.cols()

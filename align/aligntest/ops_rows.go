@@ -267,8 +267,8 @@ func (s *suite) fourier() {
 }
 
 // fourierLargePhases has phases of every size, as the Cauchy frequencies of the Laplacian bring them, and phases near
-// multiples of π/2, where the sine or the cosine nearly vanishes. With one feature of value 1 the phase is exact, so the
-// range reduction is all that is tested.
+// multiples of π/2, where the sine or the cosine nearly vanishes. With one feature of value 1 the phase is exact, so
+// the range reduction is all that is tested.
 func (s *suite) fourierLargePhases() {
 	data := &drawer{source(3, 9)}
 	const n = 600

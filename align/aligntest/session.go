@@ -206,8 +206,8 @@ func objective(t align.Term) ref.Objective {
 	return ref.KyFan{K: t.K}
 }
 
-// accurate demands the promised accuracy of value and gradient. The gradient's error is relative to its norm; a gradient
-// that is zero in the specification must be zero to the rounding of what it was subtracted from, floor.
+// accurate demands the promised accuracy of value and gradient. The gradient's error is relative to its norm; a
+// gradient that is zero in the specification must be zero to the rounding of what it was subtracted from, floor.
 func (r run) accurate(res *align.Result, grad ref.Matrix, value float64, want ref.Matrix, floor float64) {
 	r.t.Helper()
 	if !(math.Abs(res.Value-value) <= valueTolerance*math.Abs(value)+8*unit*floor) {

@@ -150,8 +150,8 @@ func (s *sessions) agree(cfg align.Config, data sample) *align.Result {
 }
 
 // spectrum checks the eigenvalues that a result lists and the gap, against L. Those used are as accurate as the value;
-// the next one, which is there to tell the gap, is a Rayleigh quotient still on its way up, and may be a tenth of the gap
-// short. A list ends early where only zeros would follow.
+// the next one, which is there to tell the gap, is a Rayleigh quotient still on its way up, and may be a tenth of the
+// gap short. A list ends early where only zeros would follow.
 func (r run) spectrum(res *align.Result, c *ref.Comparison) {
 	r.t.Helper()
 	if res.Eigenvalues == nil {
@@ -217,8 +217,8 @@ func (s *sessions) sides() {
 	}
 }
 
-// types has rows of every element type. What is computed is as exact as with float32: half precision rounds the rows, not
-// the arithmetic (the third trap of the paper's code, whose products run in half precision under autocast).
+// types has rows of every element type. What is computed is as exact as with float32: half precision rounds the rows,
+// not the arithmetic (the third trap of the paper's code, whose products run in half precision under autocast).
 func (s *sessions) types() {
 	for _, t := range []align.DType{align.Float16, align.BFloat16, align.Float32, align.Float64} {
 		for _, kernel := range []align.Kernel{align.KernelCosine, align.KernelGaussian} {

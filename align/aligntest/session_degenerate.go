@@ -11,8 +11,8 @@ import (
 
 var allKernels = []align.Kernel{align.KernelCosine, align.KernelLinear, align.KernelGaussian, align.KernelLaplacian}
 
-// equalInputs: a student that equals its reference gets exactly 0 and no gradient, by every route (the first trap of the
-// paper's code, which compares rows of different samples, and so reports 0.08).
+// equalInputs: a student that equals its reference gets exactly 0 and no gradient, by every route (the first trap of
+// the paper's code, which compares rows of different samples, and so reports 0.08).
 func (s *sessions) equalInputs() {
 	for _, kernel := range allKernels {
 		for _, shape := range []shapeOf{{n: 20, d1: 12}, {n: 40, d1: 12}, {n: 60, d1: 5}, {n: 70, d1: 15}} {
@@ -93,7 +93,8 @@ func (s *sessions) equalRowsBandwidth() {
 	}
 }
 
-// against compares a step with the specification where the spectrum need not have a gap: sums over all of it, and values.
+// against compares a step with the specification where the spectrum need not have a gap: sums over all of it, and
+// values.
 func (s *sessions) against(label string, cfg align.Config, student, reference embedding) (*align.Result, ref.Matrix, ref.Matrix) {
 	s.t.Helper()
 	r := s.start(label, cfg)

@@ -33,8 +33,8 @@ func (s *sessions) scaling() {
 	}
 }
 
-// underflow: where inner products leave the range of float32 at its lower end, a session says so by the row's norm, like
-// at the upper one. It never gives a wrong number. The cosine kernel does not mind.
+// underflow: where inner products leave the range of float32 at its lower end, a session says so by the row's norm,
+// like at the upper one. It never gives a wrong number. The cosine kernel does not mind.
 func (s *sessions) underflow() {
 	student, reference := groups(1, 40, 9, 4), groups(2, 40, 11, 3)
 	for _, c := range []float64{1e-12, 1e-15, 1e-17, 1e-18, 1e-19, 1e-20, 1e-21, 1e-23, 1e-30} {

@@ -9,10 +9,10 @@ import (
 	"github.com/specalign/specalign/align/ref"
 )
 
-// spectrumOf makes embeddings whose difference has the leading eigenvalues given, under the linear or the cosine kernel:
-// behind them comes a tail of falling magnitude and both signs from edge on. Both sides also share the leading
-// directions, share times as strong as an eigenvalue of 1, so that the student has a part in each, and as many directions
-// more as common says.
+// spectrumOf makes embeddings whose difference has the leading eigenvalues given, under the linear or the cosine
+// kernel: behind them comes a tail of falling magnitude and both signs from edge on. Both sides also share the leading
+// directions, share times as strong as an eigenvalue of 1, so that the student has a part in each, and as many
+// directions more as common says.
 func spectrumOf(kernel align.Kernel, seed uint64, leading []float64, edge, share float64, tail, common int) (student, reference embedding) {
 	const n = 128
 	rng := rand.New(rand.NewPCG(seed, 41))
@@ -125,9 +125,9 @@ func (s *sessions) gradientError() {
 	}
 }
 
-// unseenGroups: where the reference sees a strong group of which the student has next to nothing, v of λ < 0 has next to
-// no part in Φ1, and what little of the other directions is left in it weighs many times as much in M Φ1 as in M. The
-// estimate must know, and what is called converged must be within the tolerance.
+// unseenGroups: where the reference sees a strong group of which the student has next to nothing, v of λ < 0 has next
+// to no part in Φ1, and what little of the other directions is left in it weighs many times as much in M Φ1 as in M.
+// The estimate must know, and what is called converged must be within the tolerance.
 func (s *sessions) unseenGroups() {
 	check := func(label string, cfg align.Config, share float64, student, reference embedding, want ref.Matrix) ref.Matrix {
 		r := s.start(label, cfg)
@@ -182,9 +182,9 @@ func (s *sessions) unseenGroups() {
 	}
 }
 
-// ties: λ+ = -λ-, which is where minimising a spectral radius leads, and where the power method swings for ever. The two
-// eigenvectors are well apart, so the gradient is one of the two one-sided ones, and the estimate says that it is not
-// the only one. With k = 2 the tie does no harm.
+// ties: λ+ = -λ-, which is where minimising a spectral radius leads, and where the power method swings for ever. The
+// two eigenvectors are well apart, so the gradient is one of the two one-sided ones, and the estimate says that it is
+// not the only one. With k = 2 the tie does no harm.
 func (s *sessions) ties() {
 	for _, kernel := range []align.Kernel{align.KernelLinear, align.KernelCosine} {
 		for _, common := range []int{0, 24} {

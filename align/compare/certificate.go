@@ -120,8 +120,8 @@ func (w *Worker) exactResidual(y [2]dense, v []float64, k int, lambda float64) E
 }
 
 // meanInterval estimates the mean of a population of n numbers from a sample drawn without repetition, with a two-sided
-// interval: the normal one, corrected for the finite population and for the skewness of the sample (Johnson 1978, "Modified
-// t tests and confidence intervals for asymmetrical populations", eq. 2.5), because squares are skewed.
+// interval: the normal one, corrected for the finite population and for the skewness of the sample (Johnson 1978,
+// "Modified t tests and confidence intervals for asymmetrical populations", eq. 2.5), because squares are skewed.
 func meanInterval(x []float64, n float64) (mean, low, high float64) {
 	m := float64(len(x))
 	for _, v := range x {

@@ -10,8 +10,8 @@ import (
 	"github.com/specalign/specalign/align/ref"
 )
 
-// TestCertificate: on all rows the residual is the exact one; on some rows its interval covers the exact one as often as it
-// says.
+// TestCertificate: on all rows the residual is the exact one; on some rows its interval covers the exact one as often
+// as it says.
 func TestCertificate(t *testing.T) {
 	const n, sigma = 240, 2.2
 	x1 := clusters(1, n, 6, 4, 0.4, func(i int) int { return i % 4 })
@@ -55,8 +55,8 @@ func TestCertificate(t *testing.T) {
 	}
 }
 
-// TestIntervalCoverage draws samples from populations of squares whose mean is known: of residuals as they come (normal,
-// then heavier and heavier tails). The interval says 95 %.
+// TestIntervalCoverage draws samples from populations of squares whose mean is known: of residuals as they come
+// (normal, then heavier and heavier tails). The interval says 95 %.
 func TestIntervalCoverage(t *testing.T) {
 	const n, m, draws = 20000, 2000, 400
 	for _, c := range []struct {

@@ -9,10 +9,10 @@ import (
 	"github.com/specalign/specalign/align"
 )
 
-// Closeness says how close the members of a group are to one another in either embedding, beside pairs of random samples
-// of the data set. It is a second look: the eigenvalue is a sum over all samples, and the distances need not agree with it.
-// Ranks of distances do not depend on how an embedding spreads them. Distances are those of the exact kernel's feature
-// space, √(k(x, x) + k(y, y) - 2 k(x, y)). Arrays have the student first.
+// Closeness says how close the members of a group are to one another in either embedding, beside pairs of random
+// samples of the data set. It is a second look: the eigenvalue is a sum over all samples, and the distances need not
+// agree with it. Ranks of distances do not depend on how an embedding spreads them. Distances are those of the exact
+// kernel's feature space, √(k(x, x) + k(y, y) - 2 k(x, y)). Arrays have the student first.
 type Closeness struct {
 	Judged   int        `json:"judged"`   // members whose distances were measured
 	Drawn    bool       `json:"drawn"`    // at random from all members; else they are the samples listed, whose scores are the highest
@@ -65,7 +65,8 @@ func (r *run) closeness(ctx context.Context) error {
 }
 
 // judged are the samples whose distances say how close the group is, at most count, by rising index: members drawn at
-// random, as those with the highest scores are not typical of it; where members were not looked for, the samples listed.
+// random, as those with the highest scores are not typical of it; where members were not looked for, the samples
+// listed.
 func (g *Group) judged(count int) []int {
 	out := []int{}
 	if g.Drawn == nil {
@@ -121,8 +122,8 @@ func mean(values []float64) float64 {
 	return sum / math.Max(float64(len(values)), 1)
 }
 
-// pairs measures the distances of all pairs inside sets of samples, in both embeddings. The rows of all sets are read at
-// once, in rising order.
+// pairs measures the distances of all pairs inside sets of samples, in both embeddings. The rows of all sets are read
+// at once, in rising order.
 func (r *run) pairs(ctx context.Context, sets [][]int) (out [2][][]float64, err error) {
 	all := slices.Compact(slices.Sorted(slices.Values(slices.Concat(sets...))))
 	for side := range out {

@@ -12,8 +12,8 @@ import (
 	"github.com/specalign/specalign/align/ref"
 )
 
-// TestCloseness: shares and mean distances are those of float64 loops over the same members and random samples, and a group
-// that one embedding alone holds together is clear.
+// TestCloseness: shares and mean distances are those of float64 loops over the same members and random samples, and a
+// group that one embedding alone holds together is clear.
 func TestCloseness(t *testing.T) {
 	const n = 400
 	student := func(i int) int { return i % 4 }

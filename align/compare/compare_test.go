@@ -111,8 +111,8 @@ func TestCovariance(t *testing.T) {
 	}
 }
 
-// TestFewRows: of a handful of rows with thousands of random features the samples' matrices are formed, which gives the same
-// eigenvalues and all that comes with them.
+// TestFewRows: of a handful of rows with thousands of random features the samples' matrices are formed, which gives the
+// same eigenvalues and all that comes with them.
 func TestFewRows(t *testing.T) {
 	defer func(p int) { productRows = p }(productRows)
 	x1 := clusters(1, 16, 6, 4, 0.4, func(i int) int { return i % 4 })
@@ -182,8 +182,8 @@ func TestExact(t *testing.T) {
 	}
 }
 
-// TestApproximations: with all samples as landmarks Nyström's kernel is the exact one; random features are compared with
-// the kernel that their frequencies make; and the three routes agree.
+// TestApproximations: with all samples as landmarks Nyström's kernel is the exact one; random features are compared
+// with the kernel that their frequencies make; and the three routes agree.
 func TestApproximations(t *testing.T) {
 	defer func(a, p int) { alwaysCovariance, productRows = a, p }(alwaysCovariance, productRows)
 	productRows = 0

@@ -5,11 +5,12 @@
 //
 //	L = (K1 - η K2) / n
 //
-// with large positive eigenvalues are groups that the student sees and the reference does not; those with large negative
-// ones the converse (Definition 1 and Algorithm 1 of Jalali, Dibaei Nia and Farnia, "Towards an Explainable Comparison
-// and Alignment of Feature Embeddings", ICML 2025, arXiv 2506.06231, called the paper here).
+// with large positive eigenvalues are groups that the student sees and the reference does not; those with large
+// negative ones the converse (Definition 1 and Algorithm 1 of Jalali, Dibaei Nia and Farnia, "Towards an Explainable
+// Comparison and Alignment of Feature Embeddings", ICML 2025, arXiv 2506.06231, called the paper here).
 //
-// Run does all of it. Its parts are functions that know nothing of one another, so that they can run in other processes:
+// Run does all of it. Its parts are functions that know nothing of one another, so that they can run in other
+// processes:
 //
 //	plan    NewPlan     what is fixed before the first pass: bandwidths, random frequencies, landmarks
 //	partial Plan.Moments  the joint second moments of a range of rows; Moments.Merge adds two of them

@@ -7,8 +7,8 @@ import (
 )
 
 // Draw returns count different numbers below n, or all n where there are no more, in rising order. Every set is equally
-// likely (Floyd's algorithm: Bentley and Floyd, "Programming pearls: a sample of brilliance", Communications of the ACM 30, 1987,
-// p. 754).
+// likely (Floyd's algorithm: Bentley and Floyd, "Programming pearls: a sample of brilliance", Communications of the ACM
+// 30, 1987, p. 754).
 func Draw(rng *rand.Rand, n, count int) []int {
 	taken := make(map[int]struct{}, min(count, n))
 	for i := max(n-count, 0); i < n; i++ {

@@ -9,7 +9,8 @@ import (
 // kodaOrder is the order of the largest eigenproblem of K2 that the default eps is taken from.
 const kodaOrder = 2048
 
-// medianEigenvalue returns the median of the eigenvalues of a symmetric matrix above rounding level, which is destroyed.
+// medianEigenvalue returns the median of the eigenvalues of a symmetric matrix above rounding level, which is
+// destroyed.
 func medianEigenvalue(a dense) (float64, error) {
 	values, err := symmetricEigen(a, false)
 	if err != nil || len(values) == 0 {
@@ -23,9 +24,9 @@ func medianEigenvalue(a dense) (float64, error) {
 	return (values[(len(values)-1)/2] + values[len(values)/2]) / 2, nil
 }
 
-// koda finds directions x of unit norm that maximise xᵀ K1 x / n with xᵀ K2 x / n <= eps, each orthogonal to those before
-// (arXiv 2606.04180, section 4). The optimum is the top eigenvector of K1 - μ K2 for some μ >= 0; xᵀ K2 x falls with μ, which
-// is bisected for the smallest that is feasible. The rows of the result are the directions.
+// koda finds directions x of unit norm that maximise xᵀ K1 x / n with xᵀ K2 x / n <= eps, each orthogonal to those
+// before (arXiv 2606.04180, section 4). The optimum is the top eigenvector of K1 - μ K2 for some μ >= 0; xᵀ K2 x falls
+// with μ, which is bisected for the smallest that is feasible. The rows of the result are the directions.
 func koda(ctx context.Context, op kernels, eps float64, count int, seed uint64) (dense, []KodaDirection, error) {
 	var out []KodaDirection
 	var found, images dense

@@ -55,14 +55,15 @@ type kernels interface {
 	operator
 	// with returns the operator of K1 - η K2.
 	with(eta float64) kernels
-	// shares returns xᵀ K1 x / n and xᵀ K2 x / n of the samples' vectors that the rows of x stand for, each of norm 1 in B.
+	// shares returns xᵀ K1 x / n and xᵀ K2 x / n of the samples' vectors that the rows of x stand for, each of norm 1 in
+	// B.
 	shares(ctx context.Context, x dense) ([2][]float64, error)
 }
 
 // krylov is the block Lanczos iteration with full re-orthogonalisation and a Rayleigh-Ritz step (Golub and Underwood
 // 1977; Parlett, "The Symmetric Eigenvalue Problem", chapter 13). A block finds eigenvalues that are repeated up to its
-// size, and reads the data once for all its vectors. A block that has become dependent is made smaller; where nothing is
-// left, random vectors look for what the space cannot contain, and where they find nothing it is complete.
+// size, and reads the data once for all its vectors. A block that has become dependent is made smaller; where nothing
+// is left, random vectors look for what the space cannot contain, and where they find nothing it is complete.
 func krylov(ctx context.Context, op operator, want wanted) (*ritz, error) {
 	dim := op.dim()
 	most := want.most
@@ -142,8 +143,8 @@ func krylov(ctx context.Context, op operator, want wanted) (*ritz, error) {
 	return r, nil
 }
 
-// test solves the projected problem and tells whether the wanted pairs are accurate. left (b, b) is the inner product of
-// the block that follows with itself, before it is normalised.
+// test solves the projected problem and tells whether the wanted pairs are accurate. left (b, b) is the inner product
+// of the block that follows with itself, before it is normalised.
 func (r *ritz) test(h, left dense, coupled int, want wanted) (bool, error) {
 	m := h.Rows
 	turn := newDense(m, m)
@@ -212,8 +213,8 @@ func orthogonalize(x, bx, basis, images dense, identity bool) {
 	}
 }
 
-// normalizeBlock makes the rows of x orthonormal (Stathopoulos and Wu 2002: by the eigenvectors of their inner products),
-// dropping what is dependent: whose squared norm is below 1e-13 of what it was before it was orthogonalised.
+// normalizeBlock makes the rows of x orthonormal (Stathopoulos and Wu 2002: by the eigenvectors of their inner
+// products), dropping what is dependent: whose squared norm is below 1e-13 of what it was before it was orthogonalised.
 func normalizeBlock(x, bx dense, before []float64, floor float64, identity bool) (dense, dense) {
 	b := x.Rows
 	g := mulT(x, bx)

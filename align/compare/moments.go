@@ -8,9 +8,9 @@ import (
 	"github.com/specalign/specalign/align"
 )
 
-// Moments are the joint second moments of the features of a range of rows, the one thing that the first pass keeps. With
-// Φ = [Φ1 Φ2] (n, D), less the plan's shift, it is ΦᵀΦ and the sum of Φ's rows. All fields are sums, so that the moments
-// of two ranges add up; they are exported so that they can travel.
+// Moments are the joint second moments of the features of a range of rows, the one thing that the first pass keeps.
+// With Φ = [Φ1 Φ2] (n, D), less the plan's shift, it is ΦᵀΦ and the sum of Φ's rows. All fields are sums, so that the
+// moments of two ranges add up; they are exported so that they can travel.
 type Moments struct {
 	N        int        `json:"n"`
 	Dims     [2]int     `json:"dims"`      // D1, D2
@@ -79,8 +79,9 @@ func (m *Moments) route() string {
 	return "covariance lanczos"
 }
 
-// Moments computes the moments of the rows first .. end-1: each block of BlockRows rows is multiplied in float32 and added
-// in float64. Blocks begin at first; ranges that begin at multiples of BlockRows give the same sums in every division.
+// Moments computes the moments of the rows first .. end-1: each block of BlockRows rows is multiplied in float32 and
+// added in float64. Blocks begin at first; ranges that begin at multiples of BlockRows give the same sums in every
+// division.
 func (w *Worker) Moments(ctx context.Context, first, end int) (*Moments, error) {
 	return w.moments(ctx, first, end, true)
 }

@@ -15,9 +15,9 @@ const nullRows = 8192
 // nullTolerance is that of the shuffles' eigenvalues.
 const nullTolerance = 1e-3
 
-// null shuffles the reference's rows of a random part of the samples and solves for the spectrum anew each time. For the
-// directions of d it also finds how much of v the embedding that does not see the group sees, before and after: p has the
-// share of the shuffles in which it is as much.
+// null shuffles the reference's rows of a random part of the samples and solves for the spectrum anew each time. For
+// the directions of d it also finds how much of v the embedding that does not see the group sees, before and after: p
+// has the share of the shuffles in which it is as much.
 func (w *Worker) null(ctx context.Context, d *Directions, progress func(done int)) (*Null, []float64, error) {
 	o := w.plan.Options
 	rng := rand.New(rand.NewPCG(o.Seed, streamNull))
@@ -179,8 +179,8 @@ func (n *Null) count(positive, negative []Group) {
 }
 
 // seen counts, for each direction, the shuffles in which the other embedding sees as much of v as it does in truth:
-// |Φᵀ v|², where Φ are the features of the reference for a positive direction, of the student for a negative one, and v is
-// less its mean, because what all samples share is no group.
+// |Φᵀ v|², where Φ are the features of the reference for a positive direction, of the student for a negative one, and v
+// is less its mean, because what all samples share is no group.
 type seen struct {
 	w     *Worker
 	d     *Directions

@@ -6,8 +6,8 @@ import (
 	"github.com/specalign/specalign/align"
 )
 
-// Options are the settings of a comparison: kernels, bandwidths, approximation, centring, η, threads and device are those
-// of align.Config; its objective, solver and tolerance play no part. DefaultOptions gives the defaults.
+// Options are the settings of a comparison: kernels, bandwidths, approximation, centring, η, threads and device are
+// those of align.Config; its objective, solver and tolerance play no part. DefaultOptions gives the defaults.
 type Options struct {
 	align.Config
 	Top          int  `json:"top"`          // M: eigenpairs on each side of the spectrum

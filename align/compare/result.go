@@ -88,8 +88,8 @@ type Sample struct {
 //
 //	|v outside I| <= bound * |v inside I|,  bound = (eps1 + √eps2) / gap
 //
-// for η = 1 and kernels with k(x, x) <= 1. For a negative eigenvalue the roles of the two embeddings swap. The figures are
-// null where they were not evaluated.
+// for η = 1 and kernels with k(x, x) <= 1. For a negative eigenvalue the roles of the two embeddings swap. The figures
+// are null where they were not evaluated.
 type Certainty struct {
 	Eps1      *float64 `json:"eps1"`      // |K1[I, Ic]|_F / n: how much the embedding that sees the group ties it to other samples
 	Eps2      *float64 `json:"eps2"`      // |K2[I, I]|_2 / n: how much of the group the other embedding sees

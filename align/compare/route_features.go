@@ -139,7 +139,8 @@ func (r *run) certificate(ctx context.Context, m []measured, v entries) (err err
 	return r.pass("certificate", r.res.N, func() error { r.res.Approximation, err = r.w.certify(ctx, m, v); return err })
 }
 
-// certainty finds the members of the groups and the figures of Theorem 1, as many groups a pass as their moments have room.
+// certainty finds the members of the groups and the figures of Theorem 1, as many groups a pass as their moments have
+// room.
 func (r *run) certainty(ctx context.Context, d *Directions, s *Scores, op *jc) ([]members, []figures, error) {
 	o, k := &r.plan.Options, len(d.Values)
 	if op == nil {
@@ -189,9 +190,9 @@ func (p *Plan) formsCovariance() bool {
 	return d <= float64(alwaysCovariance) || d <= 4*float64(alwaysCovariance) && form <= stream
 }
 
-// fewRows tells whether the samples are few beside their features, D of both sides: then the two kernel matrices (n, n) are
-// formed from products of features, n² D operations, and everything after that takes less than with matrices (D, D) or with
-// passes over the rows.
+// fewRows tells whether the samples are few beside their features, D of both sides: then the two kernel matrices (n, n)
+// are formed from products of features, n² D operations, and everything after that takes less than with matrices (D, D)
+// or with passes over the rows.
 func (p *Plan) fewRows() bool {
 	dims := p.dims()
 	return p.N <= productRows && 2*p.N <= dims[0]+dims[1]
@@ -207,8 +208,8 @@ func (w *Worker) allScores(ctx context.Context, d *Directions, keep bool) (*Scor
 	return overShards(w, merge, func(first, end int) (*Scores, error) { return w.Scores(ctx, d, first, end, keep) })
 }
 
-// overShards adds up what compute finds of the rows of each shard, in the order of Tree, so that many workers that have a
-// few shards each come to the same bits.
+// overShards adds up what compute finds of the rows of each shard, in the order of Tree, so that many workers that have
+// a few shards each come to the same bits.
 func overShards[T any](w *Worker, add func(to, from T) error, compute func(first, end int) (T, error)) (sum T, err error) {
 	shards := shardsOf(w.rows)
 	tree, first := NewTree(len(shards), add), 0
@@ -226,8 +227,8 @@ func overShards[T any](w *Worker, add func(to, from T) error, compute func(first
 	return sum, nil
 }
 
-// orient fixes the signs: Σ v >= 0, or, where that sum is at rounding level as it is with centring, the entry of largest
-// magnitude positive.
+// orient fixes the signs: Σ v >= 0, or, where that sum is at rounding level as it is with centring, the entry of
+// largest magnitude positive.
 func (d *Directions) orient(s *Scores) {
 	dim := len(d.Mean)
 	for k := range d.Values {
@@ -264,9 +265,9 @@ func (s *Scores) flip(k int) {
 	}
 }
 
-// measure finds the Rayleigh quotients and residuals of the directions from what the pass over the samples summed. C carries
-// the rounding errors of float32, and squares the condition of Φ, so that an eigenvalue far below the norms of the kernels
-// comes out of it with an error of about noise²/λ. The Rayleigh quotient of v does not.
+// measure finds the Rayleigh quotients and residuals of the directions from what the pass over the samples summed. C
+// carries the rounding errors of float32, and squares the condition of Φ, so that an eigenvalue far below the norms of
+// the kernels comes out of it with an error of about noise²/λ. The Rayleigh quotient of v does not.
 func (d *Directions) measure(ctx context.Context, op operator, s *Scores, split int, eta float64) ([]measured, error) {
 	u := d.rows()
 	t := newDense(u.Rows, op.dim()) // Φᵀ v / √n, centred, with v of unit norm

@@ -28,8 +28,8 @@ type run struct {
 	moments *Moments
 }
 
-// Run compares two embeddings on a backend, which stays the caller's. Wrong shapes and values that are not finite are an
-// *align.InputError, an end of ctx its error.
+// Run compares two embeddings on a backend, which stays the caller's. Wrong shapes and values that are not finite are
+// an *align.InputError, an end of ctx its error.
 func Run(ctx context.Context, in Input, o Options, b align.Backend) (*Result, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err

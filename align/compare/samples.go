@@ -236,8 +236,8 @@ func (s *samples) matrix(ctx context.Context, side int) (dense, error) {
 	return y[side], err
 }
 
-// orientRows fixes the signs of unit vectors: Σ v >= 0, or, where that sum is at rounding level as it is with centring, the
-// entry of largest magnitude positive.
+// orientRows fixes the signs of unit vectors: Σ v >= 0, or, where that sum is at rounding level as it is with centring,
+// the entry of largest magnitude positive.
 func orientRows(v dense, center bool) {
 	for k := range v.Rows {
 		r := v.row(k)

@@ -18,7 +18,8 @@ type Solution struct {
 	Warnings   []string   `json:"warnings"`
 }
 
-// AcrossShards tells whether a plan can be carried out over shards in several processes: by the moments of feature maps.
+// AcrossShards tells whether a plan can be carried out over shards in several processes: by the moments of feature
+// maps.
 func (p *Plan) AcrossShards() error {
 	if !p.featured() {
 		return inputErrorf("compare: an exact Gaussian or Laplacian kernel needs all rows in one process; give --approximation nystrom, rff, orf or sorf")
@@ -44,9 +45,9 @@ func Solve(ctx context.Context, plan *Plan, m *Moments) (*Solution, error) {
 	return s, nil
 }
 
-// Conclude makes the result of what the passes over shards found: Run's part after the second pass, without Theorem 1 and
-// the sizes of groups, which need a third, and without an approximation's residuals. in's rows are for the permutation null
-// and the validation, which read a few thousand of them; without rows there is neither.
+// Conclude makes the result of what the passes over shards found: Run's part after the second pass, without Theorem 1
+// and the sizes of groups, which need a third, and without an approximation's residuals. in's rows are for the
+// permutation null and the validation, which read a few thousand of them; without rows there is neither.
 func Conclude(ctx context.Context, plan *Plan, m *Moments, s *Solution, scores *Scores, in Input, b align.Backend, progress func(stage string, done, total int)) (_ *Result, err error) {
 	plan = &Plan{Options: plan.Options, N: m.N, Maps: plan.Maps, Shift: plan.Shift}
 	r := &run{in: in, b: b, plan: plan, moments: m, res: newResult(m.N, plan.inputDims()), begin: time.Now()}

@@ -119,9 +119,9 @@ const denseOrder = 256
 // noise is the share of the kernels' norm below which an eigenvalue of a matrix formed in float32 is rounding errors.
 const noise = 1e-6
 
-// Spectrum solves eq. 4 of the paper for the top eigenpairs of both signs: with C = ΦᵀΦ/n, J C u = λ u. For few features
-// it is Algorithm 1 of the paper as it stands, dense in float64; else the block Lanczos iteration on C. tolerance is of the
-// residuals, as a share of the largest |λ|.
+// Spectrum solves eq. 4 of the paper for the top eigenpairs of both signs: with C = ΦᵀΦ/n, J C u = λ u. For few
+// features it is Algorithm 1 of the paper as it stands, dense in float64; else the block Lanczos iteration on C.
+// tolerance is of the residuals, as a share of the largest |λ|.
 func (m *Moments) Spectrum(ctx context.Context, o *Options, tolerance float64) (*Directions, error) {
 	op := m.operator(o)
 	floor := noise * (m.Trace[0] + o.Eta*m.Trace[1]) / float64(m.N)

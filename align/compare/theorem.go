@@ -6,8 +6,8 @@ import (
 	"math"
 )
 
-// figures are what Theorem 1 and Corollary 1 of the paper take of a group I: with A the embedding that sees the group and
-// B the other one,
+// figures are what Theorem 1 and Corollary 1 of the paper take of a group I: with A the embedding that sees the group
+// and B the other one,
 //
 //	eps1 = |K_A[I, Ic]|_F / n    eps2 = |K_B[I, I]|_2 / n    γ = |λ| - the largest eigenvalue of ±L[Ic, Ic]
 //
@@ -21,10 +21,10 @@ type figures struct{ eps1, eps2, beyond float64 } // beyond: λmax(±L[Ic, Ic])
 // theoremTolerance is the relative accuracy of eps2 and of λmax(±L[Ic, Ic]).
 const theoremTolerance = 1e-4
 
-// top returns an upper bound of the largest eigenvalue of an operator, or of its negative, 0 where that has none above 0:
-// the largest Ritz value, which is at most the eigenvalue, plus its residual. Some eigenvalue lies within the residual r of
-// the Ritz value θ of a unit vector x, as r = |(A - θ) x| >= min |λ - θ| for a symmetric A; that it is the largest one holds
-// for all starts but those orthogonal to its eigenvector, and the start is random.
+// top returns an upper bound of the largest eigenvalue of an operator, or of its negative, 0 where that has none above
+// 0: the largest Ritz value, which is at most the eigenvalue, plus its residual. Some eigenvalue lies within the
+// residual r of the Ritz value θ of a unit vector x, as r = |(A - θ) x| >= min |λ - θ| for a symmetric A; that it is
+// the largest one holds for all starts but those orthogonal to its eigenvector, and the start is random.
 func top(ctx context.Context, op operator, negative bool, seed uint64) (float64, error) {
 	want := wanted{block: min(4, op.dim()), tolerance: theoremTolerance, floor: 1e-9, seed: seed, most: 200}
 	if want.positive = 1; negative {
@@ -48,7 +48,8 @@ func (p plain) dim() int                                             { return p.
 func (p plain) metric(_ context.Context, x dense) (dense, error)     { return x, nil }
 func (p plain) advance(_ context.Context, x, _ dense) (dense, error) { return mul(x, p.a), nil }
 
-// theorem evaluates the figures of a group from its moments: everything is a function of C over I and C over all samples.
+// theorem evaluates the figures of a group from its moments: everything is a function of C over I and C over all
+// samples.
 func (o *jc) theorem(ctx context.Context, moments []float64, n int, negative bool, seed uint64) (f figures, err error) {
 	d := o.dim()
 	inside, outside := newDense(d, d), newDense(d, d)

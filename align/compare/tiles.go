@@ -38,8 +38,8 @@ func (w *Worker) product(side, n int) (align.Side, error) {
 	return align.Side{Kernel: align.KernelLinear, X: phi}, err
 }
 
-// tiles multiplies with the kernel matrices block by block, each block of the lower triangle once for both its places; for
-// the difference the two blocks are subtracted first, so that one product is left.
+// tiles multiplies with the kernel matrices block by block, each block of the lower triangle once for both its places;
+// for the difference the two blocks are subtracted first, so that one product is left.
 func (s *samples) tiles(ctx context.Context, y [2]dense, v align.Matrix, difference bool) error {
 	for first := 0; first < s.n; first += tileRows {
 		rows := min(tileRows, s.n-first)

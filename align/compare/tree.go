@@ -5,17 +5,17 @@ import "fmt"
 // Fan is how many parts of a Tree make one of the next level.
 const Fan = 8
 
-// Part is the sum over some shards of a data set: over shard Index where Level is 0; else over the first Children of the
-// parts Fan·Index, Fan·Index + 1, ... of the level below.
+// Part is the sum over some shards of a data set: over shard Index where Level is 0; else over the first Children of
+// the parts Fan·Index, Fan·Index + 1, ... of the level below.
 type Part[T any] struct {
 	Level, Index int
 	Children     int // 1 to Fan; 1 at level 0
 	Sum          T
 }
 
-// Tree adds up what was computed of the shards of a data set, in an order that depends on their number alone: floating-point
-// sums have the same bits in whichever order parts arrive, and however often they were stored and merged in between. Every
-// part is the sum from left to right of the parts below it:
+// Tree adds up what was computed of the shards of a data set, in an order that depends on their number alone:
+// floating-point sums have the same bits in whichever order parts arrive, and however often they were stored and merged
+// in between. Every part is the sum from left to right of the parts below it:
 //
 //	level 2   (p0 + p1) + p2 ...             over 64 shards each
 //	level 1   ((s0 + s1) + s2) + ... + s7    over 8 shards each
@@ -65,8 +65,8 @@ func (t *Tree[T]) Shards(p Part[T]) (first, end int) {
 	return p.Index * size, min(p.Index*size+p.Children*child, t.shards)
 }
 
-// Add takes a part, whose sum becomes the tree's. A part over shards that were added before is an error where it stands in
-// the way; whoever takes parts from elsewhere compares their shards first.
+// Add takes a part, whose sum becomes the tree's. A part over shards that were added before is an error where it stands
+// in the way; whoever takes parts from elsewhere compares their shards first.
 func (t *Tree[T]) Add(p Part[T]) error {
 	if err := t.Check(p); err != nil {
 		return err

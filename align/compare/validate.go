@@ -10,8 +10,8 @@ import (
 )
 
 // Validation says whether the groups of either end of the spectrum are groups in either embedding, as section 6 of the
-// paper does it: of the samples listed, whose scores are the highest, and, as these need not be typical, of as many members
-// drawn at random. nil where that end has fewer than two groups, or members were not looked for.
+// paper does it: of the samples listed, whose scores are the highest, and, as these need not be typical, of as many
+// members drawn at random. nil where that end has fewer than two groups, or members were not looked for.
 type Validation struct {
 	Positive      *validate.Result `json:"positive"`
 	Negative      *validate.Result `json:"negative"`

@@ -230,8 +230,8 @@ func (d *Dataset) touch(bytes int) error {
 	return forget(&d.touched, bytes, mappings...)
 }
 
-// forget adds to the bytes of mappings that are in memory, and where they reach maxTouched gives all their pages back to
-// the system, which keeps the files' contents in its cache as long as it likes.
+// forget adds to the bytes of mappings that are in memory, and where they reach maxTouched gives all their pages back
+// to the system, which keeps the files' contents in its cache as long as it likes.
 func forget(touched *int, bytes int, mappings ...[]byte) error {
 	if *touched += bytes; *touched < maxTouched {
 		return nil

@@ -16,8 +16,8 @@ import (
 // maxDeflateRatio is the most that deflate can make of a byte: 258 bytes of a match for two bits.
 const maxDeflateRatio = 1032
 
-// maxUnpacked is the size up to which a deflated member is unpacked into memory; a larger one goes to a file that has no
-// name, in the folder for temporary files. Tests change it.
+// maxUnpacked is the size up to which a deflated member is unpacked into memory; a larger one goes to a file that has
+// no name, in the folder for temporary files. Tests change it.
 var maxUnpacked = 64 << 20
 
 // parseNPZ reads the member KEY.npy of an archive of NumPy's. A stored member is viewed in data, a deflated one is
@@ -49,8 +49,8 @@ func parseNPZ(data []byte, key string, touched func(int) error) (table, error) {
 	return m, nil
 }
 
-// memberBytes returns the contents of a member, whose checksum was compared, and the mapping that holds them where that is
-// not data.
+// memberBytes returns the contents of a member, whose checksum was compared, and the mapping that holds them where that
+// is not data.
 func memberBytes(data []byte, f *zip.File, touched func(int) error) (contents, mapping []byte, err error) {
 	const encrypted = 1
 	if f.Flags&encrypted != 0 {

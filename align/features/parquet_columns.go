@@ -11,8 +11,8 @@ import (
 	"github.com/specalign/specalign/align"
 )
 
-// find finds the leaf column of a key: the name of a column, or the whole path to a leaf of one that has several. Without
-// a key it is the only column of lists of floats.
+// find finds the leaf column of a key: the name of a column, or the whole path to a leaf of one that has several.
+// Without a key it is the only column of lists of floats.
 func (c *parquetColumn) find(key string) error {
 	s := c.r.MetaData().Schema
 	leavesOf := map[schema.Node]int{}

@@ -60,8 +60,8 @@ func (w *Writer) Close() error {
 	return err
 }
 
-// WriteNPY writes data (rows, cols), row-major, as version 1.0 of the .npy format. The header is padded with spaces so that
-// the data are aligned to 64 bytes.
+// WriteNPY writes data (rows, cols), row-major, as version 1.0 of the .npy format. The header is padded with spaces so
+// that the data are aligned to 64 bytes.
 func WriteNPY(w io.Writer, rows, cols int, data []float32) error {
 	if len(data) != rows*cols {
 		return fmt.Errorf("features: %d elements are no (%d, %d) matrix", len(data), rows, cols)

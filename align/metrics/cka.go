@@ -66,7 +66,8 @@ func (s *scan) linearCKA(ctx context.Context) (cka float64, err error) {
 // chunkRows is how many rows are summed before the next is added, and a bar moves.
 const chunkRows = 16 * compare.BlockRows
 
-// rbfCKA is the CKA of the Gaussian kernels whose bandwidths are the median distances. With r_i = Σ_j K_ij and s = Σ_i r_i
+// rbfCKA is the CKA of the Gaussian kernels whose bandwidths are the median distances. With r_i = Σ_j K_ij and s = Σ_i
+// r_i
 //
 //	<HKH, HK'H>_F = Σ_ij K_ij K'_ij - (2/n) Σ_i r_i r'_i + s s'/n²
 //
@@ -156,8 +157,8 @@ func (s *scan) kernelBlock(side, i0, rows, j0, columns int, sigma float64) (alig
 	return k, nil
 }
 
-// addBlock adds a block (i0, j0) and, off the diagonal, its mirror image. Rows are cut into pieces of a fixed length, so
-// that the sums do not depend on the number of threads.
+// addBlock adds a block (i0, j0) and, off the diagonal, its mirror image. Rows are cut into pieces of a fixed length,
+// so that the sums do not depend on the number of threads.
 func (s *scan) addBlock(products *[3]float64, sums *[2][]float64, k [2]align.Matrix, i0, j0 int) {
 	const piece = 64
 	pieces := (k[0].Rows + piece - 1) / piece

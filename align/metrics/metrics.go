@@ -97,8 +97,8 @@ func (o *Options) Validate(n int) error {
 
 func (o *Options) with(part string) bool { return !slices.Contains(o.Without, part) }
 
-// Run computes the metrics of two embeddings on a backend, which stays the caller's. Wrong shapes and values that are not
-// finite are an *align.InputError, an end of ctx its error.
+// Run computes the metrics of two embeddings on a backend, which stays the caller's. Wrong shapes and values that are
+// not finite are an *align.InputError, an end of ctx its error.
 func Run(ctx context.Context, student, reference compare.Rows, o Options, b align.Backend) (*Result, error) {
 	return run(ctx, student, reference, o, b, defaultBlocks)
 }

@@ -92,8 +92,8 @@ func TestAgainstReference(t *testing.T) {
 	}
 }
 
-// TestBlocks: whatever the blocks and the number of threads are, the neighbours are the same, and so are the sums but for
-// rounding; with the same blocks, to the bit.
+// TestBlocks: whatever the blocks and the number of threads are, the neighbours are the same, and so are the sums but
+// for rounding; with the same blocks, to the bit.
 func TestBlocks(t *testing.T) {
 	x1, x2 := embedding(1, 151, 5, 0), embedding(2, 151, 3, 0)
 	o := DefaultOptions()

@@ -44,8 +44,8 @@ func Chance(n, k int) float64 {
 	return sum / total
 }
 
-// nngs computes the scores for several k: the mean over the samples of the Jaccard index |A ∩ B| / |A ∪ B| of the sets of
-// their k nearest neighbours in the two embeddings.
+// nngs computes the scores for several k: the mean over the samples of the Jaccard index |A ∩ B| / |A ∪ B| of the sets
+// of their k nearest neighbours in the two embeddings.
 func (s *scan) nngs(ctx context.Context, ks []int, metric string) ([]float64, error) {
 	most := slices.Max(ks)
 	sums := make([]float64, len(ks))
@@ -123,10 +123,10 @@ func nearer(a, b candidate) int {
 	return int(a.index - b.index)
 }
 
-// neighbours finds the k nearest others of the rows first .. first+count-1 of a side, the nearest first; of two that are
-// equally near the one with the lower index comes first. Inner products in float32 choose some more candidates than k;
-// these are ranked by distances in float64. So two samples can only change places if their distances agree to float32
-// rounding at the end of the candidates.
+// neighbours finds the k nearest others of the rows first .. first+count-1 of a side, the nearest first; of two that
+// are equally near the one with the lower index comes first. Inner products in float32 choose some more candidates than
+// k; these are ranked by distances in float64. So two samples can only change places if their distances agree to
+// float32 rounding at the end of the candidates.
 func (s *scan) neighbours(ctx context.Context, side, first, count, k int, metric string) ([][]int32, error) {
 	queries, _, err := s.loadNormal("queries", side, first, count, metric)
 	if err != nil {
@@ -170,8 +170,8 @@ func (s *scan) database(ctx context.Context, side int, metric string, f func(x, 
 	return nil
 }
 
-// loadNormal reads rows and makes them ready: of unit norm for the cosine; moved near the origin for distances, which do
-// not change but lose fewer digits there. The rows as read stay in the matrix of that name.
+// loadNormal reads rows and makes them ready: of unit norm for the cosine; moved near the origin for distances, which
+// do not change but lose fewer digits there. The rows as read stay in the matrix of that name.
 func (s *scan) loadNormal(name string, side, first, count int, metric string) (x, sq align.Matrix, err error) {
 	x, sq, err = s.read(name, side, first, count)
 	if err != nil {
@@ -254,7 +254,8 @@ func (p *pool) add(query int, c candidate) {
 	p.lists[query] = list
 }
 
-// trim keeps the best. Candidates come by rising index, so that one as near as the worst that is kept is left out rightly.
+// trim keeps the best. Candidates come by rising index, so that one as near as the worst that is kept is left out
+// rightly.
 func (p *pool) trim(list []candidate) []candidate {
 	slices.SortFunc(list, nearer)
 	return list[:min(len(list), p.keep)]

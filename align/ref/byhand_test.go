@@ -32,8 +32,8 @@ func TestByHandOrthogonal(t *testing.T) {
 	near(t, "gradient of frobenius", p.Gradient(x1, x2), Matrix{{1}, {0}}, 1e-15)
 }
 
-// TestByHandCosine: two samples at angle θ in one embedding and at a right angle in the other. L = [[0, c], [c, 0]] with
-// c = cos(θ)/2, eigenvalues ±c.
+// TestByHandCosine: two samples at angle θ in one embedding and at a right angle in the other. L = [[0, c], [c, 0]]
+// with c = cos(θ)/2, eigenvalues ±c.
 func TestByHandCosine(t *testing.T) {
 	x1, x2 := Matrix{{3, 4}, {4, 3}}, Matrix{{0, 2}, {5, 0}} // cos θ = 24/25
 	p := Penalty{Student: Cosine{}, Reference: Cosine{}, Eta: 1, Terms: []Term{{1, KyFan{1}}}}

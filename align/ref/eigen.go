@@ -6,11 +6,11 @@ import (
 )
 
 // Eigen returns the eigenvalues of the symmetric matrix a by falling magnitude, and as the rows of vectors orthonormal
-// eigenvectors: a = Σ_i values_i vectors_i vectors_iᵀ. Each vector's sign is such that its entries sum to 0 or more; where
-// the sum is at rounding level, as it is with centring, such that the entry of largest magnitude is positive.
+// eigenvectors: a = Σ_i values_i vectors_i vectors_iᵀ. Each vector's sign is such that its entries sum to 0 or more;
+// where the sum is at rounding level, as it is with centring, such that the entry of largest magnitude is positive.
 //
-// It is the cyclic Jacobi method (Golub and Van Loan, "Matrix Computations", section 8.5): each rotation in a plane (p, q)
-// makes a_pq zero, and sweeps over all planes end when nothing is left beside the diagonal.
+// It is the cyclic Jacobi method (Golub and Van Loan, "Matrix Computations", section 8.5): each rotation in a plane (p,
+// q) makes a_pq zero, and sweeps over all planes end when nothing is left beside the diagonal.
 func Eigen(a Matrix) (values []float64, vectors Matrix) {
 	n := len(a)
 	d, v := NewMatrix(n, n), NewMatrix(n, n)

@@ -78,8 +78,8 @@ func restrict(m Matrix, rows, columns []bool) Matrix {
 }
 
 // Koda returns the direction of KODA's constrained mode (arXiv 2606.04180, section 4), the unit vector x that maximises
-// xᵀ K1 x with xᵀ K2 x / n <= eps among the top eigenvectors of K1 - μ K2, and its μ. The share of K2 falls with μ, which is
-// bisected.
+// xᵀ K1 x with xᵀ K2 x / n <= eps among the top eigenvectors of K1 - μ K2, and its μ. The share of K2 falls with μ,
+// which is bisected.
 func Koda(k1, k2 Matrix, eps float64) (x []float64, mu float64) {
 	at := func(mu float64) []float64 {
 		values, vectors := Eigen(Difference(k1, k2, mu))

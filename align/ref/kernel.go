@@ -129,8 +129,9 @@ func unit(x []float64) []float64 {
 	return u
 }
 
-// Features returns Φ (n, D), whose rows are φ(x_i) with k(x, y) = <φ(x), φ(y)>: x itself for the linear kernel, x/|x| for
-// the cosine, (1/√r) [cos(W x), sin(W x)] for Fourier features. The Gaussian and the Laplacian have no finite one: nil.
+// Features returns Φ (n, D), whose rows are φ(x_i) with k(x, y) = <φ(x), φ(y)>: x itself for the linear kernel, x/|x|
+// for the cosine, (1/√r) [cos(W x), sin(W x)] for Fourier features. The Gaussian and the Laplacian have no finite one:
+// nil.
 func Features(k Kernel, x Matrix) Matrix {
 	phi := make(Matrix, len(x))
 	for i, row := range x {

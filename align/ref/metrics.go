@@ -66,8 +66,8 @@ func NNGSChance(n, k int) float64 {
 	return sum
 }
 
-// CKA is the centred kernel alignment <HK1H, HK2H>_F / (|HK1H|_F |HK2H|_F), H = I - 11ᵀ/n (Kornblith et al., "Similarity
-// of Neural Network Representations Revisited", ICML 2019).
+// CKA is the centred kernel alignment <HK1H, HK2H>_F / (|HK1H|_F |HK2H|_F), H = I - 11ᵀ/n (Kornblith et al.,
+// "Similarity of Neural Network Representations Revisited", ICML 2019).
 func CKA(k1, k2 Matrix) float64 {
 	a, b := Center(k1), Center(k2)
 	var ab, aa, bb float64

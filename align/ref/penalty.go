@@ -38,8 +38,8 @@ func (p Penalty) ValueOf(c *Comparison) float64 {
 	return s
 }
 
-// GradientOf is Gradient for a comparison already made, by the chain rule over the entries of K1. Row x_a stands in K1's
-// row a and in its column a, so with M = dValue/dK1 symmetric
+// GradientOf is Gradient for a comparison already made, by the chain rule over the entries of K1. Row x_a stands in
+// K1's row a and in its column a, so with M = dValue/dK1 symmetric
 //
 //	dValue/dx_a = 2 Σ_b M_ab ∂k(x_a, x_b)/∂x_a
 //

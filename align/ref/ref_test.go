@@ -64,8 +64,8 @@ var objectives = []Objective{
 	KyFan{1}, KyFan{3}, KyFan{100}, Schatten{1}, Schatten{1.5}, Schatten{2}, Frobenius{}, RelationalKL{0.1}, RelationalKL{2},
 }
 
-// TestPenaltyGradient checks every gradient against central differences, whose own error is about h² and the rounding of
-// the value over h: below 1e-8 of the gradient's norm at h = 1e-5.
+// TestPenaltyGradient checks every gradient against central differences, whose own error is about h² and the rounding
+// of the value over h: below 1e-8 of the gradient's norm at h = 1e-5.
 func TestPenaltyGradient(t *testing.T) {
 	const n, d1, d2 = 9, 3, 4
 	x1, x2 := random(1, n, d1), random(2, n, d2)
@@ -300,8 +300,8 @@ func TestCovariance(t *testing.T) {
 	}
 }
 
-// TestNormalisedKernels: k(x, x) = 1 makes the trace of L zero at η = 1, so that unless L = 0 it has eigenvalues of both
-// signs, and the spectral radius is in [0, 1], symmetric, and zero for equal kernel matrices.
+// TestNormalisedKernels: k(x, x) = 1 makes the trace of L zero at η = 1, so that unless L = 0 it has eigenvalues of
+// both signs, and the spectral radius is in [0, 1], symmetric, and zero for equal kernel matrices.
 func TestNormalisedKernels(t *testing.T) {
 	x1, x2 := random(1, 7, 3), random(2, 7, 4)
 	for i, k := range kernels(3)[1:] {

@@ -42,8 +42,8 @@ func (p *Plan) Partial(ctx context.Context, pass Pass) ([]byte, error) {
 	return encodeMoments(&c, tree)
 }
 
-// Top computes the scores of some shards: for each direction the samples with the largest and smallest, and sums. A shard
-// whose rows are not those that the first pass saw is an error.
+// Top computes the scores of some shards: for each direction the samples with the largest and smallest, and sums. A
+// shard whose rows are not those that the first pass saw is an error.
 func (p *Plan) Top(ctx context.Context, directions File, pass Pass) ([]byte, error) {
 	d, err := parseDirections(directions)
 	if err != nil {
@@ -160,8 +160,8 @@ func sorted[T any](t *compare.Tree[T]) []compare.Part[T] {
 	return parts
 }
 
-// placed puts the parts of a file, by rising shard, into a tree, after a check that they are the sums over just the shards
-// that it lists.
+// placed puts the parts of a file, by rising shard, into a tree, after a check that they are the sums over just the
+// shards that it lists.
 func placed[T any](f File, c *cover, tree *compare.Tree[T], headers []partHeader, sums []T) error {
 	at := 0
 	for i, h := range headers {

@@ -23,8 +23,8 @@ type Plan struct {
 	first  []int // each shard's first row in the data set
 }
 
-// NewPlan resolves the settings for shards, whose names are those of the files of each side. It reads only the few rows that
-// bandwidths, landmarks and centring need. Theorem 1 is left out of the settings.
+// NewPlan resolves the settings for shards, whose names are those of the files of each side. It reads only the few rows
+// that bandwidths, landmarks and centring need. Theorem 1 is left out of the settings.
 func NewPlan(ctx context.Context, rows [2]compare.Sharded, names [2][]string, o compare.Options, b align.Backend) (*Plan, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err

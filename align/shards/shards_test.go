@@ -337,8 +337,8 @@ func TestPlanRefuses(t *testing.T) {
 	}
 }
 
-// FuzzFile: whatever is in a file is an error of the input or is read; with a checksum that holds, so that what lies behind
-// it is tried.
+// FuzzFile: whatever is in a file is an error of the input or is read; with a checksum that holds, so that what lies
+// behind it is tried.
 func FuzzFile(f *testing.F) {
 	ctx := context.Background()
 	d := made([]int{9, 8, 7}, 3, 2)

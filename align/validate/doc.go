@@ -1,9 +1,10 @@
 // Package validate asks whether groups of samples are groups in an embedding, without looking at how they were found:
-// section 6 and appendix B of Jalali, Dibaei Nia and Farnia, "Towards an Explainable Comparison and Alignment of Feature
-// Embeddings", ICML 2025 (arXiv 2506.06231), called the paper.
+// section 6 and appendix B of Jalali, Dibaei Nia and Farnia, "Towards an Explainable Comparison and Alignment of
+// Feature Embeddings", ICML 2025 (arXiv 2506.06231), called the paper.
 //
 // The groups are those of one end of the spectrum of L: positive eigenvalues for what the student groups and the
-// reference does not. Then the student's figures should be high and the reference's low; for negative ones the converse.
+// reference does not. Then the student's figures should be high and the reference's low; for negative ones the
+// converse.
 //
 //	K-means          how well 50 runs find the groups again: AMI and NMI against them, mean and standard deviation
 //	distances        inside a group, with the mean distance of any two samples of the data set as the unit

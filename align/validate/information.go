@@ -92,7 +92,8 @@ func NMI(a, b []int) float64 {
 //
 //	(MI - E) / ((H_a + H_b)/2 - E)
 //
-// with E the mean over all labellings with clusters of these sizes. It is 1 where they agree and 0 on average by chance.
+// with E the mean over all labellings with clusters of these sizes. It is 1 where they agree and 0 on average by
+// chance.
 func AMI(a, b []int) float64 {
 	c := newContingency(a, b)
 	if len(c.a) == len(c.b) && (len(c.a) <= 1 || len(c.a) == c.n) {

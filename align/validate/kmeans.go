@@ -36,8 +36,8 @@ func centredGram(x [][]float64) [][]float64 {
 }
 
 // kMeans is one run of Lloyd's iteration from a k-means++ start (Arthur and Vassilvitskii 2007; as in scikit-learn, the
-// best of 2 + log k draws each), on samples that are known by their inner products g (m, m): the distance of sample i to
-// the mean of a cluster C is
+// best of 2 + log k draws each), on samples that are known by their inner products g (m, m): the distance of sample i
+// to the mean of a cluster C is
 //
 //	|x_i - c|² = g_ii - (2/|C|) Σ_{j in C} g_ij + (1/|C|²) Σ_{j, l in C} g_jl
 //

@@ -40,7 +40,8 @@ type rivalsAbout struct {
 	BLAS  string   `json:"torch_blas"`
 }
 
-// startRivals starts the Python at path, gives it the features, and waits until it has warmed up. The process ends with ctx.
+// startRivals starts the Python at path, gives it the features, and waits until it has warmed up. The process ends with
+// ctx.
 func startRivals(ctx context.Context, path string, k, threads int, student, reference align.Features) (*rivals, error) {
 	r := &rivals{cmd: exec.CommandContext(ctx, path, "-c", bench.Rivals+benchScript)}
 	r.cmd.WaitDelay = time.Second

@@ -38,9 +38,9 @@ func openGPU(name string, _ align.Backend) (align.Backend, error) {
 
 func newProbe() *cobra.Command { return nil }
 
-// findGPU returns the path of specalign-gpu where that can run here. It asks it in a process of its own: where there is no
-// driver the loader ends it before it begins, and where there is no device its CUDA library ends it with a line on stdout,
-// which a host would take for the sidecar's first.
+// findGPU returns the path of specalign-gpu where that can run here. It asks it in a process of its own: where there is
+// no driver the loader ends it before it begins, and where there is no device its CUDA library ends it with a line on
+// stdout, which a host would take for the sidecar's first.
 var findGPU = sync.OnceValues(askGPU)
 
 func askGPU() (string, error) {

@@ -180,8 +180,8 @@ func oneLine(s string) string {
 	return printable(strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' }), "; "))
 }
 
-// printable writes what a terminal would obey instead of showing, such as an escape in a hostile file's name, as Go does
-// in a string.
+// printable writes what a terminal would obey instead of showing, such as an escape in a hostile file's name, as Go
+// does in a string.
 func printable(s string) string {
 	var b strings.Builder
 	for _, r := range s {

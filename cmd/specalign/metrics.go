@@ -72,8 +72,8 @@ each. --without leaves parts out. Files are as for specalign compare.`,
 	return cmd
 }
 
-// run computes the metrics. The default number of neighbours gives way to a small number of rows, one that was given does
-// not.
+// run computes the metrics. The default number of neighbours gives way to a small number of rows, one that was given
+// does not.
 func (f *metricsFlags) run(ctx context.Context, given bool) (result *metrics.Result, err error) {
 	a, b, closeAll, err := f.rows.open()
 	defer func() { err = errors.Join(err, closeAll()) }()

@@ -36,8 +36,8 @@ var namedSettings = map[string]string{
 	"metrics": "kernel student-kernel reference-kernel sigma student-sigma reference-sigma approximation num-features seed center eta threads device",
 }
 
-// jsonNames are those that the JSON document of each verb has at least. A name with a dot is inside an object or, of a list,
-// inside its first element.
+// jsonNames are those that the JSON document of each verb has at least. A name with a dot is inside an object or, of a
+// list, inside its first element.
 var jsonNames = map[string]string{
 	"all":     "schema_version n settings route device isa seconds warnings student_dim reference_dim",
 	"penalty": `value eigenvalues gap residual gradient_error products converged zero_rows`,

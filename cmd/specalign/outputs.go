@@ -14,8 +14,8 @@ import (
 	"github.com/specalign/specalign/internal/regular"
 )
 
-// outputs are the files that a command writes. They get their names together, when everything else has succeeded: each is
-// complete, and what the command prints is printed.
+// outputs are the files that a command writes. They get their names together, when everything else has succeeded: each
+// is complete, and what the command prints is printed.
 type outputs struct{ files []*output }
 
 // output is one of the files. nil: it is not wanted.
@@ -68,8 +68,8 @@ func (o *output) failed(err error) error {
 	return fmt.Errorf("%s: cannot write %s: %w", o.flag, o.path, reason(err))
 }
 
-// publish prints and then gives the files their names. What fails before that leaves none of them; a renaming that fails
-// takes the names of the others back.
+// publish prints and then gives the files their names. What fails before that leaves none of them; a renaming that
+// fails takes the names of the others back.
 func (s *outputs) publish(ctx context.Context, stdout io.Writer, print func(io.Writer) error) error {
 	var text bytes.Buffer
 	if err := print(&text); err != nil {

@@ -21,8 +21,8 @@ func fileArguments(t *testing.T, folder string) [][]string {
 	}
 }
 
-// TestAllOrNothing: what a command prints and the files that it writes are there together or not at all, and what stood in
-// the files' places stays there until then.
+// TestAllOrNothing: what a command prints and the files that it writes are there together or not at all, and what stood
+// in the files' places stays there until then.
 func TestAllOrNothing(t *testing.T) {
 	folder := t.TempDir()
 	old := filepath.Join(folder, "t.csv")
@@ -56,7 +56,8 @@ func onlyFile(t *testing.T, path, content string) {
 	}
 }
 
-// TestNobodyReads: a reader that goes away ends the command as it ends others: by SIGPIPE, without a word and without files.
+// TestNobodyReads: a reader that goes away ends the command as it ends others: by SIGPIPE, without a word and without
+// files.
 func TestNobodyReads(t *testing.T) {
 	folder := t.TempDir()
 	old := filepath.Join(folder, "t.csv")

@@ -8,7 +8,8 @@ import (
 // namedPath is a path of the command line, and the flag that it came with.
 type namedPath struct{ flag, path string }
 
-// distinct refuses an output that is one of the inputs or another output, by whatever name or link. Empty paths are none.
+// distinct refuses an output that is one of the inputs or another output, by whatever name or link. Empty paths are
+// none.
 func distinct(inputs []string, outputs ...namedPath) error {
 	for i, out := range outputs {
 		if out.path == "" {

@@ -48,8 +48,8 @@ func startDaemon(t *testing.T, change func(*exec.Cmd), args ...string) (cmd *exe
 	}
 }
 
-// TestConcurrentSessionsInC: the real sidecar, on its C kernels, with sessions of several clients at once; each gets the
-// bits that it gets alone. (Under `go test -race` the sidecar has the race detector, too.)
+// TestConcurrentSessionsInC: the real sidecar, on its C kernels, with sessions of several clients at once; each gets
+// the bits that it gets alone. (Under `go test -race` the sidecar has the race detector, too.)
 func TestConcurrentSessionsInC(t *testing.T) {
 	_, attach := startDaemon(t, nil)
 	configs := make([]align.Config, 8)

@@ -171,8 +171,8 @@ func (v *settingValue) Set(text string) error {
 	return nil
 }
 
-// readSettings reads the settings in a file of YAML, which JSON is, too. Unknown and repeated keys are errors that name the
-// place.
+// readSettings reads the settings in a file of YAML, which JSON is, too. Unknown and repeated keys are errors that name
+// the place.
 func readSettings(path string) (map[string]any, error) {
 	text, err := strictyaml.ReadFile(path)
 	if err != nil {

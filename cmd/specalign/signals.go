@@ -63,8 +63,8 @@ func die(s syscall.Signal) {
 // brokenPipe is the exit code of a program whose output nobody reads any more, as shells count it.
 const brokenPipe = 128 + int(syscall.SIGPIPE)
 
-// catchPipe makes writing to a pipe that nobody reads an error, so that the program can clean up. Programs that it starts
-// are not concerned.
+// catchPipe makes writing to a pipe that nobody reads an error, so that the program can clean up. Programs that it
+// starts are not concerned.
 func catchPipe() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 
 // endOfPipe ends the program as SIGPIPE does.

@@ -70,7 +70,8 @@ func TestTrain(t *testing.T) {
 	specalign(t, nil, "train").refused(t, 2, "takes one file")
 }
 
-// TestTrainInterrupted: Ctrl-C ends between two steps, saves, and says how to go on; SIGKILL leaves what can be resumed.
+// TestTrainInterrupted: Ctrl-C ends between two steps, saves, and says how to go on; SIGKILL leaves what can be
+// resumed.
 func TestTrainInterrupted(t *testing.T) {
 	path := writeExperiment(t)
 	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {

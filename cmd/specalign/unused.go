@@ -33,8 +33,8 @@ func unusedFlag(given map[string]any, cfg *align.Config) error {
 	return nil
 }
 
-// unusedInFile says which settings of a file change nothing beside their objective. They are no error, because a file may be
-// made for several objectives.
+// unusedInFile says which settings of a file change nothing beside their objective. They are no error, because a file
+// may be made for several objectives.
 func unusedInFile(file map[string]any, cfg *align.Config) (warnings []string) {
 	of := func(at string, values map[string]any, objective align.Objective) {
 		for _, name := range []string{"k", "p", "temperature"} {

@@ -1,6 +1,6 @@
-// Stands before the toolkit's cuda.h (-Icsrc/compat comes first), for gorgonia.org/cu v0.9.6 alone, which was written for
-// the headers of CUDA 10 to 12. Those of CUDA 13 give five names that it calls to newer functions with other signatures;
-// libcuda still has the older ones, and here they are declared again.
+// Stands before the toolkit's cuda.h (-Icsrc/compat comes first), for gorgonia.org/cu v0.9.6 alone, which was written
+// for the headers of CUDA 10 to 12. Those of CUDA 13 give five names that it calls to newer functions with other
+// signatures; libcuda still has the older ones, and here they are declared again.
 #pragma once
 #include_next <cuda.h>
 #if CUDA_VERSION >= 13000

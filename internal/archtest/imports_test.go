@@ -2,8 +2,8 @@
 //
 //	cmd -> plugin, report, trainer -> align <- csrc <- cuda
 //
-// align imports nothing of ours but its own subpackages; plugin, report and trainer do not know one another; only csrc, cuda and
-// capi speak C; Gorgonia is for trainer and, its CUDA part, for cuda.
+// align imports nothing of ours but its own subpackages; plugin, report and trainer do not know one another; only csrc,
+// cuda and capi speak C; Gorgonia is for trainer and, its CUDA part, for cuda.
 package archtest
 
 import (

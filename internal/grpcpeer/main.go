@@ -4,8 +4,8 @@
 //	grpcpeer SOCKET [-keepalive] [-age DURATION] [-streams N] [-window BYTES]
 //
 // The name of a method says what happens: Echo answers the request; Size answers as many bytes as the request says in
-// text; Header and Trailer also send so much metadata, which takes several frames; Slow takes as many milliseconds; Fail
-// ends with a status of so many bytes; Stop answers while the server ends gracefully.
+// text; Header and Trailer also send so much metadata, which takes several frames; Slow takes as many milliseconds;
+// Fail ends with a status of so many bytes; Stop answers while the server ends gracefully.
 //
 // With -frames a server of its own takes grpc-go's place, on golang.org/x/net's framing layer, and answers as Size
 // does, but padded, in many frames, between pings, settings, window updates and frames of unknown types.

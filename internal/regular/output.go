@@ -13,8 +13,8 @@ import (
 // ErrIrregular is the error of Create where something stands under the name that is no regular file.
 var ErrIrregular = errors.New("not a regular file; it is not overwritten")
 
-// Output is a file that appears under its name only when it is complete. Until then it has no name where the file system
-// can do that, so that nothing is left of it however the program ends.
+// Output is a file that appears under its name only when it is complete. Until then it has no name where the file
+// system can do that, so that nothing is left of it however the program ends.
 type Output struct {
 	*os.File
 	path, name string // name is a temporary one, "" for none
@@ -57,8 +57,8 @@ type CommitError struct {
 func (e *CommitError) Error() string { return e.Err.Error() }
 func (e *CommitError) Unwrap() error { return e.Err }
 
-// Commit gives complete files their names: all of them or, as far as the file systems can undo a renaming, none. An error
-// is a *CommitError; all of them must be discarded then.
+// Commit gives complete files their names: all of them or, as far as the file systems can undo a renaming, none. An
+// error is a *CommitError; all of them must be discarded then.
 func Commit(outputs ...*Output) error {
 	for _, o := range outputs {
 		if err := o.link(); err != nil {
@@ -87,8 +87,8 @@ func Commit(outputs ...*Output) error {
 // Commit gives the file its name. Where that fails, Discard must follow.
 func (o *Output) Commit() error { return Commit(o) }
 
-// link writes the file out and gives it a temporary name, where it has none. A link would not replace a file that is there,
-// as a renaming does.
+// link writes the file out and gives it a temporary name, where it has none. A link would not replace a file that is
+// there, as a renaming does.
 func (o *Output) link() error {
 	if err := o.Sync(); err != nil || o.name != "" {
 		return err

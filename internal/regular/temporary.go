@@ -23,8 +23,8 @@ func forget(name string) {
 	delete(temporaryName, name)
 }
 
-// Abandon removes every file that has only a temporary name, for a program that a signal ends. Nothing is committed after
-// it.
+// Abandon removes every file that has only a temporary name, for a program that a signal ends. Nothing is committed
+// after it.
 func Abandon() {
 	temporaryLock.Lock() // for ever
 	for name := range temporaryName {

@@ -1,5 +1,6 @@
-// Package strictyaml reads YAML documents that people write into Go structs. What a struct does not say is an error with
-// file, line and column: unknown keys, keys given twice, values of another type, numbers that are not finite, aliases.
+// Package strictyaml reads YAML documents that people write into Go structs. What a struct does not say is an error
+// with file, line and column: unknown keys, keys given twice, values of another type, numbers that are not finite,
+// aliases.
 package strictyaml
 
 import (

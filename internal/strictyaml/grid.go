@@ -7,8 +7,8 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
-// Grid is a mapping from paths of keys, with dots between, to lists of values: every combination of one value of each list
-// is meant.
+// Grid is a mapping from paths of keys, with dots between, to lists of values: every combination of one value of each
+// list is meant.
 type Grid struct {
 	path string
 	axes []axis
@@ -42,8 +42,8 @@ func (g *Grid) Touches(key string) bool {
 	return false
 }
 
-// Put puts combination i, of which the last key's values vary fastest, over what the struct that into points to holds, and
-// returns a text of it, such as `penalty.k=10 batch=256`.
+// Put puts combination i, of which the last key's values vary fastest, over what the struct that into points to holds,
+// and returns a text of it, such as `penalty.k=10 batch=256`.
 func (g *Grid) Put(i int, into any) (name string, err error) {
 	var words []string
 	count := g.Len()

@@ -18,8 +18,8 @@ import (
 	"github.com/specalign/specalign/internal/regular"
 )
 
-// A checkpoint is a file: the magic, the header's length (4 bytes, little endian) and the header, JSON; the parameters and
-// both moments of the optimiser, float32; what the penalty remembers; and the SHA-256 of all that.
+// A checkpoint is a file: the magic, the header's length (4 bytes, little endian) and the header, JSON; the parameters
+// and both moments of the optimiser, float32; what the penalty remembers; and the SHA-256 of all that.
 const checkpointMagic = "specalign checkpoint 1\n"
 
 // checkpointName is its name in a run's folder.

@@ -1,5 +1,5 @@
-// Package experiment runs alignment experiments that a YAML file describes: a student is trained, in Go, towards a frozen
-// reference, and scored on rows that it never saw.
+// Package experiment runs alignment experiments that a YAML file describes: a student is trained, in Go, towards a
+// frozen reference, and scored on rows that it never saw.
 package experiment
 
 import (

@@ -14,7 +14,8 @@ import (
 )
 
 // probe returns the accuracy on test of multinomial logistic regression learnt from train: columns standardised by the
-// training rows, |W|²/2 added to the summed loss (as scikit-learn's C = 1), no penalty on the intercept, L-BFGS to its end.
+// training rows, |W|²/2 added to the summed loss (as scikit-learn's C = 1), no penalty on the intercept, L-BFGS to its
+// end.
 func probe(ctx context.Context, train, test scored, classes int) (float64, error) {
 	mean, scale := moments(train.features)
 	x, y := standardised(train.features, mean, scale), standardised(test.features, mean, scale)
@@ -130,8 +131,8 @@ func standardised(r *rows, mean, scale []float64) []float64 {
 	return out
 }
 
-// neighbours returns the accuracy on test of the vote of the k training rows of largest cosine; among equal votes the label
-// of the nearest wins.
+// neighbours returns the accuracy on test of the vote of the k training rows of largest cosine; among equal votes the
+// label of the nearest wins.
 func neighbours(ctx context.Context, b align.Backend, train, test scored, classes, k int) (float64, error) {
 	const block = 256
 	all, err := normalised(b, train.features)

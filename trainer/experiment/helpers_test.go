@@ -16,8 +16,8 @@ import (
 
 func openBackend() (align.Backend, error) { return csrc.Open(csrc.Options{Threads: 1}) }
 
-// world writes the files of a small experiment into a folder: rows of three classes, which the reference tells apart well
-// and the inputs, in noise, badly.
+// world writes the files of a small experiment into a folder: rows of three classes, which the reference tells apart
+// well and the inputs, in noise, badly.
 func world(t *testing.T, settings string) string {
 	t.Helper()
 	dir := t.TempDir()

@@ -35,8 +35,8 @@ func defaults() *Experiment {
 	}
 }
 
-// Load reads a plan, with overrides of the form KEY=VALUE over what the file says. Paths in the file are relative to it.
-// An *align.InputError says what is wrong, with line and column.
+// Load reads a plan, with overrides of the form KEY=VALUE over what the file says. Paths in the file are relative to
+// it. An *align.InputError says what is wrong, with line and column.
 func Load(path string, overrides []string) (*Plan, error) {
 	p, err := load(path, overrides)
 	if err != nil {
@@ -103,7 +103,8 @@ func decode(path string, root *yaml.Node, overrides []string) (*Experiment, erro
 
 var odd = regexp.MustCompile(`[^A-Za-z0-9._=-]+`)
 
-// folderOf returns the name of a combination's folder: its number, from 1, and as much of its name as a file system takes.
+// folderOf returns the name of a combination's folder: its number, from 1, and as much of its name as a file system
+// takes.
 func folderOf(i, count int, name string) string {
 	digits := len(fmt.Sprint(count))
 	word := strings.Trim(odd.ReplaceAllString(name, "-"), "-")

@@ -85,7 +85,8 @@ func matrix(data []float32, rows, cols int) *tensor.Dense {
 	return tensor.New(tensor.WithShape(rows, cols), tensor.WithBacking(data))
 }
 
-// build adds the network to a graph: features of the rows x, the head's values (nil without one), and the parameters' nodes.
+// build adds the network to a graph: features of the rows x, the head's values (nil without one), and the parameters'
+// nodes.
 func (n *network) build(g *G.ExprGraph, x *G.Node) (features, head *G.Node, parameters G.Nodes, err error) {
 	defer func() {
 		if p := recover(); p != nil { // G.Must

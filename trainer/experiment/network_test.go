@@ -125,8 +125,8 @@ func wide(v []float32) []float64 {
 	return out
 }
 
-// TestGradients holds the gradients of cross-entropy and penalty with respect to every layer against central differences in
-// random directions.
+// TestGradients holds the gradients of cross-entropy and penalty with respect to every layer against central
+// differences in random directions.
 func TestGradients(t *testing.T) {
 	for name, s := range students {
 		t.Run(name, func(t *testing.T) {

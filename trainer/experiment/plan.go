@@ -90,8 +90,8 @@ func (e *Experiment) fingerprint() (string, error) {
 	return hex.EncodeToString(sum[:]), err
 }
 
-// Run trains and scores one student for each experiment and seed. It ends with a *Stopped error where ctx does; runs that
-// are complete are read from their folders.
+// Run trains and scores one student for each experiment and seed. It ends with a *Stopped error where ctx does; runs
+// that are complete are read from their folders.
 func (p *Plan) Run(ctx context.Context, o Options) (results []Result, err error) {
 	var all library
 	for _, c := range p.Cells { // what cannot be run is told before anything is written

@@ -65,8 +65,8 @@ func WriteCSV(w io.Writer, results []Result) error {
 	return out.Error()
 }
 
-// Print writes a table for a person: of one setting its scores before and after, of several a line for each; means over the
-// seeds, with standard deviations of more than one.
+// Print writes a table for a person: of one setting its scores before and after, of several a line for each; means over
+// the seeds, with standard deviations of more than one.
 func Print(w io.Writer, results []Result) error {
 	groups := BySetting(results)
 	switch len(groups) {

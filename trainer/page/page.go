@@ -1,5 +1,5 @@
-// Package page writes what came of a plan of experiments as one HTML page that opens offline: a table over the seeds, the
-// curves of the runs, and the spectra of the difference to the reference before and after. It has no program, and a
+// Package page writes what came of a plan of experiments as one HTML page that opens offline: a table over the seeds,
+// the curves of the runs, and the spectra of the difference to the reference before and after. It has no program, and a
 // content-security policy forbids it to fetch anything.
 package page
 
