@@ -29,8 +29,8 @@ func resident(t *testing.T) int {
 
 // TestMemoryOfSteps: what a session holds after a step, the kernels' scratch memory included, is within align.Memory.
 func TestMemoryOfSteps(t *testing.T) {
-	if asan {
-		t.Skip("AddressSanitizer keeps memory of its own")
+	if asan || testing.Short() {
+		t.Skip("AddressSanitizer and emulators have memory of their own")
 	}
 	const n, d1, d2 = 1800, 24, 40
 	rng := rand.New(rand.NewPCG(1, 2))

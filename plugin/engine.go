@@ -21,9 +21,11 @@ type engines struct {
 	turn    chan struct{} // holds one element while a step runs
 	memory  uint64        // bytes that all sessions may take
 
-	mu   sync.Mutex
+	mu   sync.Mutex // held while a device opens, which may take seconds
 	open map[engineKey]*engine
-	held uint64 // bytes that sessions may have taken: arena and largest step of each, as they keep their memory
+
+	budget sync.Mutex
+	held   uint64 // bytes that sessions may have taken: arena and largest step of each, as they keep their memory
 }
 
 type engineKey struct {
@@ -80,8 +82,8 @@ func (es *engines) hold(held, need uint64) (uint64, error) {
 	if need <= held {
 		return held, nil
 	}
-	es.mu.Lock()
-	defer es.mu.Unlock()
+	es.budget.Lock()
+	defer es.budget.Unlock()
 	others := es.held - held
 	if need > es.memory-min(others, es.memory) {
 		return held, status.Errorf(codes.ResourceExhausted,
@@ -94,8 +96,8 @@ func (es *engines) hold(held, need uint64) (uint64, error) {
 
 // release gives up what a session held.
 func (es *engines) release(held uint64) {
-	es.mu.Lock()
-	defer es.mu.Unlock()
+	es.budget.Lock()
+	defer es.budget.Unlock()
 	es.held -= held
 }
 

@@ -198,6 +198,44 @@ func TestFairness(t *testing.T) {
 	})
 }
 
+// TestSlowDevice: while a device is opened for one session, the memory of another's step is counted without waiting.
+func TestSlowDevice(t *testing.T) {
+	opening, proceed := make(chan struct{}), make(chan struct{})
+	es := newEngines(CPU(func(int) (align.Backend, error) {
+		close(opening)
+		<-proceed
+		return align.NewGo(1), nil
+	}))
+	opened := make(chan *engine)
+	go func() {
+		e, _, err := es.get("cpu", 0)
+		if err != nil {
+			t.Error(err)
+		}
+		opened <- e
+	}()
+	<-opening
+	counted := make(chan struct{})
+	go func() {
+		defer close(counted)
+		held, err := es.hold(0, 1)
+		if err != nil {
+			t.Error(err)
+		}
+		es.release(held)
+	}()
+	select {
+	case <-counted:
+	case <-time.After(10 * time.Second):
+		t.Error("it waits for the device")
+	}
+	close(proceed)
+	if err := es.put(<-opened); err != nil {
+		t.Error(err)
+	}
+	<-counted
+}
+
 // TestConcurrentSessions runs several sessions of different shapes at once; each has its own bits.
 func TestConcurrentSessions(t *testing.T) {
 	_, socket := serve(t, goDevices())
