@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"sync"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/specalign/specalign/align"
 	pb "github.com/specalign/specalign/plugin/proto"
 )
@@ -23,6 +26,9 @@ type ClientSession struct {
 	arena    *memfd
 	slot     uint64 // size of a state slot
 	seq      uint64 // the last step done
+
+	// A step was given up that the sidecar may still be at: it may write its gradient where other rows are to lie.
+	inUse bool
 }
 
 // Session opens a session. Settings that cannot be are an *align.InputError.
@@ -89,7 +95,12 @@ func (s *ClientSession) Step(ctx context.Context, student, reference align.Featu
 		Reference:      &pb.Region{Offset: l.reference, Cols: uint32(reference.Cols), Dtype: pb.DType(reference.Type)},
 		GradientOffset: l.gradient, NoGradient: grad == nil,
 	})
-	if err != nil {
+	switch status.Code(err) {
+	case codes.OK:
+	case codes.Canceled, codes.DeadlineExceeded, codes.Unavailable, codes.Unknown:
+		s.inUse = true
+		return nil, err
+	default: // the sidecar's word, after the step
 		return nil, clientError(err)
 	}
 	s.seq++
@@ -155,12 +166,16 @@ func (l layout) behind(slot uint64) layout {
 	return l
 }
 
-// fit makes the arena large enough, moving the session to a larger one where it is not.
+// fit makes the arena large enough, moving the session to another one where it is not, or where it is still in use: a step
+// that was given up leaves the slot of the last one done alone.
 func (s *ClientSession) fit(ctx context.Context, l layout) error {
 	slot := max(l.slot, s.slot)
 	size := l.size + 2*(slot-l.slot)
-	if s.arena != nil && slot == s.slot && size <= uint64(len(s.arena.data)) {
-		return nil
+	if s.arena != nil {
+		if !s.inUse && slot == s.slot && size <= uint64(len(s.arena.data)) {
+			return nil
+		}
+		size = max(size, uint64(len(s.arena.data)))
 	}
 	m, err := newMemfd(size)
 	if err != nil {
@@ -180,7 +195,7 @@ func (s *ClientSession) fit(ctx context.Context, l layout) error {
 		_, _ = s.c.rpc.CloseSession(ctx, &pb.CloseSessionRequest{Session: s.id})
 		_ = s.arena.close()
 	}
-	s.arena, s.slot, s.id, s.settings = m, slot, id, settings
+	s.arena, s.slot, s.id, s.settings, s.inUse = m, slot, id, settings, false
 	return nil
 }
 

@@ -179,6 +179,41 @@ func TestDeadlineGivesTheTurn(t *testing.T) {
 	}
 }
 
+// TestGivenUpStep: after a step that was given up the sidecar may still be writing to the arena. The next one lies in
+// another, and goes on from the last step done.
+func TestGivenUpStep(t *testing.T) {
+	f, devices := newFaulty()
+	_, socket := serve(t, devices)
+	c := dial(t, socket)
+	s, whole := open(t, c, align.DefaultConfig()), open(t, c, align.DefaultConfig())
+	if got, want := step(t, s, 8, 1), step(t, whole, 8, 1); got != want {
+		t.Errorf("%v, want %v", got.reply, want.reply)
+	}
+	computing, proceed := make(chan struct{}), make(chan struct{})
+	f.set(sync.OnceFunc(func() {
+		close(computing)
+		<-proceed
+	}))
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-computing
+		cancel()
+	}()
+	before := s.arena
+	if _, err := s.Step(ctx, features(8, 6, 9), features(8, 9, 9), nil); status.Code(err) != codes.Canceled {
+		t.Fatal(err)
+	}
+	time.AfterFunc(50*time.Millisecond, func() { close(proceed) }) // it is still at it when the next one begins
+	got := step(t, s, 6, 2)
+	f.set(nil)
+	if want := step(t, whole, 6, 2); got != want {
+		t.Errorf("after the step that was given up: %v, want %v", got.reply, want.reply)
+	}
+	if s.arena == before || before.data != nil {
+		t.Error("the next step is in the same memory")
+	}
+}
+
 // TestDeadSession: a session that was closed, or never was, is not found, whoever asks and however often.
 func TestDeadSession(t *testing.T) {
 	_, socket := serve(t, goDevices())
