@@ -11,6 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import hypergeom
+from sklearn.cluster import KMeans
+from sklearn.metrics import (
+    adjusted_mutual_info_score,
+    normalized_mutual_info_score,
+    roc_auc_score,
+)
 from sklearn.metrics.pairwise import (
     cosine_similarity,
     euclidean_distances,
@@ -31,6 +37,11 @@ SETTINGS: tuple[tuple[str, ...], ...] = (
     ("--kernel", "gaussian", "--approximation", "exact"),
     ("--kernel", "gaussian", "--approximation", "exact", "--center"),
     ("--kernel", "laplacian", "--approximation", "exact", "--sigma", "20"),
+)
+
+VALIDATED: tuple[tuple[str, ...], ...] = (
+    ("--kernel", "cosine"),
+    ("--kernel", "gaussian", "--approximation", "exact"),
 )
 
 
@@ -190,6 +201,123 @@ def metrics(paths: tuple[Any, Any], a: Doubles, b: Doubles) -> list[list[object]
     return [[name, f"{v:.1e}"] for name, v in rows]
 
 
+def validation(
+    paths: tuple[Any, Any], a: Doubles, b: Doubles, args: tuple[str, ...]
+) -> list[list[object]]:
+    """Deviations of the validation of groups: the samples listed, and members drawn. The rows may be 500 at most: then
+    the background is all of them."""
+    listed, runs = 30, 50
+    found = specalign(
+        "compare",
+        *paths,
+        *args,
+        "--top",
+        4,
+        "--samples",
+        listed,
+        "--permutations",
+        0,
+        "--koda",
+        0,
+    )
+    settings = found["settings"]
+    worst: dict[str, float] = dict.fromkeys(
+        ("AMI", "NMI", "their deviation", "distance", "AUC", "PCA", "members"), 0.0
+    )
+
+    def note(name: str, deviation: float) -> None:
+        worst[name] = max(worst[name], float(deviation))
+
+    values, vectors = np.linalg.eigh(difference(a, b, settings))
+    for end, order in (
+        ("positive", range(len(values) - 1, -1, -1)),
+        ("negative", range(len(values))),
+    ):
+        for group, i in zip(found[end], order, strict=False):
+            v = vectors[:, i] * np.sign(vectors[:, i].sum())
+            level = np.sort(v)[::-1][listed // 2] / 2
+            note("members", abs(group["size"] - (v >= level).sum()))
+            inside = {i for i, x in enumerate(v) if x >= level * (1 - 1e-5)}
+            drawn = {
+                m["index"]
+                for m in found["validate"][f"{end}_drawn"]["members"]
+                if abs(v[m["index"]] - m["score"]) < 1e-6
+            }
+            note("members", len(drawn - inside))
+        for part in (found["validate"][end], found["validate"][f"{end}_drawn"]):
+            members = [m["index"] for m in part["members"]]
+            labels = np.array([m["group"] for m in part["members"]])
+            for x, side in ((a, "student"), (b, "reference")):
+                sigma = settings.get(f"{side}_sigma") or 1
+                rows = x.astype(np.float64)
+                if settings["kernel"] == "cosine":
+                    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+                got = part[side]
+                clusters = [
+                    KMeans(
+                        part["groups"], n_init=1, random_state=run, tol=0
+                    ).fit_predict(rows[members])
+                    for run in range(runs)
+                ]
+                for name, score in (
+                    ("AMI", adjusted_mutual_info_score),
+                    ("NMI", normalized_mutual_info_score),
+                ):
+                    scores = np.array([score(labels, c) for c in clusters])
+                    mean, std = got[name.lower()]["mean"], got[name.lower()]["std"]
+                    error = np.hypot(std, scores.std(ddof=1)) / np.sqrt(runs)
+                    note(name, abs(mean - scores.mean()) / max(error, 1e-3))
+                    note("their deviation", abs(std - scores.std(ddof=1)))
+                far = euclidean_distances(rows)
+                unit = far[np.triu_indices(len(rows), 1)].mean()
+                note("distance", abs(got["unit"] / unit - 1))
+                far = far[np.ix_(members, members)] / unit
+                other = labels[:, None] != labels
+                note("distance", abs(got["between"] / far[other].mean() - 1))
+                near = kernel(x, settings["kernel"], sigma)
+                for entry in got["distances"]:
+                    mine = np.flatnonzero(labels == entry["group"])
+                    pairs = far[np.ix_(mine, mine)][np.triu_indices(len(mine), 1)]
+                    note("distance", abs(entry["mean"] / pairs.mean() - 1))
+                    at = np.array((0.05, 0.25, 0.5, 0.75, 0.95)) * (len(pairs) - 1)
+                    quantiles = np.sort(pairs)[(at + 0.5).astype(int)]
+                    note("distance", np.abs(entry["quantiles"] / quantiles - 1).max())
+                for entry in got["ranking"]:
+                    first = [
+                        members[i] for i in np.flatnonzero(labels == entry["group"])
+                    ]
+                    assert entry["members"] == first[4:8]
+                    both = np.vstack((rows[first[:4]].mean(0), rows))
+                    like = (
+                        both[1:] @ both[0]
+                        if settings["kernel"] == "cosine"
+                        else rbf_kernel(both[1:], both[:1], 1 / (2 * sigma**2))[:, 0]
+                    )
+                    auc = roc_auc_score(
+                        [1] * 4 + [0] * len(rows), np.r_[like[first[4:8]], like]
+                    )
+                    note("AUC", abs(auc - entry["auc"]))
+                tops, components = np.linalg.eigh(near / len(near))
+                for entry, i in zip(
+                    got["kernel_pca"], range(len(tops) - 1, -1, -1), strict=False
+                ):
+                    note("PCA", abs(entry["eigenvalue"] / tops[i] - 1))
+                    v = components[:, i] * np.sign(components[:, i].sum())
+                    scores = [m["score"] for m in entry["members"]]
+                    note("PCA", np.abs(np.sort(v)[::-1][: len(scores)] - scores).max())
+    return [
+        [
+            " ".join(args),
+            *(f"{worst[name]:.1f}" for name in ("AMI", "NMI")),
+            *(
+                f"{worst[name]:.1e}"
+                for name in ("their deviation", "distance", "AUC", "PCA")
+            ),
+            int(worst["members"]),
+        ]
+    ]
+
+
 def main() -> None:
     """Print the tables."""
     a, b = embeddings(1000)
@@ -206,6 +334,22 @@ def main() -> None:
     )
     print()
     table(["specalign metrics", "deviation"], metrics(paths, a, b))
+    print()
+    a, b = embeddings(500)
+    paths = (save("crosscheck", "student", a), save("crosscheck", "reference", b))
+    table(
+        [
+            "validation of groups with",
+            "AMI, in standard errors",
+            "NMI, in standard errors",
+            "their standard deviations",
+            "distances, relative",
+            "ranking",
+            "kernel PCA",
+            "members that differ",
+        ],
+        [row for args in VALIDATED for row in validation(paths, a, b, args)],
+    )
 
 
 if __name__ == "__main__":

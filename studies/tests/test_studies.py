@@ -35,6 +35,22 @@ def test_against_numpy_and_scikit_learn(out: Path) -> None:
         assert float(str(deviation)) < 1e-6, name
 
 
+@pytest.mark.skipif(
+    "SPECALIGN_BINARY" not in os.environ, reason="set SPECALIGN_BINARY to the command"
+)
+def test_validation_against_scikit_learn(out: Path) -> None:
+    a, b = crosscheck.embeddings(200)
+    paths = (command.save("x", "a", a), command.save("x", "b", b))
+    for args in crosscheck.VALIDATED:
+        (row,) = crosscheck.validation(paths, a, b, args)
+        ami, nmi, spread, *exact, members = map(float, row[1:])
+        # Largest of sixteen normal deviations; K-means draws differently in the two programs.
+        assert max(ami, nmi) < 4.5, row
+        assert spread < 0.05, row
+        assert max(exact) < 1e-5, row
+        assert members == 0, row
+
+
 def test_a_failing_command_is_an_error(
     out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
