@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 
 	"github.com/specalign/specalign/align"
@@ -51,6 +52,38 @@ func parseSafetensors(data []byte, key string) (table, error) {
 	return m, nil
 }
 
+// entriesOf parses a header: what it says of each tensor. A name that stands there twice is an error, because readers
+// disagree about which of the two counts.
+func entriesOf(header []byte) (map[string]json.RawMessage, error) {
+	entries := map[string]json.RawMessage{}
+	d := json.NewDecoder(bytes.NewReader(header))
+	if _, err := d.Token(); err != nil { // the brace
+		return nil, err
+	}
+	for d.More() {
+		name, err := d.Token()
+		if err != nil {
+			return nil, err
+		}
+		var raw json.RawMessage
+		if err := d.Decode(&raw); err != nil {
+			return nil, err
+		}
+		if _, twice := entries[name.(string)]; twice {
+			return nil, fmt.Errorf("%q stands in it twice", name)
+		}
+		entries[name.(string)] = raw
+	}
+	if _, err := d.Token(); err != nil {
+		return nil, err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return nil, errors.New("something stands behind it")
+	}
+	delete(entries, "__metadata__")
+	return entries, nil
+}
+
 // splitSafetensors parses the header and checks that the tensors fill the data.
 func splitSafetensors(data []byte) (tensors []tensor, body []byte, err error) {
 	const damaged = "; the file is damaged, or not all of it was written"
@@ -65,11 +98,10 @@ func splitSafetensors(data []byte) (tensors []tensor, body []byte, err error) {
 	if !bytes.HasPrefix(header, []byte("{")) {
 		return nil, nil, errors.New("its header does not begin with a brace; it is no .safetensors file")
 	}
-	var entries map[string]json.RawMessage
-	if err := json.Unmarshal(header, &entries); err != nil {
+	entries, err := entriesOf(header)
+	if err != nil {
 		return nil, nil, fmt.Errorf("its header cannot be read (%w)%s", err, damaged)
 	}
-	delete(entries, "__metadata__")
 	for name, raw := range entries {
 		t := tensor{name: name}
 		d := json.NewDecoder(bytes.NewReader(raw))

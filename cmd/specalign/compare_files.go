@@ -22,7 +22,7 @@ func readLines(flag, path string, n int) (lines []string, err error) {
 	}
 	f, err := regular.Open(path)
 	if err != nil {
-		return nil, inputErrorf("%s: %w", flag, err)
+		return nil, inputErrorf("%s: %s: %w", flag, path, reason(err))
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	scan := bufio.NewScanner(f)

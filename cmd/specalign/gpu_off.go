@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/specalign/specalign/align"
+	"github.com/specalign/specalign/csrc"
 )
 
 // gpuProgram is what this program becomes where it stands beside it and a GPU answers.
@@ -77,6 +78,9 @@ func askGPU() (string, error) {
 // handOver replaces this program by specalign-gpu, with the same arguments and streams, where that can run here.
 func handOver() {
 	if path, err := findGPU(); err == nil {
+		if csrc.StdoutClosed() {
+			_ = syscall.Close(syscall.Stdout) // it must find out, too
+		}
 		_ = syscall.Exec(path, append([]string{path}, os.Args[1:]...), os.Environ())
 	}
 }

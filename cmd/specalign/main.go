@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/specalign/specalign/align"
+	"github.com/specalign/specalign/csrc"
 )
 
 // version is that of the Python package, too.
@@ -30,7 +31,11 @@ var commit string
 
 func main() {
 	catchPipe()
-	code := run(os.Args[1:], os.Stdout, os.Stderr)
+	var stdout io.Writer = os.Stdout
+	if csrc.StdoutClosed() {
+		stdout = closedWriter{}
+	}
+	code := run(os.Args[1:], stdout, os.Stderr)
 	if code == brokenPipe {
 		endOfPipe()
 	}
@@ -90,6 +95,11 @@ func (c *checkedWriter) Write(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+// closedWriter is a standard output that was closed when the program began.
+type closedWriter struct{}
+
+func (closedWriter) Write([]byte) (int, error) { return 0, errors.New("standard output is closed") }
 
 func newRoot() *cobra.Command {
 	root := &cobra.Command{

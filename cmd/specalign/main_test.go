@@ -77,7 +77,7 @@ func TestUsage(t *testing.T) {
 		"serve --daemon --attach /no/f": "no such file or directory",
 		"doctor x":                      `doctor takes no argument`,
 		"penalty":                       "takes two files",
-		"penalty a.npy":                 "but 1 are given",
+		"penalty a.npy":                 "not 1;",
 		"penalty a.npy b.npy --k":       "--k needs a value; give a whole number",
 	} {
 		specalign(t, nil, strings.Fields(args)...).refused(t, 2, want)

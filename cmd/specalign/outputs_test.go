@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -126,5 +127,25 @@ func TestNohup(t *testing.T) {
 	}
 	if err := errors.Join(shell.Process.Signal(syscall.SIGHUP), shell.Wait()); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestClosedOutput: what cannot be printed is an error, also where the runtime of Go has put /dev/null in place of a
+// closed stream; a /dev/null that was asked for is not.
+func TestClosedOutput(t *testing.T) {
+	student, reference := planted(t, 20)
+	for redirection, code := range map[string]int{">&-": 1, "<>/dev/null >&0": 0} {
+		csv := filepath.Join(t.TempDir(), "t.csv")
+		shell := exec.CommandContext(t.Context(), "sh", "-c", `exec "$0" "$@" `+redirection, os.Args[0], "compare", student, reference, "--csv", csv)
+		shell.Env = append(os.Environ(), mainKey+"=1")
+		var stderr strings.Builder
+		shell.Stderr = &stderr
+		_ = shell.Run()
+		if got := shell.ProcessState.ExitCode(); got != code || strings.Contains(stderr.String(), "standard output is closed") != (code != 0) {
+			t.Errorf("%s: status %d, %q", redirection, got, stderr.String())
+		}
+		if _, err := os.Stat(csv); code != 0 && !os.IsNotExist(err) {
+			t.Errorf("%s: the CSV is there (%v)", redirection, err)
+		}
 	}
 }

@@ -48,7 +48,7 @@ or float64 (bfloat16 in .safetensors); the key may be left out where there is on
   specalign penalty a.npy b.npy --config penalty.yaml`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 2 {
-				return fmt.Errorf("penalty takes two files, STUDENT and REFERENCE, but %d are given; specalign penalty -h has examples", len(args))
+				return fmt.Errorf("penalty takes two files, STUDENT and REFERENCE, not %d; specalign penalty -h has examples", len(args))
 			}
 			return nil
 		},

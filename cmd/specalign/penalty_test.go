@@ -280,7 +280,7 @@ func TestPenaltyBadInput(t *testing.T) {
 		{[]string{good, good, "--device", "tpu"}, `device is "tpu"; give auto, cpu`},
 		{[]string{good, good, "--threads", "100000"}, "threads is 100000"},
 		{[]string{good, good, "--objectiv", "ky_fan"}, "there is no flag --objectiv; did you mean --objective?"},
-		{[]string{good, good, good}, "but 3 are given"},
+		{[]string{good, good, good}, "not 3;"},
 		{[]string{good, good, "--grad-out", good}, "is one of the inputs"},
 		{[]string{good, good, "--grad-out", dir + "/no/g.npy"}, "--grad-out: cannot write " + dir + "/no/g.npy: no such file"},
 		{[]string{good, good, "--grad-out", dir + "/g.csv"}, "ends in .npy"},

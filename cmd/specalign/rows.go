@@ -28,7 +28,7 @@ func addRowFlags(cmd *cobra.Command) *rowFlags {
 		case shards && (len(f.student) == 0 || len(f.reference) == 0):
 			return errors.New("--student and --reference belong together; give both")
 		case !shards && len(args) != 2:
-			return fmt.Errorf("%s takes two files, STUDENT and REFERENCE, but %d are given; specalign %s -h has examples", cmd.Name(), len(args), cmd.Name())
+			return fmt.Errorf("%s takes two files, STUDENT and REFERENCE, not %d; specalign %s -h has examples", cmd.Name(), len(args), cmd.Name())
 		}
 		if !shards {
 			f.student, f.reference = args[:1], args[1:]

@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/specalign/specalign/align"
 )
@@ -21,6 +23,13 @@ func unusedFlag(given map[string]any, cfg *align.Config) error {
 			}
 		}
 	}
+	if !findsPairs(cfg) {
+		for _, name := range []string{"solver", "tolerance"} {
+			if _, ok := given[name]; ok {
+				return inputErrorf("--%s is given, but %s without eigenpairs; leave it out, or give --objective ky_fan", name, withoutPairs(cfg))
+			}
+		}
+	}
 	if _, ok := given["num_features"]; !ok {
 		return nil
 	}
@@ -33,6 +42,25 @@ func unusedFlag(given map[string]any, cfg *align.Config) error {
 	return nil
 }
 
+// findsPairs tells whether an objective is made of eigenpairs, which a solver finds to a tolerance.
+func findsPairs(cfg *align.Config) bool {
+	return slices.ContainsFunc(cfg.ResolvedTerms(), func(t align.Term) bool {
+		return t.Objective != align.ObjectiveFrobenius && t.Objective != align.ObjectiveRelationalKL
+	})
+}
+
+// withoutPairs names the objectives for a sentence.
+func withoutPairs(cfg *align.Config) string {
+	var names []string
+	for _, t := range cfg.ResolvedTerms() {
+		names = append(names, string(t.Objective))
+	}
+	if len(names) == 1 {
+		return "the objective " + names[0] + " is computed"
+	}
+	return "the objectives " + strings.Join(names, " and ") + " are computed"
+}
+
 // unusedInFile says which settings of a file change nothing beside their objective. They are no error, because a file
 // may be made for several objectives.
 func unusedInFile(file map[string]any, cfg *align.Config) (warnings []string) {
@@ -43,6 +71,17 @@ func unusedInFile(file map[string]any, cfg *align.Config) (warnings []string) {
 				continue
 			}
 			warnings = append(warnings, fmt.Sprintf("%s%s of the file of settings is not used by the objective %s", at, name, objective))
+		}
+	}
+	// What the file says as a default is no wish: resolved settings, as they are printed, are a file of settings, too.
+	if initial := align.DefaultConfig(); !findsPairs(cfg) {
+		for _, s := range []struct {
+			name    string
+			changed bool
+		}{{"solver", cfg.Solver != initial.Solver}, {"tolerance", cfg.Tolerance != initial.Tolerance}} {
+			if _, ok := file[s.name]; ok && s.changed {
+				warnings = append(warnings, fmt.Sprintf("%s of the file of settings is not used: %s without eigenpairs", s.name, withoutPairs(cfg)))
+			}
 		}
 	}
 	resolved := cfg.ResolvedTerms()

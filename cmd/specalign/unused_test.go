@@ -18,6 +18,8 @@ func TestUnusedSettings(t *testing.T) {
 		"--objective spectral_radius --k 5":                         "--k is given, but the objective spectral_radius does not use it; leave it out, or give --objective ky_fan",
 		"--objective frobenius --k 1":                               "--k is given, but the objective frobenius",
 		"--objective schatten --temperature 1":                      "give --objective relational_kl",
+		"--objective frobenius --solver lanczos":                    "--solver is given, but the objective frobenius is computed without eigenpairs",
+		"--objective relational_kl --tolerance 1e-6":                "--tolerance is given, but the objective relational_kl is computed without eigenpairs",
 		"--num-features 64":                                         "--num-features is given, but cosine and linear kernels are not approximated",
 		"--kernel gaussian --approximation exact --num-features 64": "--num-features is given, but the approximation exact does not use it",
 	} {
@@ -26,6 +28,7 @@ func TestUnusedSettings(t *testing.T) {
 	for _, flags := range []string{
 		"--k 5", "--objective schatten --p 2", "--objective relational_kl --temperature 1", "--kernel gaussian --num-features 64",
 		"--student-kernel gaussian --approximation rff --num-features 64",
+		"--objective schatten --solver dense --tolerance 1e-3",
 	} {
 		if o := specalign(t, nil, append(penalty, strings.Fields(flags)...)...); o.code != 0 {
 			t.Errorf("%s: %+v", flags, o)
@@ -33,11 +36,15 @@ func TestUnusedSettings(t *testing.T) {
 	}
 	config := filepath.Join(t.TempDir(), "c.yaml")
 	for text, want := range map[string][]string{
-		"objective: frobenius\nk: 5\n":                              {"k of the file of settings is not used by the objective frobenius"},
-		"objective: spectral_radius\nk: 1\n":                        nil, // as resolved settings are printed
-		"terms: [{objective: ky_fan, k: 3}, {k: 2, p: 2}]\n":        {"terms[1].p of the file of settings is not used by the objective ky_fan"},
-		"objective: schatten\np: 2\n":                               nil,
-		"objective: ky_fan\ntemperature: 1\nk: 3\np: 1.5\neta: 0.5": {"p of the file of settings is", "temperature of the file of settings is"},
+		"objective: frobenius\nk: 5\n":                                                  {"k of the file of settings is not used by the objective frobenius"},
+		"objective: spectral_radius\nk: 1\n":                                            nil, // as resolved settings are printed
+		"terms: [{objective: ky_fan, k: 3}, {k: 2, p: 2}]\n":                            {"terms[1].p of the file of settings is not used by the objective ky_fan"},
+		"objective: schatten\np: 2\n":                                                   nil,
+		"objective: frobenius\nsolver: auto\ntolerance: 1e-4\n":                         nil,
+		"objective: frobenius\nsolver: power\n":                                         {"solver of the file of settings is not used: the objective frobenius is computed without eigenpairs"},
+		"terms: [{objective: frobenius}, {objective: relational_kl}]\ntolerance: 0.1\n": {"tolerance of the file of settings is not used: the objectives frobenius and relational_kl are"},
+		"terms: [{objective: frobenius}, {objective: ky_fan}]\ntolerance: 0.1\n":        nil,
+		"objective: ky_fan\ntemperature: 1\nk: 3\np: 1.5\neta: 0.5":                     {"p of the file of settings is", "temperature of the file of settings is"},
 	} {
 		write(t, config, text)
 		o := specalign(t, nil, append(penalty, "--config", config, "--json")...)

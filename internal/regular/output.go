@@ -61,7 +61,7 @@ func (e *CommitError) Unwrap() error { return e.Err }
 // error is a *CommitError; all of them must be discarded then.
 func Commit(outputs ...*Output) error {
 	for _, o := range outputs {
-		if err := o.link(); err != nil {
+		if err := o.prepare(); err != nil {
 			return &CommitError{o, err}
 		}
 	}
@@ -87,15 +87,23 @@ func Commit(outputs ...*Output) error {
 // Commit gives the file its name. Where that fails, Discard must follow.
 func (o *Output) Commit() error { return Commit(o) }
 
-// link writes the file out and gives it a temporary name, where it has none. A link would not replace a file that is
-// there, as a renaming does.
-func (o *Output) link() error {
+// prepare writes the file out. Where a file is to be replaced, it gets a temporary name, because a link would not
+// replace it, as a renaming does. Elsewhere it has none until it has its own, so that even SIGKILL leaves nothing under
+// another.
+func (o *Output) prepare() error {
 	if err := o.Sync(); err != nil || o.name != "" {
 		return err
 	}
+	if _, err := os.Lstat(o.path); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return o.linkTemporary()
+}
+
+func (o *Output) linkTemporary() error {
 	name := temporary(o.path)
 	remember(name)
-	if err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", o.Fd()), unix.AT_FDCWD, name, unix.AT_SYMLINK_FOLLOW); err != nil {
+	if err := o.link(name); err != nil {
 		forget(name)
 		return err
 	}
@@ -103,9 +111,27 @@ func (o *Output) link() error {
 	return nil
 }
 
+// link gives the file, which has no name, its first one.
+func (o *Output) link(name string) error {
+	return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", o.Fd()), unix.AT_FDCWD, name, unix.AT_SYMLINK_FOLLOW)
+}
+
 // place gives the file its name. Where that is to be undone, what stands there gets a second name before, if the file
 // system can do so.
 func (o *Output) place(undoable bool) error {
+	if o.name == "" {
+		err := o.link(o.path)
+		if err == nil {
+			o.fresh = true
+			return nil
+		}
+		if !errors.Is(err, os.ErrExist) {
+			return err
+		}
+		if err := o.linkTemporary(); err != nil { // it was made in the meantime
+			return err
+		}
+	}
 	if undoable {
 		backup := temporary(o.path)
 		switch err := os.Link(o.path, backup); {

@@ -32,7 +32,7 @@ func outputs(t *testing.T, named bool, paths ...string) []*Output {
 	for _, path := range paths {
 		o, err := Create(path)
 		if err == nil && named {
-			err = o.link()
+			err = o.linkTemporary()
 		}
 		if err == nil {
 			_, err = o.WriteString("new")
@@ -90,6 +90,37 @@ func TestCommitTogether(t *testing.T) {
 	}
 	if len(temporaryName) > 0 {
 		t.Errorf("still remembered: %v", temporaryName)
+	}
+}
+
+// TestNoOtherName: a file that replaces none never has another name, so that nothing can be left under one; one that was
+// made in the meantime is replaced.
+func TestNoOtherName(t *testing.T) {
+	folder := t.TempDir()
+	path := filepath.Join(folder, "a")
+	for _, old := range []bool{false, true} {
+		if err := os.RemoveAll(path); err != nil {
+			t.Fatal(err)
+		}
+		o := outputs(t, false, path)[0]
+		if err := o.prepare(); err != nil {
+			t.Fatal(err)
+		}
+		if got := contents(t, folder); len(got) != 0 {
+			t.Skipf("this file system has no files without a name: %q", got)
+		}
+		if old {
+			if err := os.WriteFile(path, []byte("old"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := o.place(false); err != nil {
+			t.Fatal(err)
+		}
+		if got := contents(t, folder); len(got) != 1 || got["a"] != "new" {
+			t.Errorf("%q", got)
+		}
+		_ = o.Discard()
 	}
 }
 

@@ -1,4 +1,4 @@
-// The keyboard: a chart that has the focus chooses groups by arrow keys, and a screen reader hears what it shows of each.
+// The keyboard: a chart that has the focus chooses groups by arrow keys, and a screen reader says what it shows of each.
 import { set, state } from "./state.js";
 
 const said = document.getElementById("said");
