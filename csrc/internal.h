@@ -114,7 +114,7 @@ void sa_begin(sa_context *c);
 // The n-th call of an operation lands in the same place whenever the shapes are the same, so a shape allocates once.
 float *sa_take(sa_context *c, int64_t count);
 
-// sa_run runs task 0 .. tasks-1, on as many threads as work (about one per sa_grain) and the context allow, with
+// sa_run runs task 0 .. tasks-1, on as many threads as work (about one for each SA_GRAIN_NS) and the context allow, with
 // denormals flushed to zero.
 void sa_run(sa_context *c, double work, int64_t tasks, sa_task_fn *fn, void *arg);
 

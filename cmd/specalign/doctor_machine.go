@@ -19,8 +19,7 @@ func (e *examination) machine() {
 		err = unix.Close(pidfd)
 	}
 	s.verdict(err, "Linux 5.4 or later is needed, without a sandbox that forbids pidfd_open", "pidfd", "the sidecar sees its trainer end")
-	limit(s, unix.RLIMIT_FSIZE, "file size", 1<<30, "an arena counts as a file: raise it with ulimit -f unlimited")
-	limit(s, unix.RLIMIT_MEMLOCK, "memory lock", 0, "")
+	fileSize(s)
 	descriptors(s)
 	shm(s)
 	dir, err := socketHome()
@@ -61,10 +60,11 @@ func tryMemfd() (err error) {
 	return nil
 }
 
-// limit reports a resource limit, and warns below least bytes.
-func limit(s section, resource int, name string, least uint64, advice string) {
+// fileSize warns where files, and so arenas, may not have a gibibyte.
+func fileSize(s section) {
+	const name, least = "file size", 1 << 30
 	var r unix.Rlimit
-	if err := unix.Getrlimit(resource, &r); err != nil {
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &r); err != nil {
 		s.verdict(err, "", name, "")
 		return
 	}
@@ -72,7 +72,7 @@ func limit(s section, resource int, name string, least uint64, advice string) {
 	case r.Cur == unix.RLIM_INFINITY:
 		s.ok(name, "not limited")
 	case r.Cur < least:
-		s.add(statusWarn, name, "limited to "+bytesText(r.Cur), advice)
+		s.add(statusWarn, name, "limited to "+bytesText(r.Cur), "an arena counts as a file: raise it with ulimit -f unlimited")
 	default:
 		s.ok(name, "limited to %s", bytesText(r.Cur))
 	}

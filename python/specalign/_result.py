@@ -31,7 +31,7 @@ class Result:
     residual: float | None
     """The largest |L v - lambda v| over the eigenpairs used."""
     gradient_error: float | None
-    """The estimated relative error of the gradient, from residual and gap."""
+    """The estimated relative error of the gradient, from residuals, gaps and rounding errors."""
     gradient_norm: float
     """Frobenius norm of the gradient."""
     products: int
