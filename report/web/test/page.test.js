@@ -288,6 +288,7 @@ test("is complete with nothing but the embeddings", async () => {
   const path = page("plain.html", data.files);
   const view = await open(browser, path);
   assert.match(await view.locator("h1").innerText(), /clearly closer together in first than in second\./);
+  assert.match(await view.locator(".lead").innerText(), /--labels, --images or --texts would show/);
   assert.equal(await view.locator("canvas.map").count(), 2);
   assert.match(readFileSync(path, "utf8"), /specalign compare .*first\.npy .*second\.npy --report/);
   assert.deepEqual(view.complaints, []);
