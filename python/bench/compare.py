@@ -1,8 +1,9 @@
-"""What `specalign compare` costs and how exact it is: three measurements, each against its rival in the same run.
+"""What `specalign compare` and `metrics` cost, and how exact they are, each against its rival in the same run.
 
 ::
 
     python python/bench/compare.py speed      # 117,000 rows of 512 and 768: against NumPy and PyTorch, same route
+    python python/bench/compare.py nngs       # 35,000 rows of 512 on both sides: neighbours against PyTorch
     python python/bench/compare.py memory     # peak memory at 100,000 and 1,000,000 rows
     python python/bench/compare.py nystrom    # Fashion-MNIST, 70,000 rows: Nyström and random features against exact
 
@@ -137,6 +138,45 @@ def speed(folder: Path, rounds: int) -> None:
         )
 
 
+def nngs_with_torch(paths: tuple[Path, Path], k: int, block: int = 1024) -> float:
+    """Return NNGS by the cosine, from products of blocks of rows with all."""
+    import torch
+
+    near = []
+    for path in paths:
+        x = torch.nn.functional.normalize(torch.from_numpy(np.load(path)), dim=1)
+        found = []
+        for at in range(0, len(x), block):
+            similar = x[at : at + block] @ x.T
+            similar[torch.arange(len(similar)), torch.arange(at, at + len(similar))] = -2  # not itself
+            found.append(similar.topk(k, sorted=False).indices)
+        near.append(torch.cat(found))
+    common = (near[0][:, :, None] == near[1][:, None, :]).sum((1, 2))
+    return float((common / (2 * k - common)).mean())
+
+
+def nngs(folder: Path, rounds: int) -> None:
+    """Time both, in turn."""
+    k = 10
+    paths = write_clusters(folder, 35_000, 512, 512)
+    command = [BINARY, "metrics", *map(str, paths), "--without", "spec_diff,cka", "--nngs-k", str(k), "--json"]
+
+    def ours() -> float:
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        return float(json.loads(done.stdout)["nngs"][0]["value"])
+
+    runs: dict[str, Callable[[], float]] = {"specalign": ours, "PyTorch": lambda: nngs_with_torch(paths, k)}
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            begin = time.perf_counter()
+            value = run()
+            seconds[name].append(time.perf_counter() - begin)
+            print(f"  {name:10} {seconds[name][-1]:6.2f} s, NNGS {value:.7f}", flush=True)
+    ratio = statistics.median(seconds["PyTorch"]) / statistics.median(seconds["specalign"])
+    print(f"  PyTorch takes {ratio:.2f} times as long; {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}")
+
+
 def memory(folder: Path) -> None:
     """Compare the peaks of a tenth and of all rows."""
     peaks = []
@@ -218,13 +258,15 @@ def nystrom(folder: Path) -> None:
 def main() -> None:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("speed", "memory", "nystrom"))
+    parser.add_argument("what", choices=("speed", "nngs", "memory", "nystrom"))
     parser.add_argument("--folder", type=Path, default=ROOT / "build/bench", help="where the data is written and kept")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     if arguments.what == "speed":
         speed(arguments.folder, arguments.rounds)
+    elif arguments.what == "nngs":
+        nngs(arguments.folder, arguments.rounds)
     elif arguments.what == "memory":
         memory(arguments.folder)
     else:
