@@ -103,3 +103,20 @@ def wait_gone(pid, seconds):
             return False
         time.sleep(0.01)
     return True
+
+
+def stop(pid):
+    """Stop a process and wait until every thread of it stands: before that, one may still answer."""
+    os.kill(pid, signal.SIGSTOP)
+    deadline = time.monotonic() + 10
+    while not all(_stopped(thread) for thread in Path(f"/proc/{pid}/task").iterdir()):
+        assert time.monotonic() < deadline, "the process does not stop"
+        time.sleep(0.001)
+
+
+def _stopped(thread):
+    try:
+        state = (thread / "stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:  # it has ended
+        return True
+    return state in "TtZX"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from batches import clustered
-from faults import BINARY, HEAD, compile_c, crash, daemon, program, root, same, trainer
+from faults import BINARY, HEAD, compile_c, crash, daemon, program, root, same, stop, trainer
 
 import specalign
 from specalign import _host, _memory
@@ -27,7 +27,7 @@ class TestHung:
         with specalign.Sidecar(device="cpu", threads=1) as sidecar, sidecar.session(k=3) as session:
             assert same(session.step(*batch), want[0])
             stopped = sidecar.pid
-            os.kill(stopped, signal.SIGSTOP)
+            stop(stopped)
             began = time.monotonic()
             with pytest.raises(specalign.StepTimeoutError, match="answers nothing else, either: the next step takes"):
                 session.step(*batch, timeout=0.3)
@@ -39,7 +39,7 @@ class TestHung:
     def test_a_sidecar_that_was_stopped_for_a_while(self, batch, want):
         with specalign.Sidecar(device="cpu", threads=1) as sidecar, sidecar.session(k=3) as session:
             session.step(*batch)
-            os.kill(sidecar.pid, signal.SIGSTOP)
+            stop(sidecar.pid)
             threading.Timer(0.5, os.kill, (sidecar.pid, signal.SIGCONT)).start()
             got = session.step(*batch)
             assert got.restarts == 0
@@ -50,7 +50,7 @@ class TestHung:
         with daemon(home) as (attach, process), specalign.Sidecar.attach(attach) as sidecar:
             session = sidecar.session()
             first = session.step(*batch)
-            process.send_signal(signal.SIGSTOP)
+            stop(process.pid)
             with pytest.raises(specalign.StepTimeoutError, match="answers nothing else"):
                 session.step(*batch, timeout=0.3)
             process.send_signal(signal.SIGCONT)
