@@ -37,7 +37,8 @@ INLINE void vf_store_some(float *p, vf v, int64_t n) {
   else
     vf_store_n(p, v, n);
 }
-INLINE vf vf_set(float x) { return (vf){0} + x; }
+// Less zero and not plus zero: that is x for every x, so the compiler leaves a broadcast, where 0 + x is an addition.
+INLINE vf vf_set(float x) { return x - (vf){0}; }
 INLINE vi vi_set(int32_t x) { return (vi){0} + x; }
 INLINE vf vf_select(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
 INLINE vf vf_abs(vf a) { return (vf)((vi)a & vi_set(0x7fffffff)); }
