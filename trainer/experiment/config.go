@@ -19,7 +19,7 @@ import (
 type Experiment struct {
 	Data       Data            `yaml:"data" json:"data"`
 	Student    Student         `yaml:"student" json:"student"`
-	Task       string          `yaml:"task" json:"task"` // "none" or "cross_entropy" over data.labels
+	Task       string          `yaml:"task" json:"task"` // "none", "cross_entropy" over data.labels, "contrastive" with data.pairs
 	Penalty    strictyaml.Free `yaml:"penalty" json:"-"` // weight, schedule, and the settings of align.Config
 	Optimizer  Optimizer       `yaml:"optimizer" json:"optimizer"`
 	Steps      int             `yaml:"steps" json:"steps"`
@@ -40,6 +40,7 @@ type Data struct {
 	Inputs    string `yaml:"inputs" json:"inputs"`           // (n, d) the student's
 	Reference string `yaml:"reference" json:"reference"`     // (n, d2) of the frozen reference
 	Labels    string `yaml:"labels" json:"labels,omitempty"` // n lines, for cross_entropy
+	Pairs     string `yaml:"pairs" json:"pairs,omitempty"`   // (n, p) of the other halves of pairs, for contrastive
 }
 
 // Student is the network that is trained.
@@ -104,6 +105,7 @@ type Labelled struct {
 	Inputs    string `yaml:"inputs" json:"inputs"`
 	Reference string `yaml:"reference" json:"reference"`
 	Labels    string `yaml:"labels" json:"labels"`
+	Pairs     string `yaml:"pairs" json:"pairs,omitempty"` // of test, for the accuracy of task contrastive
 }
 
 // schedules are the courses of a weight or a learning rate: its share at a step of so many.
@@ -168,10 +170,12 @@ func (e *Experiment) check() error {
 	switch {
 	case e.Data.Inputs == "" || e.Data.Reference == "":
 		return errors.New("data.inputs and data.reference are needed: files of the same samples")
-	case e.Task != "none" && e.Task != "cross_entropy":
-		return fmt.Errorf("task is %q; give none or cross_entropy", e.Task)
+	case !slices.Contains([]string{"none", "cross_entropy", "contrastive"}, e.Task):
+		return fmt.Errorf("task is %q; give none, cross_entropy or contrastive", e.Task)
 	case (e.Task == "cross_entropy") != (e.Data.Labels != ""):
 		return errors.New("data.labels belong to task cross_entropy, and it needs them")
+	case (e.Task == "contrastive") != (e.Data.Pairs != ""):
+		return errors.New("data.pairs belong to task contrastive, and it needs them")
 	case e.Task == "none" && e.Weight == 0:
 		return errors.New("neither a task nor a penalty: there is nothing to train")
 	case !(o.LearningRate > 0 && o.LearningRate <= 10):
@@ -198,6 +202,10 @@ func (e *Experiment) check() error {
 		switch {
 		case slices.Contains([]string{v.Train.Inputs, v.Train.Labels, v.Train.Reference, v.Test.Inputs, v.Test.Labels, v.Test.Reference}, ""):
 			return errors.New("evaluation needs inputs, reference and labels in both train and test")
+		case v.Train.Pairs != "":
+			return errors.New("evaluation.train.pairs are not used; give those of evaluation.test")
+		case v.Test.Pairs != "" && e.Task != "contrastive":
+			return errors.New("evaluation.test.pairs belong to task contrastive")
 		case v.K < 1:
 			return fmt.Errorf("evaluation.k is %d; give 1 or more neighbours", v.K)
 		}
@@ -207,9 +215,9 @@ func (e *Experiment) check() error {
 
 // files are the paths of the experiment.
 func (e *Experiment) files() []*string {
-	f := []*string{&e.Data.Inputs, &e.Data.Reference, &e.Data.Labels}
+	f := []*string{&e.Data.Inputs, &e.Data.Reference, &e.Data.Labels, &e.Data.Pairs}
 	if v := e.Evaluation; v != nil {
-		f = append(f, &v.Train.Inputs, &v.Train.Reference, &v.Train.Labels, &v.Test.Inputs, &v.Test.Reference, &v.Test.Labels)
+		f = append(f, &v.Train.Inputs, &v.Train.Reference, &v.Train.Labels, &v.Test.Inputs, &v.Test.Reference, &v.Test.Labels, &v.Test.Pairs)
 	}
 	return f
 }

@@ -149,14 +149,25 @@ func (l *library) pair(inputs, reference string) (a, b rows, err error) {
 // dataset are the rows that are trained on.
 type dataset struct {
 	inputs, reference rows
-	labels            []int // nil without a task
+	labels            []int  // of cross_entropy
+	labelled          uint64 // their checksum
 	classes           int
+	pairs             rows // of contrastive
+}
+
+// ends are what the task needs behind the features.
+func (d *dataset) ends() ends { return ends{d.classes, d.pairs.d} }
+
+// sum tells data apart.
+func (d *dataset) sum() string {
+	return fmt.Sprintf("%016x %016x %016x %016x", d.inputs.sum, d.reference.sum, d.labelled, d.pairs.sum)
 }
 
 // labelled are rows to be scored on, or to learn a probe from.
 type labelled struct {
 	inputs, reference rows
 	labels            labels
+	pairs             rows // of task contrastive
 }
 
 // held are the rows of the evaluation.
@@ -188,7 +199,12 @@ func (e *Experiment) read(l *library) (*dataset, *held, error) {
 		if err != nil {
 			return nil, nil, err
 		}
-		d.labels, d.classes = list.numbers, len(list.names)
+		d.labels, d.labelled, d.classes = list.numbers, list.sum, len(list.names)
+	}
+	if e.Data.Pairs != "" {
+		if _, d.pairs, err = l.pair(e.Data.Inputs, e.Data.Pairs); err != nil {
+			return nil, nil, err
+		}
 	}
 	if e.Evaluation == nil {
 		return d, nil, nil
@@ -207,6 +223,14 @@ func (e *Experiment) read(l *library) (*dataset, *held, error) {
 		if part.to.inputs.d != d.inputs.d || part.to.reference.d != d.reference.d {
 			return nil, nil, inputErrorf("%s and %s have %d and %d columns, those that are trained on %d and %d",
 				part.from.Inputs, part.from.Reference, part.to.inputs.d, part.to.reference.d, d.inputs.d, d.reference.d)
+		}
+	}
+	if path := e.Evaluation.Test.Pairs; path != "" {
+		if _, h.test.pairs, err = l.pair(e.Evaluation.Test.Inputs, path); err != nil {
+			return nil, nil, err
+		}
+		if h.test.pairs.d != d.pairs.d {
+			return nil, nil, inputErrorf("%s has %d columns, %s %d", path, h.test.pairs.d, e.Data.Pairs, d.pairs.d)
 		}
 	}
 	if !slices.Equal(h.train.labels.names, h.test.labels.names) {
@@ -231,6 +255,9 @@ func (e *Experiment) shapes(l *library) (string, error) {
 	text := fmt.Sprintf("%d rows of %d columns, reference of %d", d.inputs.n, d.inputs.d, d.reference.d)
 	if d.labels != nil {
 		text += fmt.Sprintf(", %d classes", d.classes)
+	}
+	if d.pairs.d > 0 {
+		text += fmt.Sprintf(", pairs of %d", d.pairs.d)
 	}
 	if h != nil {
 		text += fmt.Sprintf("; scored on %d rows of %d classes, by a probe learnt from %d", h.test.inputs.n, h.classes, h.train.inputs.n)

@@ -103,7 +103,7 @@ func TestFullDisk(t *testing.T) {
 
 func FuzzCheckpoint(f *testing.F) {
 	f.Add([]byte(checkpointMagic + "\x02\x00\x00\x00{}"))
-	net := newNetwork(Student{Kind: "linear", Dim: 2}, 3, 0, 1)
+	net := newNetwork(Student{Kind: "linear", Dim: 2}, 3, ends{}, 1)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		dir := t.TempDir()
 		file(t, filepath.Join(dir, checkpointName), string(data))

@@ -26,7 +26,7 @@ func world(t *testing.T, settings string) string {
 		name string
 		n    int
 	}{{"train", 120}, {"probe", 90}, {"test", 60}} {
-		var inputs, reference []float32
+		var inputs, reference, pairs []float32
 		var labels strings.Builder
 		for range part.n {
 			class := rng.IntN(3)
@@ -46,6 +46,11 @@ func world(t *testing.T, settings string) string {
 				reference = append(reference, float32(x))
 			}
 		}
+		for l := range strings.Lines(labels.String()) { // a caption for each class
+			half := make([]float32, 3)
+			half[l[len(l)-2]-'0'] = 1
+			pairs = append(pairs, half...)
+		}
 		write := func(name string, cols int, data []float32) {
 			var b bytes.Buffer
 			if err := features.WriteNPY(&b, len(data)/cols, cols, data); err != nil {
@@ -55,6 +60,7 @@ func world(t *testing.T, settings string) string {
 		}
 		write("-inputs.npy", 6, inputs)
 		write("-reference.npy", 4, reference)
+		write("-pairs.npy", 3, pairs)
 		file(t, filepath.Join(dir, part.name+"-labels.txt"), labels.String())
 	}
 	path := filepath.Join(dir, "experiment.yaml")
@@ -118,9 +124,9 @@ func parametersOf(t *testing.T, p *Plan, dir string) []float32 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	net := newNetwork(e.Student, d.inputs.d, d.classes, 0)
+	net := newNetwork(e.Student, d.inputs.d, d.ends(), 0)
 	a := newAdam(e.Optimizer, net.parameters())
-	want := header{Experiment: fingerprint, Data: fmt.Sprintf("%016x %016x", d.inputs.sum, d.reference.sum)}
+	want := header{Experiment: fingerprint, Data: d.sum()}
 	if _, _, ok, err := readCheckpoint(filepath.Join(dir, "seed-0"), want, net.parameters(), a); err != nil || !ok {
 		t.Fatal(ok, err)
 	}

@@ -57,6 +57,10 @@ func TestLoadErrors(t *testing.T) {
 		"evaluation.test.labels=''": "evaluation needs",
 		"data.inputs=''":            "data.inputs and data.reference are needed",
 		"penalty.objective=nuclear": "objective is",
+		"task=contrastive":          "data.pairs belong",
+		"data.pairs=x.npy":          "data.pairs belong",
+		"evaluation.test.pairs=x":   "evaluation.test.pairs belong",
+		"evaluation.train.pairs=x":  "evaluation.train.pairs are not used",
 	} {
 		_, err := Load(path, []string{set})
 		var input *align.InputError
@@ -114,6 +118,23 @@ func TestExamples(t *testing.T) {
 		text, err := os.ReadFile(path)
 		if err != nil || !strings.HasPrefix(string(text), "# ") || !strings.Contains(strings.SplitN(string(text), "\n", 2)[0], "?") {
 			t.Errorf("%s: its first line is a comment with the question it answers", path)
+		}
+	}
+}
+
+// TestPairsErrors: the other halves of pairs that do not fit.
+func TestPairsErrors(t *testing.T) {
+	path := world(t, "")
+	for set, want := range map[string]string{
+		"data.pairs=test-reference.npy":          "both must be of the same samples",
+		"data.pairs=train-inputs.npy":            "test-reference.npy has 4 columns, ",
+		"evaluation.test.pairs=train-inputs.npy": "both must be of the same samples",
+	} {
+		e := planOf(t, path, "task=contrastive", "data.pairs=train-reference.npy", "evaluation.test.pairs=test-reference.npy", set)
+		_, err := e.Run(t.Context(), options(filepath.Join(t.TempDir(), "out")))
+		var input *align.InputError
+		if !errors.As(err, &input) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", set, err, want)
 		}
 	}
 }

@@ -16,41 +16,42 @@ type machine struct {
 	penalty *trainer.Penalty // nil for weight 0
 	vm      G.VM
 
-	x, reference, onehot *tensor.Dense // the batch
-	weight               *G.Node       // of the penalty
-	loss, task           G.Value
-	grads                []G.Value // of net.parameters()
+	x, reference, pairs *tensor.Dense // the batch
+	softmax             *softmaxLoss  // of the task; nil without one
+	weight              *G.Node       // of the penalty
+	loss, task          G.Value
+	grads               []G.Value // of net.parameters()
 }
 
 // newMachine builds the graph for batches of so many rows.
-func newMachine(e *Experiment, net *network, referenceDim, classes int) (m *machine, err error) {
+func newMachine(e *Experiment, net *network, d *dataset) (m *machine, err error) {
 	m = &machine{net: net}
 	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("experiment: the step's graph: %v", p)
-		}
 		if err != nil {
 			m.close()
 		}
 	}()
+	defer refused(&err)
 	g := G.NewGraph()
 	m.x = matrix(make([]float32, e.Batch*net.inputDim), e.Batch, net.inputDim)
-	features, head, parameters, err := net.build(g, G.NodeFromAny(g, m.x, G.WithName("x")))
-	if err != nil {
-		return m, err
-	}
+	b := net.build(g, G.NodeFromAny(g, m.x, G.WithName("x")))
 	var total *G.Node
-	if head != nil {
-		m.onehot = matrix(make([]float32, e.Batch*classes), e.Batch, classes)
-		total = crossEntropy(head, G.NodeFromAny(g, m.onehot, G.WithName("labels")))
+	if e.Task != "none" {
+		m.softmax = newSoftmaxLoss(e.Batch, e.Task == "contrastive")
+		scores := b.head
+		if net.partner != nil {
+			m.pairs = matrix(make([]float32, e.Batch*d.pairs.d), e.Batch, d.pairs.d)
+			scores = net.partner.scores(b, G.NodeFromAny(g, m.pairs, G.WithName("pairs")))
+		}
+		total = G.Must(G.ApplyOp(m.softmax, scores))
 		G.Read(total, &m.task)
 	}
 	if e.Weight > 0 {
 		if m.penalty, err = trainer.NewPenalty(e.Settings); err != nil {
 			return m, err
 		}
-		m.reference = matrix(make([]float32, e.Batch*referenceDim), e.Batch, referenceDim)
-		value, err := m.penalty.Apply(features, G.NodeFromAny(g, m.reference, G.WithName("reference")))
+		m.reference = matrix(make([]float32, e.Batch*d.reference.d), e.Batch, d.reference.d)
+		value, err := m.penalty.Apply(b.features, G.NodeFromAny(g, m.reference, G.WithName("reference")))
 		if err != nil {
 			return m, err
 		}
@@ -63,7 +64,7 @@ func newMachine(e *Experiment, net *network, referenceDim, classes int) (m *mach
 		}
 	}
 	G.Read(total, &m.loss)
-	grads, err := G.Grad(total, parameters...)
+	grads, err := G.Grad(total, b.parameters...)
 	if err != nil {
 		return m, fmt.Errorf("experiment: the step's gradient: %w", err)
 	}
@@ -75,16 +76,6 @@ func newMachine(e *Experiment, net *network, referenceDim, classes int) (m *mach
 	return m, nil
 }
 
-// crossEntropy is the mean of -log softmax(head)[label]. Gorgonia's softmax overflows nowhere.
-func crossEntropy(head, onehot *G.Node) *G.Node {
-	rows := head.Shape()[0]
-	share := G.Must(G.SoftMax(head))
-	likely := G.Must(G.Sum(G.Must(G.HadamardProd(share, onehot)), 1))
-	const least = float32(1e-30) // of a probability
-	logs := G.Must(G.Log(G.Must(G.Add(likely, G.NewConstant(least)))))
-	return G.Must(G.Mul(G.Must(G.Sum(logs)), G.NewConstant(float32(-1)/float32(rows))))
-}
-
 // step computes loss and gradients of a batch.
 func (m *machine) step(d *dataset, batch []int, weight float64) error {
 	for i, from := range batch {
@@ -92,12 +83,10 @@ func (m *machine) step(d *dataset, batch []int, weight float64) error {
 		if m.reference != nil {
 			copy(m.reference.Data().([]float32)[i*d.reference.d:], d.reference.row(from))
 		}
-	}
-	if m.onehot != nil {
-		onehot := m.onehot.Data().([]float32)
-		clear(onehot)
-		for i, from := range batch {
-			onehot[i*d.classes+d.labels[from]] = 1
+		if m.pairs != nil {
+			copy(m.pairs.Data().([]float32)[i*d.pairs.d:], d.pairs.row(from))
+		} else if m.softmax != nil {
+			m.softmax.targets[i] = d.labels[from]
 		}
 	}
 	if m.weight != nil {

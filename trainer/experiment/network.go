@@ -10,14 +10,18 @@ import (
 	"gorgonia.org/tensor"
 )
 
-// network are the parameters of a student and, behind its features, of the head that a task has. Graphs share them.
+// network are the parameters of a student and, behind its features, of what a task has. Graphs share them.
 type network struct {
 	student  Student
 	convs    []layer // of a convolutional student, before the layers
 	layers   []layer // the head's last, where there is one
 	headed   bool
+	partner  *partner // of task contrastive
 	inputDim int
 }
+
+// ends are the sizes of what a task puts behind the features: numbers of classes, and columns of the other half of a pair.
+type ends struct{ classes, pairs int }
 
 // layer is an affine map: weights (in, out) and a bias (1, out); of a convolution (out, in, 3, 3) and (1, out, 1, 1).
 type layer struct{ w, b *tensor.Dense }
@@ -35,13 +39,16 @@ func (n *network) parameters() []*tensor.Dense {
 	for _, l := range slices.Concat(n.convs, n.layers) {
 		p = append(p, l.w, l.b)
 	}
+	if n.partner != nil {
+		p = append(p, n.partner.w, n.partner.b, n.partner.scale)
+	}
 	return p
 }
 
 // newNetwork draws a network's parameters: normal numbers of variance 2/in before a ReLU (He et al., ICCV 2015), 1/in
 // before features, zeros where these are added to the inputs; no biases.
-func newNetwork(s Student, inputDim, classes int, seed uint64) *network {
-	n := &network{student: s, inputDim: inputDim, headed: classes > 0}
+func newNetwork(s Student, inputDim int, task ends, seed uint64) *network {
+	n := &network{student: s, inputDim: inputDim, headed: task.classes > 0}
 	rng := rand.New(rand.NewPCG(seed, 0x7765696768747300))
 	draw := func(variance float64, shape ...int) *tensor.Dense {
 		w := make([]float32, tensor.Shape(shape).TotalSize())
@@ -73,7 +80,10 @@ func newNetwork(s Student, inputDim, classes int, seed uint64) *network {
 	}
 	add(s.Dim, last)
 	if n.headed {
-		add(classes, 1)
+		add(task.classes, 1)
+	}
+	if task.pairs > 0 {
+		n.partner = newPartner(draw(1/float64(task.pairs), task.pairs, s.Dim))
 	}
 	return n
 }
@@ -85,67 +95,81 @@ func matrix(data []float32, rows, cols int) *tensor.Dense {
 	return tensor.New(tensor.WithShape(rows, cols), tensor.WithBacking(data))
 }
 
-// build adds the network to a graph: features of the rows x, the head's values (nil without one), and the parameters'
-// nodes.
-func (n *network) build(g *G.ExprGraph, x *G.Node) (features, head *G.Node, parameters G.Nodes, err error) {
-	defer func() {
-		if p := recover(); p != nil { // G.Must
-			err = fmt.Errorf("experiment: the network's graph: %v", p)
-		}
-	}()
+// graph is a network in a graph, for so many rows.
+type graph struct {
+	*G.ExprGraph
+	features   *G.Node
+	head       *G.Node // its values; nil without one
+	parameters G.Nodes // in the network's order
+	column     *G.Node // ones (n, 1)
+}
+
+func ones(g *G.ExprGraph, rows, cols int) *G.Node {
+	data := make([]float32, rows*cols)
+	for i := range data {
+		data[i] = 1
+	}
+	return G.NodeFromAny(g, matrix(data, rows, cols), G.WithName(fmt.Sprintf("ones%dx%d", rows, cols)))
+}
+
+// parameter adds one to the graph.
+func (b *graph) parameter(p *tensor.Dense) *G.Node {
+	node := G.NodeFromAny(b.ExprGraph, p, G.WithName(fmt.Sprintf("p%d", len(b.parameters))))
+	b.parameters = append(b.parameters, node)
+	return node
+}
+
+func (b *graph) affine(l layer, x *G.Node) *G.Node {
+	w, bias := b.parameter(l.w), b.parameter(l.b)
+	return G.Must(G.Add(G.Must(G.Mul(x, w)), G.Must(G.Mul(b.column, bias))))
+}
+
+// build adds the network to a graph, for the rows x. It panics where Gorgonia refuses something.
+func (n *network) build(g *G.ExprGraph, x *G.Node) *graph {
 	count := x.Shape()[0]
-	ones := make([]float32, count)
-	for i := range ones {
-		ones[i] = 1
-	}
-	column := G.NodeFromAny(g, matrix(ones, count, 1), G.WithName("ones"))
-	of := func(l layer) (w, b *G.Node) {
-		w = G.NodeFromAny(g, l.w, G.WithName(fmt.Sprintf("w%d", len(parameters))))
-		b = G.NodeFromAny(g, l.b, G.WithName(fmt.Sprintf("b%d", len(parameters))))
-		parameters = append(parameters, w, b)
-		return w, b
-	}
-	affine := func(l layer, x *G.Node) *G.Node {
-		w, b := of(l)
-		return G.Must(G.Add(G.Must(G.Mul(x, w)), G.Must(G.Mul(column, b))))
-	}
-	features = x
+	b := &graph{ExprGraph: g, column: ones(g, count, 1)}
+	features := x
 	if len(n.convs) > 0 {
 		channels, height, across := n.student.image()
 		features = G.Must(G.Reshape(x, tensor.Shape{count, channels, height, across}))
 		for _, l := range n.convs {
-			w, b := of(l)
+			w, bias := b.parameter(l.w), b.parameter(l.b)
 			convolved := G.Must(G.Conv2d(features, w, tensor.Shape{edge, edge}, []int{pad, pad}, []int{stride, stride}, []int{1, 1}))
-			features = G.Must(G.Rectify(G.Must(G.BroadcastAdd(convolved, b, nil, []byte{0, 2, 3}))))
+			features = G.Must(G.Rectify(G.Must(G.BroadcastAdd(convolved, bias, nil, []byte{0, 2, 3}))))
 		}
 		features = G.Must(G.Reshape(features, tensor.Shape{count, features.Shape().TotalSize() / count}))
 	}
 	for i := range n.student.Hidden {
-		features = G.Must(G.Rectify(affine(n.layers[i], features)))
+		features = G.Must(G.Rectify(b.affine(n.layers[i], features)))
 	}
-	features = affine(n.layers[len(n.student.Hidden)], features)
+	features = b.affine(n.layers[len(n.student.Hidden)], features)
 	if n.student.Residual {
 		features = G.Must(G.Add(features, x))
 	}
+	b.features = features
 	if n.headed {
-		head = affine(n.layers[len(n.layers)-1], features)
+		b.head = b.affine(n.layers[len(n.layers)-1], features)
 	}
-	return features, head, parameters, nil
+	return b
+}
+
+// refused turns a panic of G.Must into an error; it is deferred.
+func refused(err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("experiment: the graph: %v", p)
+	}
 }
 
 // forward computes features (n, d1) of rows, blocks of them at a time.
-func (n *network) forward(x *rows) (rows, error) {
+func (n *network) forward(x *rows) (out rows, err error) {
 	const block = 1024
-	out := rows{data: make([]float32, x.n*n.student.Dim), n: x.n, d: n.student.Dim}
+	defer refused(&err)
+	out = rows{data: make([]float32, x.n*n.student.Dim), n: x.n, d: n.student.Dim}
 	g := G.NewGraph()
 	input := matrix(make([]float32, block*x.d), block, x.d)
 	node := G.NewMatrix(g, G.Float32, G.WithShape(block, x.d), G.WithName("x"), G.WithValue(input))
-	features, _, _, err := n.build(g, node)
-	if err != nil {
-		return out, err
-	}
 	var value G.Value
-	G.Read(features, &value)
+	G.Read(n.build(g, node).features, &value)
 	vm := G.NewTapeMachine(g)
 	defer func() { _ = vm.Close() }()
 	for first := 0; first < x.n; first += block {

@@ -82,9 +82,9 @@ var students = map[string]Student{
 }
 
 // drawn returns a network all of whose parameters are normal numbers, and rows for it.
-func drawn(s Student, classes, count int) (*network, *rows) {
+func drawn(s Student, task ends, count int) (*network, *rows) {
 	rng := rand.New(rand.NewPCG(8, 9))
-	net := newNetwork(s, 60, classes, 1)
+	net := newNetwork(s, 60, task, 1)
 	for _, p := range net.parameters() {
 		data := p.Data().([]float32)
 		for i := range data {
@@ -101,7 +101,7 @@ func drawn(s Student, classes, count int) (*network, *rows) {
 // TestForward holds features against float64 loops.
 func TestForward(t *testing.T) {
 	for name, s := range students {
-		net, x := drawn(s, 0, 30)
+		net, x := drawn(s, ends{}, 30)
 		got, err := net.forward(x)
 		if err != nil {
 			t.Fatal(err)
@@ -125,72 +125,84 @@ func wide(v []float32) []float64 {
 	return out
 }
 
-// TestGradients holds the gradients of cross-entropy and penalty with respect to every layer against central
-// differences in random directions.
+// TestGradients holds the gradients of each task and the penalty with respect to every layer against central differences
+// in random directions.
 func TestGradients(t *testing.T) {
 	for name, s := range students {
-		t.Run(name, func(t *testing.T) {
-			const count, classes = 40, 3
-			net, x := drawn(s, classes, count)
-			e := defaults()
-			e.Student, e.Batch, e.Task, e.Weight = s, count, "cross_entropy", 3
-			e.Settings = align.DefaultConfig()
-			e.Settings.Objective = align.ObjectiveFrobenius
-			rng := rand.New(rand.NewPCG(3, 4))
-			d := &dataset{inputs: *x, reference: rows{n: count, d: 4}, classes: classes}
-			batch := make([]int, count)
-			for i := range count {
-				batch[i] = i
-				d.labels = append(d.labels, rng.IntN(classes))
-				for range 4 {
-					d.reference.data = append(d.reference.data, float32(rng.NormFloat64()))
-				}
+		gradients(t, name, s, "cross_entropy")
+	}
+	gradients(t, "contrastive", students["mlp"], "contrastive")
+}
+
+func gradients(t *testing.T, name string, s Student, task string) {
+	t.Run(name, func(t *testing.T) {
+		const count, classes, pairs = 40, 3, 5
+		behind := ends{classes: classes}
+		if task == "contrastive" {
+			behind = ends{pairs: pairs}
+		}
+		net, x := drawn(s, behind, count)
+		e := defaults()
+		e.Student, e.Batch, e.Task, e.Weight = s, count, task, 3
+		e.Settings = align.DefaultConfig()
+		e.Settings.Objective = align.ObjectiveFrobenius
+		rng := rand.New(rand.NewPCG(3, 4))
+		d := &dataset{inputs: *x, reference: rows{n: count, d: 4}, classes: classes, pairs: rows{n: count, d: pairs}}
+		batch := make([]int, count)
+		for i := range count {
+			batch[i] = i
+			d.labels = append(d.labels, rng.IntN(classes))
+			for range 4 {
+				d.reference.data = append(d.reference.data, float32(rng.NormFloat64()))
 			}
-			m, err := newMachine(e, net, 4, classes)
-			if err != nil {
+			for range pairs {
+				d.pairs.data = append(d.pairs.data, float32(rng.NormFloat64()))
+			}
+		}
+		m, err := newMachine(e, net, d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.close()
+		loss := func() float64 {
+			if err := m.step(d, batch, e.Weight); err != nil {
 				t.Fatal(err)
 			}
-			defer m.close()
-			loss := func() float64 {
-				if err := m.step(d, batch, e.Weight); err != nil {
-					t.Fatal(err)
-				}
-				return scalar(m.loss)
+			return scalar(m.loss)
+		}
+		loss()
+		var grads [][]float32
+		for _, g := range m.grads {
+			grads = append(grads, append([]float32(nil), g.Data().([]float32)...))
+		}
+		for i, p := range net.parameters() {
+			data := p.Data().([]float32)
+			was := append([]float32(nil), data...)
+			size := 0.0
+			for _, g := range grads[i] {
+				size += float64(g) * float64(g)
 			}
-			loss()
-			var grads [][]float32
-			for _, g := range m.grads {
-				grads = append(grads, append([]float32(nil), g.Data().([]float32)...))
+			size = math.Sqrt(size)
+			direction := make([]float64, len(data)) // half the gradient's own, half random
+			var slope, length float64
+			for j := range direction {
+				g := float64(grads[i][j])
+				direction[j] = g/size + rng.NormFloat64()/math.Sqrt(float64(len(data)))
+				slope += direction[j] * g
+				length += direction[j] * direction[j]
 			}
-			for i, p := range net.parameters() {
-				data := p.Data().([]float32)
-				was := append([]float32(nil), data...)
-				size := 0.0
-				for _, g := range grads[i] {
-					size += float64(g) * float64(g)
+			at := func(step float64) float64 {
+				for j := range data {
+					data[j] = was[j] + float32(step*direction[j]/math.Sqrt(length))
 				}
-				size = math.Sqrt(size)
-				direction := make([]float64, len(data)) // half the gradient's own, half random
-				var slope, length float64
-				for j := range direction {
-					g := float64(grads[i][j])
-					direction[j] = g/size + rng.NormFloat64()/math.Sqrt(float64(len(data)))
-					slope += direction[j] * g
-					length += direction[j] * direction[j]
-				}
-				at := func(step float64) float64 {
-					for j := range data {
-						data[j] = was[j] + float32(step*direction[j]/math.Sqrt(length))
-					}
-					return loss()
-				}
-				const h = 2e-3 // losses are known to 1e-7: differences to 1e-4; kinks of the ReLUs add as much
-				want := (at(h) - at(-h)) / (2 * h)
-				copy(data, was)
-				if got := slope / math.Sqrt(length); math.Abs(got-want) > 1e-2*size+2e-4 {
-					t.Errorf("parameter %d: slope %v, differences %v, gradient's norm %v", i, got, want, size)
-				}
+				return loss()
 			}
-		})
-	}
+			const h = 2e-3 // losses are known to 1e-7: differences to 1e-4; kinks of the ReLUs add as much
+			want := (at(h) - at(-h)) / (2 * h)
+			copy(data, was)
+			if got := slope / math.Sqrt(length); math.Abs(got-want) > 1e-2*size+2e-4 {
+				t.Errorf("parameter %d: slope %v, differences %v, gradient's norm %v", i, got, want, size)
+			}
+		}
+	})
 }

@@ -120,7 +120,7 @@ func (p *Plan) Run(ctx context.Context, o Options) (results []Result, err error)
 			if c.Name != "" {
 				r.name = c.Name + ", " + r.name
 			}
-			r.head = header{Experiment: fingerprint, Seed: seed, Data: fmt.Sprintf("%016x %016x", d.inputs.sum, d.reference.sum)}
+			r.head = header{Experiment: fingerprint, Seed: seed, Data: d.sum()}
 			result, err := r.all(ctx)
 			if err != nil {
 				return results, err

@@ -55,7 +55,7 @@ func (r *run) all(ctx context.Context) (result *Result, err error) {
 	if err := os.MkdirAll(r.dir, 0o777); err != nil {
 		return nil, &align.InputError{Err: err}
 	}
-	r.net = newNetwork(r.e.Student, r.data.inputs.d, r.data.classes, r.head.Seed)
+	r.net = newNetwork(r.e.Student, r.data.inputs.d, r.data.ends(), r.head.Seed)
 	before, err := r.score(ctx, "scoring the beginning")
 	if err != nil {
 		return nil, err
@@ -109,7 +109,7 @@ func (r *run) progress(stage string, done, all int) {
 func (r *run) open() (err error) {
 	parameters := r.net.parameters()
 	r.adam = newAdam(r.e.Optimizer, parameters)
-	if r.machine, err = newMachine(r.e, r.net, r.data.reference.d, r.data.classes); err != nil {
+	if r.machine, err = newMachine(r.e, r.net, r.data); err != nil {
 		return err
 	}
 	at, state, ok, err := readCheckpoint(r.dir, r.head, parameters, r.adam)
@@ -173,6 +173,9 @@ func (r *run) step(step int) error {
 		return err
 	}
 	r.adam.step(r.net.parameters(), r.machine.grads, schedules[r.e.Optimizer.Schedule](step, r.e.Steps))
+	if p := r.net.partner; p != nil {
+		p.bound()
+	}
 	took := time.Since(begin)
 	r.spent += took
 	number := func(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) }
@@ -242,7 +245,14 @@ func (r *run) score(ctx context.Context, stage string) (*Score, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r.scoreOf(ctx, &train, &test)
+	score, err := r.scoreOf(ctx, &train, &test)
+	if err != nil || r.net.partner == nil || r.held.test.pairs.n == 0 {
+		return score, err
+	}
+	with := *score // which other runs may share
+	right := r.net.partner.right(&test, &r.held.test.pairs)
+	with.ZeroShot = &right
+	return &with, nil
 }
 
 func (r *run) scoreOf(ctx context.Context, train, test *rows) (*Score, error) {

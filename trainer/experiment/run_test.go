@@ -18,6 +18,7 @@ func TestRun(t *testing.T) {
 		"conv":    {"student={kind: conv, image: [2, 3], channels: [4, 8], hidden: [6], residual: false}"},
 		"task":    {"task=cross_entropy", "data.labels=train-labels.txt", "penalty.weight=0.5", "optimizer.schedule=cosine"},
 		"alone":   {"task=cross_entropy", "data.labels=train-labels.txt", "penalty.weight=0"},
+		"pairs":   {"task=contrastive", "data.pairs=train-pairs.npy", "evaluation.test.pairs=test-pairs.npy", "penalty.weight=0.1"},
 		"decayed": {"optimizer.weight_decay=0.1", "optimizer.schedule=warmup", "penalty.schedule=cosine"},
 		"terms":   {"penalty={terms: [{objective: ky_fan, k: 2}, {objective: relational_kl, weight: 0.5}], weight: 2}"},
 	} {
@@ -45,6 +46,9 @@ func TestRun(t *testing.T) {
 			}
 			if name == "mlp" && !(*r.After.SpecDiff < 0.95**r.Before.SpecDiff) {
 				t.Errorf("SPEC-diff %v, before %v", *r.After.SpecDiff, *r.Before.SpecDiff)
+			}
+			if (name == "pairs") != (r.After.ZeroShot != nil) || name == "pairs" && *r.After.ZeroShot <= *r.Before.ZeroShot {
+				t.Errorf("zero-shot %v, before %v", r.After.ZeroShot, r.Before.ZeroShot)
 			}
 			var b bytes.Buffer
 			if err := errors.Join(WriteCSV(&b, results), Print(&b, results)); err != nil || !strings.Contains(b.String(), "probe") {

@@ -17,7 +17,8 @@ type Score struct {
 	SpecDiff *float64 `json:"spec_diff"` // to the reference, cosine kernels
 	CKA      *float64 `json:"cka"`       // linear; null where an embedding is constant
 	NNGS     float64  `json:"nngs"`
-	Spectrum Spectrum `json:"spectrum"` // of the difference to the reference
+	ZeroShot *float64 `json:"zero_shot,omitempty"` // of task contrastive: how often the own other half is the most similar
+	Spectrum Spectrum `json:"spectrum"`            // of the difference to the reference
 }
 
 // Spectrum holds the strongest eigenvalues of a difference L on each side, strongest first.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -21,13 +22,19 @@ type Measure struct {
 	of       func(*Score) *float64
 }
 
-// Measures are the columns of scores.
+// Measures are the columns of scores: of the table for machines all of them.
 var Measures = []Measure{
 	{"probe", true, func(s *Score) *float64 { return &s.Probe }},
 	{"knn", true, func(s *Score) *float64 { return &s.KNN }},
 	{"spec_diff", false, func(s *Score) *float64 { return s.SpecDiff }},
 	{"cka", false, func(s *Score) *float64 { return s.CKA }},
 	{"nngs", false, func(s *Score) *float64 { return &s.NNGS }},
+	{"zero_shot", false, func(s *Score) *float64 { return s.ZeroShot }},
+}
+
+// Measured are the measures that results have.
+func Measured(results []Result) []Measure {
+	return slices.DeleteFunc(slices.Clone(Measures), func(m Measure) bool { return len(m.Values(results).After) == 0 })
 }
 
 // WriteCSV writes one row for each setting and seed: its scores before and after, and the reference's.
@@ -119,12 +126,8 @@ func printOne(w io.Writer, results []Result) error {
 			return err
 		}
 	}
-	for i := range Measures {
-		m := &Measures[i]
+	for _, m := range Measured(results) {
 		v := m.Values(results)
-		if len(v.After) == 0 {
-			continue
-		}
 		if _, err := fmt.Fprintf(w, "%-10s  %-15s  %-15s  %-15s  %s\n", m.Name, Spread(v.Before, 3), Spread(v.After, 3), Spread(v.Reference, 3), Percent(v.Gap)); err != nil {
 			return err
 		}
@@ -152,14 +155,17 @@ func printMany(w io.Writer, groups [][]Result) error {
 		_, err := fmt.Fprintln(w, strings.TrimRight(text, " "))
 		return err
 	}
-	head := []string{"probe", "of the gap"}
-	for _, m := range Measures[1:] {
-		head = append(head, m.Name)
+	measures := Measured(groups[0])
+	var head []string
+	for i, m := range measures {
+		if head = append(head, m.Name); i == 0 {
+			head = append(head, "of the gap")
+		}
 	}
 	err := line("held out", append(head, "ms a step"))
 	cells := func(g []Result, of func(Values) []float64, gap bool) (out []string) {
-		for i := range Measures {
-			v := Measures[i].Values(g)
+		for i, m := range measures {
+			v := m.Values(g)
 			out = append(out, Spread(of(v), 3))
 			if i == 0 && gap {
 				out = append(out, Percent(v.Gap))

@@ -70,22 +70,23 @@ func Write(w io.Writer, p *experiment.Plan, dir, version string, results []exper
 	if d.Question == "" {
 		d.Question = "An experiment"
 	}
-	for _, m := range experiment.Measures {
+	measures := experiment.Measured(results)
+	for _, m := range measures {
 		d.Measures = append(d.Measures, m.Name)
 	}
 	for i, g := range experiment.BySetting(results) {
-		s, err := settingOf(p, dir, g)
+		s, err := settingOf(p, dir, measures, g)
 		if err != nil {
 			return err
 		}
 		d.Settings = append(d.Settings, s)
 		d.Scored = g[0].After != nil
 		if i == 0 {
-			d.Begun = cells(g, func(v experiment.Values) []float64 { return v.Before }, false)
-			d.Aim = cells(g, func(v experiment.Values) []float64 { return v.Reference }, false)
+			d.Begun = cells(measures, g, func(v experiment.Values) []float64 { return v.Before }, false)
+			d.Aim = cells(measures, g, func(v experiment.Values) []float64 { return v.Reference }, false)
 		}
 		for j, r := range g {
-			d.Runs = append(d.Runs, run{r.Setting, r.Seed, cells(g[j:j+1], func(v experiment.Values) []float64 { return v.After }, true)})
+			d.Runs = append(d.Runs, run{r.Setting, r.Seed, cells(measures, g[j:j+1], func(v experiment.Values) []float64 { return v.After }, true)})
 		}
 	}
 	for name, v := range experiment.Versions(version) {
@@ -101,9 +102,9 @@ func Write(w io.Writer, p *experiment.Plan, dir, version string, results []exper
 }
 
 // cells are a row of the table: each measure, and behind an accuracy the share of the gap that was closed.
-func cells(g []experiment.Result, of func(experiment.Values) []float64, gap bool) (out []string) {
-	for i := range experiment.Measures {
-		v := experiment.Measures[i].Values(g)
+func cells(measures []experiment.Measure, g []experiment.Result, of func(experiment.Values) []float64, gap bool) (out []string) {
+	for _, m := range measures {
+		v := m.Values(g)
 		text := experiment.Spread(of(v), 3)
 		if share := experiment.Percent(v.Gap); gap && share != "" {
 			text += " (" + share + ")"
@@ -113,8 +114,8 @@ func cells(g []experiment.Result, of func(experiment.Values) []float64, gap bool
 	return out
 }
 
-func settingOf(p *experiment.Plan, dir string, g []experiment.Result) (setting, error) {
-	s := setting{Name: g[0].Setting, Steps: g[0].Steps, Cells: cells(g, func(v experiment.Values) []float64 { return v.After }, true)}
+func settingOf(p *experiment.Plan, dir string, measures []experiment.Measure, g []experiment.Result) (setting, error) {
+	s := setting{Name: g[0].Setting, Steps: g[0].Steps, Cells: cells(measures, g, func(v experiment.Values) []float64 { return v.After }, true)}
 	var curves, spectra []series
 	name := "loss"
 	var millis, shares []float64
