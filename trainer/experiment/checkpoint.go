@@ -34,6 +34,13 @@ type header struct {
 	Sizes      []int  `json:"sizes"` // elements, by parameter
 	State      int    `json:"state"` // bytes that the penalty remembers
 	Table      int64  `json:"table"` // bytes of the table of steps that belong to these
+
+	Norms [2]float64 `json:"norms"` // of the last step's gradients, where the weight holds their ratio
+
+	// The network, for runs that begin with it or take it as a reference.
+	Student Student `json:"student"`
+	Inputs  int     `json:"inputs"` // columns
+	Ends    ends    `json:"ends"`
 }
 
 // write writes a checkpoint, whole or not at all, over the one before.
@@ -93,6 +100,30 @@ const maxCheckpoint = 16 << 30
 // remembers. want is what it must belong to. Where there is none, ok is false; a damaged one is an *align.InputError.
 func readCheckpoint(dir string, want header, parameters []*tensor.Dense, a *adam) (h header, state []byte, ok bool, err error) {
 	path := filepath.Join(dir, checkpointName)
+	h, rest, ok, err := parseCheckpoint(path)
+	if err != nil || !ok {
+		return h, nil, false, err
+	}
+	if h.Experiment != want.Experiment || h.Seed != want.Seed {
+		return h, nil, false, inputErrorf("%s is of another experiment", path)
+	}
+	if h.Data != want.Data {
+		return h, nil, false, inputErrorf("%s was trained on other rows than those that the files hold now", path)
+	}
+	if err := h.fill(path, rest, parameters, a); err != nil {
+		return h, nil, false, err
+	}
+	a.steps = h.Step
+	return h, rest[len(rest)-h.State:], true, nil
+}
+
+func damaged(path, what string) error {
+	return inputErrorf("%s is damaged: %s; remove it, and the run begins anew", path, what)
+}
+
+// parseCheckpoint reads a checkpoint, whose checksum must fit, and returns what it says of itself and what stands behind
+// that. Where there is none, ok is false.
+func parseCheckpoint(path string) (h header, rest []byte, ok bool, err error) {
 	f, err := regular.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return h, nil, false, nil
@@ -104,47 +135,46 @@ func readCheckpoint(dir string, want header, parameters []*tensor.Dense, a *adam
 	if err = errors.Join(err, f.Close()); err != nil {
 		return h, nil, false, fmt.Errorf("%s: %w", path, err)
 	}
-	damaged := func(what string) (header, []byte, bool, error) {
-		return h, nil, false, inputErrorf("%s is damaged: %s; remove it, and the run begins anew", path, what)
-	}
 	end := len(data) - sha256.Size
 	if end < len(checkpointMagic)+4 || !bytes.HasPrefix(data, []byte(checkpointMagic)) {
-		return damaged("it is no checkpoint, or cut off")
+		return h, nil, false, damaged(path, "it is no checkpoint, or cut off")
 	}
 	if sum := sha256.Sum256(data[:end]); !bytes.Equal(sum[:], data[end:]) {
-		return damaged("its checksum does not fit")
+		return h, nil, false, damaged(path, "its checksum does not fit")
 	}
-	rest := data[len(checkpointMagic):end]
+	rest = data[len(checkpointMagic):end]
 	size := binary.LittleEndian.Uint32(rest)
 	rest = rest[4:]
 	if uint64(size) > uint64(len(rest)) {
-		return damaged("its header is cut off")
+		return h, nil, false, damaged(path, "its header is cut off")
 	}
 	if err := json.Unmarshal(rest[:size], &h); err != nil {
-		return damaged("its header cannot be read")
+		return h, nil, false, damaged(path, "its header cannot be read")
 	}
-	rest = rest[size:]
-	if h.Experiment != want.Experiment || h.Seed != want.Seed {
-		return h, nil, false, inputErrorf("%s is of another experiment", path)
-	}
-	if h.Data != want.Data {
-		return h, nil, false, inputErrorf("%s was trained on other rows than those that the files hold now", path)
-	}
+	return h, rest[size:], true, nil
+}
+
+// fill reads parameters and, where there is an optimiser, its moments from what stands behind a header.
+func (h *header) fill(path string, rest []byte, parameters []*tensor.Dense, a *adam) error {
 	floats := 0
 	for _, p := range parameters {
 		floats += 3 * p.DataSize()
 	}
 	if len(h.Sizes) != len(parameters) || h.State < 0 || len(rest) != 4*floats+h.State || h.Step < 1 || h.Table < 0 {
-		return damaged("it does not hold what its header says")
+		return damaged(path, "it does not hold what its header says")
 	}
 	for i, p := range parameters {
-		for _, part := range [][]float32{p.Data().([]float32), a.m[i], a.v[i]} {
-			if _, err := binary.Decode(rest, binary.LittleEndian, part); err != nil {
-				return damaged(err.Error())
-			}
-			rest = rest[4*len(part):]
+		size := 4 * p.DataSize()
+		parts := [][]float32{p.Data().([]float32)}
+		if a != nil {
+			parts = append(parts, a.m[i], a.v[i])
 		}
+		for j, part := range parts {
+			if _, err := binary.Decode(rest[j*size:], binary.LittleEndian, part); err != nil {
+				return damaged(path, err.Error())
+			}
+		}
+		rest = rest[3*size:]
 	}
-	a.steps = h.Step
-	return h, rest, true, nil
+	return nil
 }

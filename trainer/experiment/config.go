@@ -19,8 +19,9 @@ import (
 type Experiment struct {
 	Data       Data            `yaml:"data" json:"data"`
 	Student    Student         `yaml:"student" json:"student"`
-	Task       string          `yaml:"task" json:"task"` // "none", "cross_entropy" over data.labels, "contrastive" with data.pairs
-	Penalty    strictyaml.Free `yaml:"penalty" json:"-"` // weight, schedule, and the settings of align.Config
+	Task       string          `yaml:"task" json:"task"`               // "none", "cross_entropy" over data.labels, "contrastive" with data.pairs
+	Penalty    strictyaml.Free `yaml:"penalty" json:"-"`               // weight, schedule, and the settings of align.Config or a rival
+	Anchor     float64         `yaml:"anchor" json:"anchor,omitempty"` // times the mean of 1 - cos(features, those at the beginning)
 	Optimizer  Optimizer       `yaml:"optimizer" json:"optimizer"`
 	Steps      int             `yaml:"steps" json:"steps"`
 	Batch      int             `yaml:"batch" json:"batch"`           // rows a step
@@ -31,16 +32,19 @@ type Experiment struct {
 
 	// What Penalty says.
 	Weight   float64      `yaml:"-" json:"weight"`
-	Schedule string       `yaml:"-" json:"schedule"` // of the weight
+	Ratio    float64      `yaml:"-" json:"ratio,omitempty"` // of gradient norms on the features, which the weight then holds; 0: none
+	Schedule string       `yaml:"-" json:"schedule"`        // of the weight or the ratio
+	Rival    string       `yaml:"-" json:"rival,omitempty"` // in the penalty's place
 	Settings align.Config `yaml:"-" json:"penalty"`
 }
 
 // Data are the files of the rows that are trained on: the same samples in the same order in all of them.
 type Data struct {
-	Inputs    string `yaml:"inputs" json:"inputs"`           // (n, d) the student's
-	Reference string `yaml:"reference" json:"reference"`     // (n, d2) of the frozen reference
-	Labels    string `yaml:"labels" json:"labels,omitempty"` // n lines, for cross_entropy
-	Pairs     string `yaml:"pairs" json:"pairs,omitempty"`   // (n, p) of the other halves of pairs, for contrastive
+	Inputs          string `yaml:"inputs" json:"inputs"`                               // (n, d) the student's
+	Reference       string `yaml:"reference" json:"reference"`                         // (n, d2) of the frozen reference; or the folder of an earlier run, whose student it is
+	ReferenceInputs string `yaml:"reference_inputs" json:"reference_inputs,omitempty"` // what that sees, where it is not inputs
+	Labels          string `yaml:"labels" json:"labels,omitempty"`                     // n lines, for cross_entropy
+	Pairs           string `yaml:"pairs" json:"pairs,omitempty"`                       // (n, p) of the other halves of pairs, for contrastive
 }
 
 // Student is the network that is trained.
@@ -50,6 +54,7 @@ type Student struct {
 	Hidden   []int  `yaml:"hidden" json:"hidden"`               // widths of hidden layers, with ReLU behind each
 	Residual bool   `yaml:"residual" json:"residual"`           // the inputs are added to what it computes, which begins as zero
 	Image    []int  `yaml:"image" json:"image,omitempty"`       // of conv: (channels,) height, width of an input's image
+	From     string `yaml:"from" json:"from,omitempty"`         // the folder of an earlier run, whose student it begins as
 	Channels []int  `yaml:"channels" json:"channels,omitempty"` // of conv: of its convolutions, 3 x 3 of stride 2, with ReLU
 }
 
@@ -102,10 +107,12 @@ type Evaluation struct {
 
 // Labelled are files of rows with their labels and their features in the reference.
 type Labelled struct {
-	Inputs    string `yaml:"inputs" json:"inputs"`
-	Reference string `yaml:"reference" json:"reference"`
-	Labels    string `yaml:"labels" json:"labels"`
-	Pairs     string `yaml:"pairs" json:"pairs,omitempty"` // of test, for the accuracy of task contrastive
+	Inputs          string `yaml:"inputs" json:"inputs"`
+	Reference       string `yaml:"reference" json:"reference"`
+	ReferenceInputs string `yaml:"reference_inputs" json:"reference_inputs,omitempty"`
+	Labels          string `yaml:"labels" json:"labels"`
+	Known           string `yaml:"known" json:"known,omitempty"` // other labels, which the student can tell before: what it keeps of that
+	Pairs           string `yaml:"pairs" json:"pairs,omitempty"` // of test, for the accuracy of task contrastive
 }
 
 // schedules are the courses of a weight or a learning rate: its share at a step of so many.
@@ -133,6 +140,10 @@ func (e *Experiment) penalty() error {
 			e.Weight = float64(v)
 		case float64:
 			e.Weight = v
+		case map[string]any:
+			if err := e.ratio(v); err != nil {
+				return err
+			}
 		default:
 			return e.Penalty.Error("weight is no number")
 		}
@@ -141,6 +152,15 @@ func (e *Experiment) penalty() error {
 	if v, ok := settings["schedule"]; ok {
 		e.Schedule, _ = v.(string)
 		delete(settings, "schedule")
+	}
+	if v, ok := settings["rival"]; ok {
+		delete(settings, "rival")
+		if e.Rival, _ = v.(string); rivals[e.Rival] == nil {
+			return e.Penalty.Error("rival is " + fmt.Sprint(v) + "; give " + rivalNames)
+		}
+		if len(settings) > 0 {
+			return e.Penalty.Error("a rival takes the penalty's place: beside it there are only weight and schedule")
+		}
 	}
 	if settings == nil {
 		settings = map[string]any{}
@@ -161,6 +181,21 @@ func (e *Experiment) penalty() error {
 	return nil
 }
 
+// ratio reads the weight's other form, {ratio: 0.4}.
+func (e *Experiment) ratio(v map[string]any) error {
+	switch r := v["ratio"].(type) {
+	case int:
+		e.Ratio = float64(r)
+	case float64:
+		e.Ratio = r
+	}
+	e.Weight = 0
+	if len(v) != 1 || !(e.Ratio > 0 && e.Ratio <= 1000) {
+		return e.Penalty.Error("weight is a number or {ratio: 0.4}, the ratio more than 0 and at most 1000")
+	}
+	return nil
+}
+
 // check looks at what the types do not say.
 func (e *Experiment) check() error {
 	o := &e.Optimizer
@@ -176,6 +211,10 @@ func (e *Experiment) check() error {
 		return errors.New("data.labels belong to task cross_entropy, and it needs them")
 	case (e.Task == "contrastive") != (e.Data.Pairs != ""):
 		return errors.New("data.pairs belong to task contrastive, and it needs them")
+	case e.Ratio > 0 && e.Task == "none":
+		return errors.New("penalty.weight is a ratio of gradients to the task's, but there is no task")
+	case !(e.Anchor >= 0 && e.Anchor <= 1e15):
+		return fmt.Errorf("anchor is %v; give 0 to 1e15", e.Anchor)
 	case e.Task == "none" && e.Weight == 0:
 		return errors.New("neither a task nor a penalty: there is nothing to train")
 	case !(o.LearningRate > 0 && o.LearningRate <= 10):
@@ -204,6 +243,8 @@ func (e *Experiment) check() error {
 			return errors.New("evaluation needs inputs, reference and labels in both train and test")
 		case v.Train.Pairs != "":
 			return errors.New("evaluation.train.pairs are not used; give those of evaluation.test")
+		case (v.Train.Known == "") != (v.Test.Known == ""):
+			return errors.New("evaluation's labels known are needed in both train and test, or in neither")
 		case v.Test.Pairs != "" && e.Task != "contrastive":
 			return errors.New("evaluation.test.pairs belong to task contrastive")
 		case v.K < 1:
@@ -215,14 +256,28 @@ func (e *Experiment) check() error {
 
 // files are the paths of the experiment.
 func (e *Experiment) files() []*string {
-	f := []*string{&e.Data.Inputs, &e.Data.Reference, &e.Data.Labels, &e.Data.Pairs}
+	f := []*string{&e.Data.Inputs, &e.Data.Reference, &e.Data.ReferenceInputs, &e.Data.Labels, &e.Data.Pairs, &e.Student.From}
 	if v := e.Evaluation; v != nil {
-		f = append(f, &v.Train.Inputs, &v.Train.Reference, &v.Train.Labels, &v.Test.Inputs, &v.Test.Reference, &v.Test.Labels, &v.Test.Pairs)
+		for _, part := range []*Labelled{&v.Train, &v.Test} {
+			f = append(f, &part.Inputs, &part.Reference, &part.ReferenceInputs, &part.Labels, &part.Known)
+		}
+		f = append(f, &v.Test.Pairs)
 	}
 	return f
 }
 
-// weight returns the penalty's at a step.
-func (e *Experiment) weight(step int) float64 {
-	return e.Weight * schedules[e.Schedule](step, e.Steps)
+// mostWeight bounds a weight that holds a ratio: a penalty whose gradient vanishes would get an ever larger one.
+const mostWeight = 10_000
+
+// weight returns the penalty's at a step. norms are those of the step's before, where it holds their ratio: of the task's
+// gradient on the features and of the penalty's.
+func (e *Experiment) weight(step int, norms [2]float64) float64 {
+	share := schedules[e.Schedule](step, e.Steps)
+	switch {
+	case e.Ratio == 0:
+		return share * e.Weight
+	case norms[0] == 0:
+		return 0
+	}
+	return share * min(mostWeight, e.Ratio*norms[0]/norms[1])
 }

@@ -2,6 +2,7 @@ package experiment
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"hash/crc64"
@@ -22,6 +23,20 @@ type rows struct {
 }
 
 func (r *rows) row(i int) []float32 { return r.data[i*r.d : (i+1)*r.d] }
+
+// unit writes row, scaled to norm 1, to out, which may be row itself; a zero row stays.
+func unit(out, row []float32) {
+	sum := 0.0
+	for _, x := range row {
+		sum += float64(x) * float64(x)
+	}
+	if sum == 0 {
+		sum = 1
+	}
+	for j, x := range row {
+		out[j] = float32(float64(x) / math.Sqrt(sum))
+	}
+}
 
 // maxElements bounds a matrix in memory: 8 GiB.
 const maxElements = 1 << 31
@@ -97,6 +112,7 @@ func readLabels(path string) (l labels, err error) {
 type library struct {
 	matrices map[string]rows
 	lists    map[string]labels
+	stages   map[string]*network
 }
 
 func (l *library) rows(path string) (rows, error) {
@@ -132,16 +148,16 @@ func (l *library) labels(path string, n int) (labels, error) {
 	return list, nil
 }
 
-// pair reads two files of the same samples.
-func (l *library) pair(inputs, reference string) (a, b rows, err error) {
+// pair reads inputs and the reference's rows of the same samples.
+func (l *library) pair(inputs, reference, own string) (a, b rows, err error) {
 	if a, err = l.rows(inputs); err != nil {
 		return a, b, err
 	}
-	if b, err = l.rows(reference); err != nil {
+	if b, err = l.reference(reference, inputs, own); err != nil {
 		return a, b, err
 	}
 	if a.n != b.n {
-		return a, b, inputErrorf("%s has %d rows and %s %d; both must be of the same samples", inputs, a.n, reference, b.n)
+		return a, b, inputErrorf("%s has %d rows and %s %d; both must be of the same samples", inputs, a.n, cmp.Or(own, reference), b.n)
 	}
 	return a, b, nil
 }
@@ -152,21 +168,33 @@ type dataset struct {
 	labels            []int  // of cross_entropy
 	labelled          uint64 // their checksum
 	classes           int
-	pairs             rows // of contrastive
+	pairs             rows     // of contrastive
+	regressed         bool     // by a rival
+	start             *network // that the student begins as; nil: at random
 }
 
-// ends are what the task needs behind the features.
-func (d *dataset) ends() ends { return ends{d.classes, d.pairs.d} }
+// ends are what the losses need behind the features.
+func (d *dataset) ends() ends {
+	b := ends{Classes: d.classes, Pairs: d.pairs.d}
+	if d.regressed {
+		b.Regressed = d.reference.d
+	}
+	return b
+}
 
 // sum tells data apart.
 func (d *dataset) sum() string {
-	return fmt.Sprintf("%016x %016x %016x %016x", d.inputs.sum, d.reference.sum, d.labelled, d.pairs.sum)
+	text := fmt.Sprintf("%016x %016x %016x %016x", d.inputs.sum, d.reference.sum, d.labelled, d.pairs.sum)
+	if d.start != nil {
+		text += fmt.Sprintf(" %016x", d.start.checksum())
+	}
+	return text
 }
 
 // labelled are rows to be scored on, or to learn a probe from.
 type labelled struct {
 	inputs, reference rows
-	labels            labels
+	labels, known     labels
 	pairs             rows // of task contrastive
 }
 
@@ -180,7 +208,7 @@ type held struct {
 func (e *Experiment) read(l *library) (*dataset, *held, error) {
 	d := &dataset{}
 	var err error
-	if d.inputs, d.reference, err = l.pair(e.Data.Inputs, e.Data.Reference); err != nil {
+	if d.inputs, d.reference, err = l.pair(e.Data.Inputs, e.Data.Reference, e.Data.ReferenceInputs); err != nil {
 		return nil, nil, err
 	}
 	if e.Batch > d.inputs.n {
@@ -202,7 +230,13 @@ func (e *Experiment) read(l *library) (*dataset, *held, error) {
 		d.labels, d.labelled, d.classes = list.numbers, list.sum, len(list.names)
 	}
 	if e.Data.Pairs != "" {
-		if _, d.pairs, err = l.pair(e.Data.Inputs, e.Data.Pairs); err != nil {
+		if d.pairs, err = l.halves(e.Data.Pairs, e.Data.Inputs, d.inputs.n); err != nil {
+			return nil, nil, err
+		}
+	}
+	d.regressed = e.Rival == "regression"
+	if e.Student.From != "" {
+		if d.start, err = l.begun(&e.Student, d.inputs.d); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -214,11 +248,16 @@ func (e *Experiment) read(l *library) (*dataset, *held, error) {
 		from *Labelled
 		to   *labelled
 	}{{&e.Evaluation.Train, &h.train}, {&e.Evaluation.Test, &h.test}} {
-		if part.to.inputs, part.to.reference, err = l.pair(part.from.Inputs, part.from.Reference); err != nil {
+		if part.to.inputs, part.to.reference, err = l.pair(part.from.Inputs, part.from.Reference, part.from.ReferenceInputs); err != nil {
 			return nil, nil, err
 		}
 		if part.to.labels, err = l.labels(part.from.Labels, part.to.inputs.n); err != nil {
 			return nil, nil, err
+		}
+		if path := part.from.Known; path != "" {
+			if part.to.known, err = l.labels(path, part.to.inputs.n); err != nil {
+				return nil, nil, err
+			}
 		}
 		if part.to.inputs.d != d.inputs.d || part.to.reference.d != d.reference.d {
 			return nil, nil, inputErrorf("%s and %s have %d and %d columns, those that are trained on %d and %d",
@@ -226,24 +265,47 @@ func (e *Experiment) read(l *library) (*dataset, *held, error) {
 		}
 	}
 	if path := e.Evaluation.Test.Pairs; path != "" {
-		if _, h.test.pairs, err = l.pair(e.Evaluation.Test.Inputs, path); err != nil {
+		if h.test.pairs, err = l.halves(path, e.Evaluation.Test.Inputs, h.test.inputs.n); err != nil {
 			return nil, nil, err
 		}
 		if h.test.pairs.d != d.pairs.d {
 			return nil, nil, inputErrorf("%s has %d columns, %s %d", path, h.test.pairs.d, e.Data.Pairs, d.pairs.d)
 		}
 	}
-	if !slices.Equal(h.train.labels.names, h.test.labels.names) {
-		return nil, nil, inputErrorf("%s and %s name different classes", e.Evaluation.Train.Labels, e.Evaluation.Test.Labels)
+	v := e.Evaluation
+	if err := together(v.Train.Labels, v.Test.Labels, &h.train.labels, &h.test.labels); err != nil {
+		return nil, nil, err
 	}
-	if len(h.train.labels.names) < 2 {
-		return nil, nil, inputErrorf("%s names one class; there is nothing to tell apart", e.Evaluation.Train.Labels)
+	if v.Train.Known != "" {
+		if err := together(v.Train.Known, v.Test.Known, &h.train.known, &h.test.known); err != nil {
+			return nil, nil, err
+		}
 	}
 	if e.Evaluation.K > h.train.inputs.n {
 		return nil, nil, inputErrorf("evaluation.k is %d, but %s has %d rows", e.Evaluation.K, e.Evaluation.Train.Inputs, h.train.inputs.n)
 	}
 	h.classes = len(h.train.labels.names)
 	return d, h, nil
+}
+
+// halves reads the other halves of the pairs of n inputs.
+func (l *library) halves(path, inputs string, n int) (rows, error) {
+	r, err := l.rows(path)
+	if err == nil && r.n != n {
+		err = inputErrorf("%s has %d rows and %s %d; both must be of the same samples", path, r.n, inputs, n)
+	}
+	return r, err
+}
+
+// together checks that two lists of labels are of the same classes, two or more.
+func together(train, test string, a, b *labels) error {
+	if !slices.Equal(a.names, b.names) {
+		return inputErrorf("%s and %s name different classes", train, test)
+	}
+	if len(a.names) < 2 {
+		return inputErrorf("%s names one class; there is nothing to tell apart", train)
+	}
+	return nil
 }
 
 // shapes says in a line what data there are.

@@ -209,17 +209,7 @@ func normalised(b align.Backend, r *rows) (align.Matrix, error) {
 		return m, err
 	}
 	for i := range r.n {
-		row := m.Data[i*m.Stride:][:r.d]
-		sum := 0.0
-		for _, x := range r.row(i) {
-			sum += float64(x) * float64(x)
-		}
-		if sum == 0 {
-			continue
-		}
-		for j, x := range r.row(i) {
-			row[j] = float32(float64(x) / math.Sqrt(sum))
-		}
+		unit(m.Data[i*m.Stride:][:r.d], r.row(i))
 	}
 	return m, nil
 }

@@ -2,6 +2,7 @@ package experiment
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -97,6 +98,17 @@ func planOf(t *testing.T, path string, set ...string) *Plan {
 }
 
 func options(dir string) Options { return Options{Dir: dir, Open: openBackend, Version: "test"} }
+
+// stopAt returns a context that ends behind a step of training, by the progress function that it comes with.
+func stopAt(t *testing.T, step int) (context.Context, func(stage string, done, all int)) {
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(cancel)
+	return ctx, func(stage string, done, _ int) {
+		if done == step && strings.Contains(stage, "training") {
+			cancel()
+		}
+	}
+}
 
 // lines returns the table of steps without the seconds.
 func lines(t *testing.T, dir string) []string {

@@ -12,16 +12,22 @@ import (
 
 // network are the parameters of a student and, behind its features, of what a task has. Graphs share them.
 type network struct {
-	student  Student
-	convs    []layer // of a convolutional student, before the layers
-	layers   []layer // the head's last, where there is one
-	headed   bool
-	partner  *partner // of task contrastive
-	inputDim int
+	student   Student
+	convs     []layer  // of a convolutional student, before the layers
+	layers    []layer  // the head's last, where there is one
+	partner   *partner // of task contrastive
+	regressor *layer   // of the rival regression
+	inputDim  int
+	ends      ends
 }
 
-// ends are the sizes of what a task puts behind the features: numbers of classes, and columns of the other half of a pair.
-type ends struct{ classes, pairs int }
+// ends are the sizes of what losses put behind the features: the number of classes, the columns of the other half of a
+// pair, and those of a reference that is regressed on.
+type ends struct {
+	Classes   int `json:"classes,omitempty"`
+	Pairs     int `json:"pairs,omitempty"`
+	Regressed int `json:"regressed,omitempty"`
+}
 
 // layer is an affine map: weights (in, out) and a bias (1, out); of a convolution (out, in, 3, 3) and (1, out, 1, 1).
 type layer struct{ w, b *tensor.Dense }
@@ -42,13 +48,16 @@ func (n *network) parameters() []*tensor.Dense {
 	if n.partner != nil {
 		p = append(p, n.partner.w, n.partner.b, n.partner.scale)
 	}
+	if n.regressor != nil {
+		p = append(p, n.regressor.w, n.regressor.b)
+	}
 	return p
 }
 
 // newNetwork draws a network's parameters: normal numbers of variance 2/in before a ReLU (He et al., ICCV 2015), 1/in
 // before features, zeros where these are added to the inputs; no biases.
-func newNetwork(s Student, inputDim int, task ends, seed uint64) *network {
-	n := &network{student: s, inputDim: inputDim, headed: task.classes > 0}
+func newNetwork(s Student, inputDim int, behind ends, seed uint64) *network {
+	n := &network{student: s, inputDim: inputDim, ends: behind}
 	rng := rand.New(rand.NewPCG(seed, 0x7765696768747300))
 	draw := func(variance float64, shape ...int) *tensor.Dense {
 		w := make([]float32, tensor.Shape(shape).TotalSize())
@@ -79,13 +88,28 @@ func newNetwork(s Student, inputDim int, task ends, seed uint64) *network {
 		last = 0
 	}
 	add(s.Dim, last)
-	if n.headed {
-		add(task.classes, 1)
+	if behind.Classes > 0 {
+		add(behind.Classes, 1)
 	}
-	if task.pairs > 0 {
-		n.partner = newPartner(draw(1/float64(task.pairs), task.pairs, s.Dim))
+	if behind.Pairs > 0 {
+		n.partner = newPartner(draw(1/float64(behind.Pairs), behind.Pairs, s.Dim))
+	}
+	if out := behind.Regressed; out > 0 {
+		n.regressor = &layer{draw(1/float64(s.Dim), s.Dim, out), matrix(make([]float32, out), 1, out)}
 	}
 	return n
+}
+
+// begin takes the parameters of another network of the same kind, but not those behind its features.
+func (n *network) begin(as *network) {
+	with := func(to, from []layer) {
+		for i := range to {
+			copy(to[i].w.Data().([]float32), from[i].w.Data().([]float32))
+			copy(to[i].b.Data().([]float32), from[i].b.Data().([]float32))
+		}
+	}
+	with(n.convs, as.convs)
+	with(n.layers[:len(n.student.Hidden)+1], as.layers)
 }
 
 // halved is what a convolution leaves of a height or a width.
@@ -99,7 +123,6 @@ func matrix(data []float32, rows, cols int) *tensor.Dense {
 type graph struct {
 	*G.ExprGraph
 	features   *G.Node
-	head       *G.Node // its values; nil without one
 	parameters G.Nodes // in the network's order
 	column     *G.Node // ones (n, 1)
 }
@@ -147,9 +170,6 @@ func (n *network) build(g *G.ExprGraph, x *G.Node) *graph {
 		features = G.Must(G.Add(features, x))
 	}
 	b.features = features
-	if n.headed {
-		b.head = b.affine(n.layers[len(n.layers)-1], features)
-	}
 	return b
 }
 

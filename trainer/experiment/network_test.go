@@ -129,21 +129,32 @@ func wide(v []float32) []float64 {
 // in random directions.
 func TestGradients(t *testing.T) {
 	for name, s := range students {
-		gradients(t, name, s, "cross_entropy")
+		gradients(t, name, s, func(*Experiment) {})
 	}
-	gradients(t, "contrastive", students["mlp"], "contrastive")
+	gradients(t, "contrastive", students["mlp"], func(e *Experiment) { e.Task = "contrastive" })
+	gradients(t, "anchor", students["mlp"], func(e *Experiment) { e.Anchor = 2 })
+	gradients(t, "ratio", students["linear"], func(e *Experiment) { e.Task, e.Ratio = "contrastive", 0.5 })
+	for name := range rivals {
+		gradients(t, name, students["linear"], func(e *Experiment) { e.Task, e.Weight, e.Rival = "none", 1, name })
+	}
 }
 
-func gradients(t *testing.T, name string, s Student, task string) {
+func gradients(t *testing.T, name string, s Student, set func(*Experiment)) {
 	t.Run(name, func(t *testing.T) {
 		const count, classes, pairs = 40, 3, 5
-		behind := ends{classes: classes}
-		if task == "contrastive" {
-			behind = ends{pairs: pairs}
+		e := defaults()
+		e.Student, e.Batch, e.Task, e.Weight = s, count, "cross_entropy", 3
+		set(e)
+		var behind ends
+		switch {
+		case e.Task == "cross_entropy":
+			behind = ends{Classes: classes}
+		case e.Task == "contrastive":
+			behind = ends{Pairs: pairs}
+		case e.Rival == "regression":
+			behind = ends{Regressed: 4}
 		}
 		net, x := drawn(s, behind, count)
-		e := defaults()
-		e.Student, e.Batch, e.Task, e.Weight = s, count, task, 3
 		e.Settings = align.DefaultConfig()
 		e.Settings.Objective = align.ObjectiveFrobenius
 		rng := rand.New(rand.NewPCG(3, 4))
@@ -170,7 +181,12 @@ func gradients(t *testing.T, name string, s Student, task string) {
 			}
 			return scalar(m.loss)
 		}
-		loss()
+		if loss(); e.Anchor > 0 { // the features are those at the beginning, where the anchor has no gradient
+			for i := range m.first.data {
+				m.first.data[i] *= float32(1 - 2*(i%2))
+			}
+			loss()
+		}
 		var grads [][]float32
 		for _, g := range m.grads {
 			grads = append(grads, append([]float32(nil), g.Data().([]float32)...))

@@ -32,20 +32,11 @@ func (p *partner) bound() {
 }
 
 // scores adds the scores (n, n) of the features, by row, with the other halves of the pairs (n, p), by column.
-func (p *partner) scores(b *graph, pairs *G.Node) *G.Node {
-	other := b.unit(b.affine(p.layer, pairs))
+func (p *partner) scores(b *graph, features, pairs *G.Node) *G.Node {
+	other := unitRows(b.affine(p.layer, pairs))
 	scale := G.Must(G.Mul(b.column, G.Must(G.Exp(b.parameter(p.scale))))) // (n, 1)
-	wide := G.Must(G.Mul(scale, ones(b.ExprGraph, 1, b.features.Shape()[1])))
-	return G.Must(G.Mul(G.Must(G.HadamardProd(b.unit(b.features), wide)), G.Must(G.Transpose(other))))
-}
-
-// unit are the rows of x, scaled to norm 1.
-func (b *graph) unit(x *G.Node) *G.Node {
-	const least = float32(1e-20) // of a squared norm
-	n, d := x.Shape()[0], x.Shape()[1]
-	squares := G.Must(G.Reshape(G.Must(G.Sum(G.Must(G.Square(x)), 1)), tensor.Shape{n, 1}))
-	inverse := G.Must(G.Inverse(G.Must(G.Sqrt(G.Must(G.Add(squares, G.NewConstant(least)))))))
-	return G.Must(G.HadamardProd(x, G.Must(G.Mul(inverse, ones(b.ExprGraph, 1, d)))))
+	wide := G.Must(G.Mul(scale, ones(b.ExprGraph, 1, features.Shape()[1])))
+	return G.Must(G.Mul(G.Must(G.HadamardProd(unitRows(features), wide)), G.Must(G.Transpose(other))))
 }
 
 // right returns the share of the features whose own other half is the most similar of all the different ones that there

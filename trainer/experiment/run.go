@@ -40,7 +40,7 @@ type run struct {
 }
 
 // columns are those of the table of steps.
-var columns = []string{"step", "loss", "task", "penalty", "weight", "gradient_error", "products", "seconds"}
+var columns = []string{"step", "loss", "task", "penalty", "weight", "anchor", "gradient_error", "products", "seconds"}
 
 // all trains from where the run stands and scores.
 func (r *run) all(ctx context.Context) (result *Result, err error) {
@@ -56,6 +56,10 @@ func (r *run) all(ctx context.Context) (result *Result, err error) {
 		return nil, &align.InputError{Err: err}
 	}
 	r.net = newNetwork(r.e.Student, r.data.inputs.d, r.data.ends(), r.head.Seed)
+	if r.data.start != nil {
+		r.net.begin(r.data.start)
+	}
+	r.head.Student, r.head.Inputs, r.head.Ends = r.e.Student, r.net.inputDim, r.net.ends
 	before, err := r.score(ctx, "scoring the beginning")
 	if err != nil {
 		return nil, err
@@ -121,7 +125,7 @@ func (r *run) open() (err error) {
 		return &align.InputError{Err: err}
 	}
 	if ok {
-		r.begin = at.Step
+		r.begin, r.head.Norms = at.Step, at.Norms
 		if r.machine.penalty != nil {
 			if err := r.machine.penalty.Restore(state); err != nil {
 				return inputErrorf("%s: what the penalty remembers cannot be used: %w", filepath.Join(r.dir, checkpointName), err)
@@ -168,10 +172,17 @@ func (r *run) batch(step int) []int {
 
 func (r *run) step(step int) error {
 	begin := time.Now()
-	weight := r.e.weight(step)
+	if r.e.Ratio > 0 && r.begin == 0 && step == 0 { // norms to begin with
+		if err := r.machine.step(r.data, r.batch(step), 1); err != nil {
+			return err
+		}
+		r.machine.norms(&r.head.Norms, 1)
+	}
+	weight := r.e.weight(step, r.head.Norms)
 	if err := r.machine.step(r.data, r.batch(step), weight); err != nil {
 		return err
 	}
+	r.machine.norms(&r.head.Norms, weight)
 	r.adam.step(r.net.parameters(), r.machine.grads, schedules[r.e.Optimizer.Schedule](step, r.e.Steps))
 	if p := r.net.partner; p != nil {
 		p.bound()
@@ -179,16 +190,22 @@ func (r *run) step(step int) error {
 	took := time.Since(begin)
 	r.spent += took
 	number := func(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) }
-	line := []string{strconv.Itoa(step + 1), number(scalar(r.machine.loss)), "", "", "", "", "", number(took.Seconds())}
+	line := []string{strconv.Itoa(step + 1), number(scalar(r.machine.loss)), "", "", "", "", "", "", number(took.Seconds())}
 	if r.machine.task != nil {
 		line[2] = number(scalar(r.machine.task))
+	}
+	if r.machine.value != nil {
+		line[3], line[4] = number(scalar(r.machine.value)), number(weight)
+	}
+	if r.machine.anchor != nil {
+		line[5] = number(scalar(r.machine.anchor))
 	}
 	if p := r.machine.penalty; p != nil {
 		last := p.Last()
 		r.within += last.Seconds
-		line[3], line[4], line[6] = number(last.Value), number(weight), strconv.Itoa(last.Products)
+		line[3], line[7] = number(last.Value), strconv.Itoa(last.Products)
 		if last.GradientError != nil {
-			line[5] = number(*last.GradientError)
+			line[6] = number(*last.GradientError)
 		}
 	}
 	return r.lines.Write(line)

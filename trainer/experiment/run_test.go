@@ -19,6 +19,8 @@ func TestRun(t *testing.T) {
 		"task":    {"task=cross_entropy", "data.labels=train-labels.txt", "penalty.weight=0.5", "optimizer.schedule=cosine"},
 		"alone":   {"task=cross_entropy", "data.labels=train-labels.txt", "penalty.weight=0"},
 		"pairs":   {"task=contrastive", "data.pairs=train-pairs.npy", "evaluation.test.pairs=test-pairs.npy", "penalty.weight=0.1"},
+		"ratio":   {"task=contrastive", "data.pairs=train-pairs.npy", "penalty.weight={ratio: 0.5}", "anchor=0.1"},
+		"rival":   {"penalty={rival: regression}"},
 		"decayed": {"optimizer.weight_decay=0.1", "optimizer.schedule=warmup", "penalty.schedule=cosine"},
 		"terms":   {"penalty={terms: [{objective: ky_fan, k: 2}, {objective: relational_kl, weight: 0.5}], weight: 2}"},
 	} {
@@ -83,14 +85,9 @@ func TestResume(t *testing.T) {
 	}
 	t.Run("stopped", func(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "out")
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
 		o := options(dir)
-		o.Progress = func(stage string, done, _ int) {
-			if done == 17 && strings.Contains(stage, "training") {
-				cancel()
-			}
-		}
+		var ctx context.Context
+		ctx, o.Progress = stopAt(t, 17)
 		var stopped *Stopped
 		if _, err := e.Run(ctx, o); !errors.As(err, &stopped) || stopped.Step != 17 {
 			t.Fatal(err)

@@ -17,6 +17,7 @@ type Score struct {
 	SpecDiff *float64 `json:"spec_diff"` // to the reference, cosine kernels
 	CKA      *float64 `json:"cka"`       // linear; null where an embedding is constant
 	NNGS     float64  `json:"nngs"`
+	Known    *float64 `json:"known,omitempty"`     // accuracy of a probe for the labels that the student could tell before
 	ZeroShot *float64 `json:"zero_shot,omitempty"` // of task contrastive: how often the own other half is the most similar
 	Spectrum Spectrum `json:"spectrum"`            // of the difference to the reference
 }
@@ -44,7 +45,7 @@ type scorer struct {
 
 // of scores test, by what is learnt from train.
 func (s *scorer) of(ctx context.Context, train, test *rows, h *held, k int) (score *Score, err error) {
-	key := fmt.Sprint(train.checksum(), test.checksum(), h.test.reference.sum, h.train.labels.sum, h.test.labels.sum, k)
+	key := fmt.Sprint(train.checksum(), test.checksum(), h.test.reference.sum, h.train.labels.sum, h.test.labels.sum, h.train.known.sum, h.test.known.sum, k)
 	if known := s.known[key]; known != nil {
 		return known, nil
 	}
@@ -57,6 +58,13 @@ func (s *scorer) of(ctx context.Context, train, test *rows, h *held, k int) (sco
 	learnt, tested := scored{train, h.train.labels.numbers}, scored{test, h.test.labels.numbers}
 	if score.Probe, err = probe(ctx, learnt, tested, h.classes); err != nil {
 		return nil, err
+	}
+	if names := h.train.known.names; names != nil {
+		share, err := probe(ctx, scored{train, h.train.known.numbers}, scored{test, h.test.known.numbers}, len(names))
+		if err != nil {
+			return nil, err
+		}
+		score.Known = &share
 	}
 	if score.KNN, err = neighbours(ctx, b, learnt, tested, h.classes, k); err != nil {
 		return nil, err

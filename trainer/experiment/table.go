@@ -29,6 +29,7 @@ var Measures = []Measure{
 	{"spec_diff", false, func(s *Score) *float64 { return s.SpecDiff }},
 	{"cka", false, func(s *Score) *float64 { return s.CKA }},
 	{"nngs", false, func(s *Score) *float64 { return &s.NNGS }},
+	{"known", false, func(s *Score) *float64 { return s.Known }},
 	{"zero_shot", false, func(s *Score) *float64 { return s.ZeroShot }},
 }
 

@@ -26,9 +26,9 @@ func TestWrite(t *testing.T) {
 			if err := os.MkdirAll(folder, 0o777); err != nil {
 				t.Fatal(err)
 			}
-			table := "step,loss,task,penalty,weight,gradient_error,products,seconds\n"
+			table := "step,loss,task,penalty,weight,anchor,gradient_error,products,seconds\n"
 			for step := range 500 {
-				table += fmt.Sprintf("%d,%g,,%g,1,,3,0.01\n", step+1, 2/float64(step+1), 1/float64(step+1))
+				table += fmt.Sprintf("%d,%g,,%g,1,,,3,0.01\n", step+1, 2/float64(step+1), 1/float64(step+1))
 			}
 			if err := os.WriteFile(filepath.Join(folder, "steps.csv"), []byte(table), 0o666); err != nil {
 				t.Fatal(err)
@@ -61,7 +61,7 @@ func TestWrite(t *testing.T) {
 		t.Error("names are not escaped, or a number is none")
 	}
 	first := filepath.Join(dir, "1", "seed-0", "steps.csv")
-	for text, want := range map[string]string{"step\n": "steps.csv is damaged", "step,loss,task,penalty,weight,gradient_error,products,seconds\n1,x,,1,1,,3,0\n": "line 2: loss is no number"} {
+	for text, want := range map[string]string{"step\n": "steps.csv is damaged", "step,loss,task,penalty,weight,anchor,gradient_error,products,seconds\n1,x,,1,1,,,3,0\n": "line 2: loss is no number"} {
 		if err := os.WriteFile(first, []byte(text), 0o666); err != nil {
 			t.Fatal(err)
 		}
