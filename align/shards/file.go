@@ -99,7 +99,7 @@ func (f File) decode(kind Kind, header any) ([]byte, error) {
 		return nil, err
 	}
 	if is != kind {
-		return nil, inputErrorf("shards: %s holds %v; %v are needed here", f.Name, is, kind)
+		return nil, inputErrorf("shards: %s holds %v, not %v", f.Name, is, kind)
 	}
 	end := preamble + int(binary.LittleEndian.Uint64(f.Data[16:]))
 	d := json.NewDecoder(bytes.NewReader(f.Data[preamble:end]))

@@ -297,7 +297,7 @@ func TestHostile(t *testing.T) {
 		{"truncated", func() ([]byte, error) { return Merge(File{"m", whole[:len(whole)-9]}) }, "m is not complete"},
 		{"no file of ours", func() ([]byte, error) { return Merge(File{"m", []byte("\x93NUMPY")}) }, "m is no file of specalign shards"},
 		{"a plan in a merge", func() ([]byte, error) { return Merge(directions) }, "directions holds directions, which cannot be merged"},
-		{"directions for moments", func() ([]byte, error) { return p.Spectrum(ctx, directions) }, "holds directions; moments are needed"},
+		{"directions for moments", func() ([]byte, error) { return p.Spectrum(ctx, directions) }, "holds directions, not moments"},
 		{"directions of another plan", func() ([]byte, error) { return p.Top(ctx, File{"d", second}, d.pass(0)) }, "d was made by another plan: eta is 0.5"},
 		{"changed between the passes", func() ([]byte, error) { return p.Top(ctx, directions, moved.pass(0, 1)) }, "shard 1 (student-001.npy) changed between the passes: the reference's rows"},
 		{"of another width", func() ([]byte, error) { return p.Partial(ctx, wide.pass(1)) }, "shard 1 (student-001.npy) has rows of 3 numbers, but the plan has 6"},

@@ -7,7 +7,9 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
+	"github.com/specalign/specalign/align"
 	"github.com/specalign/specalign/align/compare"
 	"github.com/specalign/specalign/internal/progress"
 )
@@ -26,6 +28,7 @@ type compareFlags struct {
 	report           reportFlags
 	options          compare.Options
 	settings         *settingFlags
+	others           []string // files that are read, beside those of the flags
 }
 
 func newCompare() *cobra.Command {
@@ -51,45 +54,17 @@ patterns; memory does not grow with the number of rows.`,
 				return err
 			}
 			f.options.Config = cfg
-			ctx, cancel := interruptible(cmd.Context())
-			defer cancel()
-			f.report.command = commandText(cmd)
-			bar := progress.New(cmd.ErrOrStderr())
-			f.options.Progress = bar.Step
-			files := &outputs{}
-			defer func() { err = errors.Join(err, files.discard()) }()
-			result, page, err := f.run(ctx, files)
-			bar.Close()
-			if err != nil {
-				if ctx.Err() != nil {
-					return errInterrupted
-				}
-				return err
-			}
-			err = files.publish(ctx, cmd.OutOrStdout(), func(w io.Writer) error {
-				if f.json {
-					return printJSON(w, result)
-				}
-				return printComparison(w, result, f)
+			return f.show(cmd, func(ctx context.Context, in compare.Input, b align.Backend) (*compare.Result, error) {
+				return compare.Run(ctx, in, f.options, b)
 			})
-			if err == nil && page != "" {
-				fmt.Fprintln(cmd.ErrOrStderr(), page)
-			}
-			return err
 		},
 	}
 	f.rows = addRowFlags(cmd)
 	fl := cmd.Flags()
-	fl.IntVar(&f.options.Top, "top", f.options.Top, "groups on each side, `M`")
-	fl.IntVar(&f.options.Samples, "samples", f.options.Samples, "samples listed of each group, `N`")
-	fl.StringVar(&f.ids, "ids", "", "`LIST` of the samples' names, one a line")
-	fl.StringVar(&f.labels, "labels", "", "`FILE` of the samples' classes, one a line: what each group consists of")
-	fl.StringVar(&f.csv, "csv", "", "write the samples of all groups to `FILE.csv`")
-	f.report.add(fl)
-	fl.IntVar(&f.options.Permutations, "permutations", f.options.Permutations, "`COUNT` of shuffles of the reference's rows to compare with; 0: none")
-	fl.IntVar(&f.options.Koda, "koda", f.options.Koda, "`COUNT` of directions of KODA's constrained mode; 0: none")
+	addGroupFlags(fl, &f.options)
+	f.addOutputs(fl)
+	addAnalysisFlags(fl, &f.options)
 	fl.BoolVar(&f.options.Certify, "certify", f.options.Certify, "evaluate Theorem 1 of the paper for every group, and what an approximation is off by")
-	fl.BoolVar(&f.options.ValidateGroups, "validate", f.options.ValidateGroups, "ask whether the groups are groups in either embedding: distances, K-means, ranking")
 	fl.IntVar(&f.options.CheckRows, "check-rows", f.options.CheckRows, "`COUNT` of rows on which an approximation is compared with the exact kernels")
 	fl.BoolVar(&f.json, "json", false, "print one JSON document")
 	f.settings = addSettingFlags(cmd, compareSettings...)
@@ -97,8 +72,61 @@ patterns; memory does not grow with the number of rows.`,
 	return cmd
 }
 
+// addGroupFlags are the flags that say how much is found.
+func addGroupFlags(fl *pflag.FlagSet, o *compare.Options) {
+	fl.IntVar(&o.Top, "top", o.Top, "groups on each side, `M`")
+	fl.IntVar(&o.Samples, "samples", o.Samples, "samples listed of each group, `N`")
+}
+
+// addAnalysisFlags are the flags of what else is measured, over shards, too.
+func addAnalysisFlags(fl *pflag.FlagSet, o *compare.Options) {
+	fl.IntVar(&o.Permutations, "permutations", o.Permutations, "`COUNT` of shuffles of the reference's rows to compare with; 0: none")
+	fl.IntVar(&o.Koda, "koda", o.Koda, "`COUNT` of directions of KODA's constrained mode; 0: none")
+	fl.BoolVar(&o.ValidateGroups, "validate", o.ValidateGroups, "ask whether the groups are groups in either embedding: distances, K-means, ranking")
+}
+
+// addOutputs are the flags of what is told of the samples, and where.
+func (f *compareFlags) addOutputs(fl *pflag.FlagSet) {
+	fl.StringVar(&f.ids, "ids", "", "`LIST` of the samples' names, one a line")
+	fl.StringVar(&f.labels, "labels", "", "`FILE` of the samples' classes, one a line: what each group consists of")
+	fl.StringVar(&f.csv, "csv", "", "write the samples of all groups to `FILE.csv`")
+	f.report.add(fl)
+}
+
+// comparison computes a result.
+type comparison func(ctx context.Context, in compare.Input, b align.Backend) (*compare.Result, error)
+
+// show compares, prints the result and writes the files that were asked for.
+func (f *compareFlags) show(cmd *cobra.Command, c comparison) (err error) {
+	ctx, cancel := interruptible(cmd.Context())
+	defer cancel()
+	f.report.command = commandText(cmd)
+	bar := progress.New(cmd.ErrOrStderr())
+	f.options.Progress = bar.Step
+	files := &outputs{}
+	defer func() { err = errors.Join(err, files.discard()) }()
+	result, page, err := f.run(ctx, files, c)
+	bar.Close()
+	if err != nil {
+		if ctx.Err() != nil {
+			return errInterrupted
+		}
+		return err
+	}
+	err = files.publish(ctx, cmd.OutOrStdout(), func(w io.Writer) error {
+		if f.json {
+			return printJSON(w, result)
+		}
+		return printComparison(w, result, f)
+	})
+	if err == nil && page != "" {
+		fmt.Fprintln(cmd.ErrOrStderr(), page)
+	}
+	return err
+}
+
 // run compares, and writes the files that were asked for. made says what the page is like, "" where there is none.
-func (f *compareFlags) run(ctx context.Context, files *outputs) (result *compare.Result, made string, err error) {
+func (f *compareFlags) run(ctx context.Context, files *outputs, c comparison) (result *compare.Result, made string, err error) {
 	student, reference, closeRows, err := f.rows.open()
 	defer func() { err = errors.Join(err, closeRows()) }()
 	if err != nil {
@@ -113,6 +141,7 @@ func (f *compareFlags) run(ctx context.Context, files *outputs) (result *compare
 	}
 	inputs := append(student.Paths(), reference.Paths()...)
 	inputs = append(inputs, f.ids, f.labels, f.settings.file, f.report.images, f.report.texts)
+	inputs = append(inputs, f.others...)
 	if err := distinct(inputs, namedPath{"--csv", f.csv}, namedPath{"--report", f.report.path}); err != nil {
 		return nil, "", err
 	}
@@ -134,7 +163,7 @@ func (f *compareFlags) run(ctx context.Context, files *outputs) (result *compare
 		return nil, "", err
 	}
 	defer func() { err = errors.Join(err, backend.Close()) }()
-	if result, err = compare.Run(ctx, in, f.options, backend); err != nil {
+	if result, err = c(ctx, in, backend); err != nil {
 		return nil, "", err
 	}
 	result.DeviceNote = note

@@ -23,6 +23,7 @@ var flagNames = map[string]string{
 	"penalty": "grad-out json",
 	"compare": "student reference top samples report csv ids images texts labels json",
 	"metrics": "student reference json",
+	"shards":  "",
 	"train":   "",
 	"serve":   "daemon attach prometheus",
 	"bench":   "",
