@@ -9,6 +9,7 @@ PY          = $(VENV)/bin/python
 COMMIT     := $(shell git describe --always --dirty --exclude '*' 2>/dev/null)
 LDFLAGS     = -s -w -X main.commit=$(COMMIT)
 PROGRAM    ?= bin/specalign
+LIBRARY    ?= bin/libspecalign.so
 
 # The demonstration's options.
 SEEDS   ?= 1
@@ -24,7 +25,7 @@ FUZZ     ?= .
 KEEP     ?= 0
 SOAKTIME ?= 10m
 
-.PHONY: help build venv demo test bench wheel lint clean proto fmt fuzz study soak soak-steps asan ubsan arm64 test-go test-python test-report bundle FORCE
+.PHONY: help build library venv demo test bench wheel lint clean proto fmt fuzz study soak soak-steps asan ubsan arm64 test-go test-python test-report bundle FORCE
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST) | \
@@ -41,6 +42,12 @@ report/web/dist/report.js: report/web/build.sh report/web/build.mjs report/web/p
 # The go tool knows best what has changed.
 $(PROGRAM): bundle FORCE
 	@CGO_ENABLED=1 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $@ ./cmd/specalign
+
+library: $(LIBRARY) ## bin/libspecalign.so, the steps of compare over shards for C and Python (docs/shards.md)
+
+$(LIBRARY): FORCE
+	@CGO_ENABLED=1 go build -trimpath -buildvcs=false -buildmode=c-shared -ldflags '-s -w' -o $@ ./capi
+	@rm -f $(@:.so=.h) # capi/specalign_shards.h is the one to read
 
 venv: $(VENV)/.stamp ## .venv, the Python environment of tests and demonstration
 
@@ -59,7 +66,7 @@ $(VENV)/.stamp: python/requirements-dev.txt python/pyproject.toml python/hatch_b
 demo: build venv ## fine-tune a small CLIP without and with the penalty, and show the difference (SEEDS=3 CONTROL=1 PENALTY=FILE.yaml)
 	@SPECALIGN_BINARY=$(CURDIR)/bin/specalign $(PY) -m demo --seeds $(SEEDS) $(if $(CONTROL),--control) $(foreach f,$(PENALTY),--penalty $(f))
 
-test: build venv ## everything: linters, Go and C under sanitizers, arm64, Python; with a summary
+test: build library venv ## everything: linters, Go and C under sanitizers, arm64, Python; with a summary
 	@STATICCHECK=$(STATICCHECK) .ci/checks
 
 lint: venv ## the linters only
@@ -68,7 +75,7 @@ lint: venv ## the linters only
 test-go: ## Go tests under the race detector
 	@.ci/checks go
 
-test-python: build venv ## Python tests
+test-python: build library venv ## Python tests
 	@.ci/checks python
 
 asan: ## C kernels under AddressSanitizer

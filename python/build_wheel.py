@@ -39,14 +39,18 @@ def run(command: list[str], cwd: Path, **environment: str) -> str:
     return done.stdout
 
 
-def build_program(target: Path, arch: str, compiler: Path) -> None:
-    """Build cmd/specalign for an architecture, with cgo against the old glibc; `compiler` is a script to write."""
+def build_program(target: Path, arch: str, compiler: Path) -> list[Path]:
+    """Build cmd/specalign and its library for an architecture, with cgo against the old glibc.
+
+    `compiler` is a script to write. Returns what was built.
+    """
+    library = target.with_name("libspecalign.so")
     flags = f"-target {arch}-linux-gnu.{GLIBC[0]}.{GLIBC[1]}"
     # Warnings are errors with the compilers that the sources are linted with; this one has others.
     compiler.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m ziglang cc {flags} "$@" -Wno-error\n')
     compiler.chmod(0o755)
     run(
-        ["make", "-s", "build", f"PROGRAM={target}"],
+        ["make", "-s", "build", "library", f"PROGRAM={target}", f"LIBRARY={library}"],
         ROOT,
         CGO_ENABLED="1",
         GOOS="linux",
@@ -56,6 +60,7 @@ def build_program(target: Path, arch: str, compiler: Path) -> None:
     target.chmod(0o755)
     if not REPORT.is_file():
         print("build_wheel: compare --report is not in it; `make bundle` first, with Node.js", file=sys.stderr)
+    return [target, library]
 
 
 def newest_glibc(program: Path) -> tuple[int, ...]:
@@ -77,9 +82,9 @@ def build(out: Path, arch: str) -> Path:
         shutil.copy(ROOT / "LICENSE", stage)
         program = stage / "specalign/bin/specalign"
         program.parent.mkdir()
-        build_program(program, arch, stage / "cc")
-        if newest_glibc(program) > GLIBC:
-            sys.exit(f"build_wheel: the program wants glibc {newest_glibc(program)}, the wheel promises {GLIBC}")
+        for made in build_program(program, arch, stage / "cc"):
+            if newest_glibc(made) > GLIBC:
+                sys.exit(f"build_wheel: {made.name} wants glibc {newest_glibc(made)}, the wheel promises {GLIBC}")
         run(
             [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(stage / "dist")],
             stage,

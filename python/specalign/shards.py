@@ -1,0 +1,149 @@
+"""The steps of `specalign compare` over shards, for programs that share the work over processes and machines.
+
+::
+
+    import specalign.shards as steps
+
+    plan = open("plan", "rb").read()                                  # of `specalign shards plan`
+    a = steps.partial(plan, [(0, student_rows_0, reference_rows_0)])  # first pass, anywhere
+    b = steps.partial(plan, [(1, student_rows_1, reference_rows_1)])
+    moments = steps.merge([a, b])                                     # any number, any order: the same bits
+    directions = steps.spectrum(plan, moments)
+    scores = steps.merge([steps.top(plan, directions, [shard]) for shard in shards])
+
+All that goes from step to step is bytes, those of the files of `specalign shards`, whose step `result` prints what
+compare prints. A shard that is missing, counted twice, changed or not what the plan says raises `InputError` that names
+it. The work is done by a C library that lies beside the program `specalign`; it releases the interpreter's lock.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import json
+import os
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from . import _binary
+from ._errors import Error, InputError
+
+__all__ = ["merge", "names", "partial", "spectrum", "top"]
+
+Rows = NDArray[Any]
+Shard = tuple[int, Rows, Rows]  # its number in the plan, the student's rows, the reference's
+
+_VERSION = 1
+_INPUT_ERROR = 2
+_TYPES = {"float32": 1, "float16": 2, "bfloat16": 3, "float64": 4}
+_PREAMBLE = struct.Struct("<8sIIQQ")
+
+
+class _File(ctypes.Structure):
+    _fields_ = (("name", ctypes.c_char_p), ("data", ctypes.c_char_p), ("size", ctypes.c_size_t))
+
+
+class _Buffer(ctypes.Structure):
+    _fields_ = (("data", ctypes.c_void_p), ("size", ctypes.c_size_t))
+
+
+class _Rows(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("rows", ctypes.c_int64),
+        ("columns", ctypes.c_int64),
+        ("type", ctypes.c_int32),
+    )
+
+
+class _Shard(ctypes.Structure):
+    _fields_ = (("student", _Rows), ("reference", _Rows), ("shard", ctypes.c_int64))
+
+
+def partial(plan: bytes, shards: Iterable[Shard], threads: int = 0) -> bytes:
+    """Return the moments of some shards: the first pass. With `threads` 0, by half of the CPUs."""
+    given = _given(shards)
+    return _call("partial", _file("the plan", plan), given, ctypes.c_int64(len(given)), ctypes.c_int32(threads))
+
+
+def top(plan: bytes, directions: bytes, shards: Iterable[Shard], threads: int = 0) -> bytes:
+    """Return the scores of some shards: the second pass. Their rows must be those that the first pass saw."""
+    given = _given(shards)
+    files = _file("the plan", plan), _file("the directions", directions)
+    return _call("top", *files, given, ctypes.c_int64(len(given)), ctypes.c_int32(threads))
+
+
+def merge(files: Sequence[bytes]) -> bytes:
+    """Return the moments, or the scores, of what all of these cover. A shard in two of them is an error."""
+    array = (_File * len(files))(*(_file(f"file {i}", data) for i, data in enumerate(files)))
+    return _call("merge", array, ctypes.c_int64(len(files)))
+
+
+def spectrum(plan: bytes, moments: bytes) -> bytes:
+    """Return the directions, from the moments of all shards."""
+    return _call("spectrum", _file("the plan", plan), _file("the moments", moments))
+
+
+def names(plan: bytes) -> list[tuple[str, str, int]]:
+    """Return the plan's shards: the names of the student's and the reference's file, and the number of rows."""
+    try:
+        _, _, _, header, _ = _PREAMBLE.unpack_from(plan)
+        listed = json.loads(plan[_PREAMBLE.size : _PREAMBLE.size + header])["shards"]
+        return [(s["student"], s["reference"], s["rows"]) for s in listed]
+    except (struct.error, ValueError, KeyError, TypeError):
+        raise InputError("shards: these bytes are no plan of specalign shards") from None
+
+
+def _file(name: str, data: bytes) -> _File:
+    if not isinstance(data, bytes):
+        raise InputError(f"shards: {name} is {type(data).__name__}; give bytes")
+    return _File(name.encode(), data, len(data))
+
+
+def _given(shards: Iterable[Shard]) -> ctypes.Array[_Shard]:
+    given = list(shards)
+    array = (_Shard * len(given))(*(_Shard(_rows(a, i), _rows(b, i), i) for i, a, b in given))
+    array.keep = given  # type: ignore[attr-defined]  # the structures have only addresses
+    return array
+
+
+def _rows(rows: Rows, shard: int) -> _Rows:
+    kind = _TYPES.get(rows.dtype.name)
+    if rows.ndim != 2 or kind is None or not rows.dtype.isnative or not rows.flags.c_contiguous:
+        raise InputError(
+            f"shards: the rows of shard {shard} are {rows.dtype.name} of shape {rows.shape}; give a C-contiguous "
+            f"matrix of {', '.join(_TYPES)}"
+        )
+    return _Rows(rows.ctypes.data, rows.shape[0], rows.shape[1], kind)
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    path = os.path.join(os.path.dirname(os.path.realpath(_binary.find())), "libspecalign.so")
+    try:
+        library = ctypes.CDLL(path)
+        version = library.specalign_shards_version()
+    except (OSError, AttributeError) as e:
+        raise Error(
+            f"specalign: the library of shards cannot be loaded: {e}. It lies beside the program; install a wheel that "
+            "has both, or run `make library` in the source tree"
+        ) from None
+    if version != _VERSION:
+        raise Error(f"specalign: {path} has version {version} of its interface, this package version {_VERSION}")
+    return library
+
+
+def _call(step: str, *arguments: Any) -> bytes:
+    function: Callable[..., int] = getattr(_library(), f"specalign_shards_{step}")
+    out = _Buffer()
+    status = function(*arguments, ctypes.byref(out))
+    try:
+        said = ctypes.string_at(out.data, out.size)
+    finally:
+        _library().specalign_shards_free(ctypes.byref(out))
+    if status:
+        raise (InputError if status == _INPUT_ERROR else Error)(said.decode(errors="replace"))
+    return said
