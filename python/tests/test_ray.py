@@ -1,0 +1,229 @@
+"""`python -m specalign.ray`: the bits of one process, on a cluster whose workers and nodes die."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+from sharded import comparison, run, same, sides, write
+
+import specalign
+import specalign.shards as steps
+from specalign.ray import __main__ as command
+from specalign.ray import _files
+
+ray = pytest.importorskip("ray")
+from ray.cluster_utils import Cluster  # noqa: E402
+
+from specalign.ray import _passes, _progress  # noqa: E402
+
+DEPTH = ["--top", 3, "--samples", 6, "--permutations", 4]
+OFF = ["--validate=false", "--permutations=0"]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    # A node is given up after a second, instead of half a minute.
+    quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 250, "health_check_failure_threshold": 4}
+    head = {"num_cpus": 1, "include_dashboard": False, "_system_config": quick}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.fixture
+def connected(cluster):
+    ray.init(address=cluster.address, log_to_driver=False)
+    yield cluster
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("rows") / "rows", 20, 60, (12, 9))
+
+
+def on_ray(address, *arguments, code=0):
+    words = [sys.executable, "-m", "specalign.ray", "compare", *map(str, arguments), "--address", address]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=100)
+    assert done.returncode == code, done.stderr
+    return done.stderr if code else done.stdout
+
+
+def planned(folder, *arguments):
+    run("shards", "plan", *sides(folder), *arguments, "--out", folder / "plan")
+    return (folder / "plan").read_bytes()
+
+
+def test_it_says_what_one_process_says(cluster, folder, tmp_path):
+    page = tmp_path / "page.html"
+    patterns = f"{folder}/a-*.npy", f"{folder}/b-*.npy"
+    got = on_ray(cluster.address, *patterns, *DEPTH, "--json", "--report", page, "--shards-per-task", 8)
+    assert same(got) == comparison(folder, *DEPTH)
+    assert page.stat().st_size > 10_000
+
+
+def test_object_storage(cluster, folder, tmp_path):
+    away = [f"file://{folder}/{side}-*.npy" for side in "ab"]
+    got = same(on_ray(cluster.address, "--student", away[0], "--reference", away[1], *OFF, "--top", 2, "--json"))
+    assert got == comparison(folder, *OFF, "--top", 2)
+    missing = on_ray(cluster.address, f"file://{folder}/c-*.npy", away[1], code=2)
+    assert missing == f"specalign: file://{folder}/c-*.npy: no file matches\n"
+
+
+def killed(plan, kill):
+    """Run both passes while `kill` strikes once in the first and once in the second."""
+    stop = threading.Event()
+    struck = []
+
+    def strike():
+        while not stop.wait(0.02):
+            if len(struck) < 2 and (who := kill(len(struck))):
+                struck.append(who)
+                time.sleep(1)
+
+    thread = threading.Thread(target=strike)
+    thread.start()
+    try:
+        return _passes.run(plan, 1, 1), struck
+    finally:
+        stop.set()
+        thread.join()
+
+
+def working(cluster, name):
+    """Return the cluster's processes that do a task of that name."""
+    raylets = {node.all_processes["raylet"][0].process.pid for node in cluster.list_all_nodes()}
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                said = (entry / "cmdline").read_bytes()
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+            if said.startswith(f"ray::{name}".encode()) and parent in raylets:
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory):
+    folder = write(tmp_path_factory.mktemp("rows") / "rows", 40, 2500, (256, 192))
+    return folder, planned(folder, *DEPTH)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(larger):
+    _, plan = larger
+    given = [(i, np.load(a), np.load(b)) for i, (a, b, _) in enumerate(steps.names(plan))]
+    moments = steps.partial(plan, given)
+    directions = steps.spectrum(plan, moments)
+    return moments, directions, steps.top(plan, directions, given)
+
+
+def test_a_killed_worker_changes_no_bit(connected, larger, undisturbed):
+    def kill(strike):
+        for pid in working(connected, ("_partial", "_top")[strike]):
+            os.kill(pid, signal.SIGKILL)
+            return pid
+        return None
+
+    made, struck = killed(larger[1], kill)
+    assert len(struck) == 2
+    assert made == undisturbed
+
+
+def test_a_killed_node_changes_no_bit(connected, larger, undisturbed):
+    node = connected.add_node(num_cpus=2)
+    connected.wait_for_nodes()
+    raylet = node.all_processes["raylet"][0].process.pid
+
+    def kill(strike):
+        if strike == 0 and len(working(connected, "_partial")) > 1:
+            os.kill(raylet, signal.SIGKILL)
+            return raylet
+        return None
+
+    try:
+        made, struck = killed(larger[1], kill)
+    finally:
+        connected.remove_node(node, allow_graceful=False)
+    assert len(struck) == 1
+    assert made == undisturbed
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda path: path.unlink(), "no such file"),
+        (lambda path: os.truncate(path, 300), "mmap length is greater than file size"),
+        (lambda path: np.save(path, np.ones((60, 8), "f4")), "has rows of 8 numbers, but the plan has 9"),
+        (lambda path: np.save(path, np.ones((51, 9), "f4")), "has 51 rows, but"),
+    ],
+)
+def test_a_shard_that_is_not_there_is_named(connected, tmp_path, harm, said):
+    folder = write(tmp_path / "rows", 5, 60, (12, 9))
+    plan = planned(folder)
+    harm(folder / "b-003.npy")
+    with pytest.raises(ray.exceptions.RayTaskError) as raised:
+        _passes.run(plan, 1, 1)
+    assert isinstance(raised.value.cause, specalign.InputError)
+    assert re.search(rf"shard 3 \(.*-003.npy\).*{said}", str(raised.value.cause))
+
+
+def test_a_shard_that_changes_between_the_passes_is_named(connected, tmp_path):
+    folder = write(tmp_path / "rows", 5, 60, (12, 9))
+    plan = planned(folder)
+    _, directions, _ = _passes.run(plan, 1, 1)
+    path = folder / "b-002.npy"
+    np.save(path, np.load(path) + np.float32(1))
+    with pytest.raises(ray.exceptions.RayTaskError, match=r"shard 2 \(.*a-002.npy\) changed between the passes"):
+        ray.get(_passes._top.remote(plan, directions, range(1, 4), 1)[0])
+
+
+def test_every_kind_of_file(tmp_path, rng):
+    x = rng.standard_normal((30, 7)).astype("f4")
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "fortran.npy", np.asfortranarray(x.astype(">f8")))
+    np.savez(tmp_path / "x.npz", k=x, other=x[:3])
+    table = {"k": pyarrow.FixedSizeListArray.from_arrays(x.ravel(), 7), "n": pyarrow.array(range(30))}
+    pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "x.parquet")
+    header = b'{"k":{"dtype":"BF16","shape":[30,7],"data_offsets":[0,420]}}'
+    half = x.astype(ml_dtypes.bfloat16)
+    (tmp_path / "x.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + half.tobytes())
+    for name in ("x.npy", "fortran.npy", "x.npz:k", "x.parquet:k"):
+        np.testing.assert_array_equal(_files.load(str(tmp_path / name)), x)
+    np.testing.assert_array_equal(_files.load(str(tmp_path / "x.safetensors")), half.astype("f4"))
+    with pytest.raises(ValueError, match="there is no '' in it; it has k, other"):
+        _files.load(str(tmp_path / "x.npz"))
+    with pytest.raises(specalign.InputError, match="unknown kind of file"):
+        _files.load("x.csv")
+
+
+def test_flags_are_those_of_the_command():
+    for step, names in (("plan", [*command.PLAN, "out", "json", "student", "reference"]), ("result", command.RESULT)):
+        said = run("shards", step, "-h")
+        assert set(re.findall(r"^ +(?:-h, )?--([a-z-]+)", said, re.M)) == {*names, "help"}
+
+
+def test_progress_tells_rate_and_time_left():
+    progress = _progress.Progress("partial", 4000)
+    progress.add(1000)
+    assert progress.text(progress._begin + 10) == "partial 25 %: 1,000 of 4,000 rows, 100 rows/s, 0:30 left"
+
+
+def test_groups_are_powers_of_eight():
+    assert [_passes.group_size(n, 2) for n in (1, 63, 64, 511, 512, 5000)] == [1, 1, 8, 8, 64, 512]
