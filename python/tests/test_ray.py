@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import ml_dtypes
@@ -19,7 +18,6 @@ import pytest
 from sharded import comparison, run, same, sides, write
 
 import specalign
-import specalign.shards as steps
 from specalign.ray import __main__ as command
 from specalign.ray import _files
 
@@ -83,24 +81,24 @@ def test_object_storage(cluster, folder, tmp_path):
     assert missing == f"specalign: file://{folder}/c-*.npy: no file matches\n"
 
 
-def killed(plan, kill):
-    """Run both passes while `kill` strikes once in the first and once in the second."""
+def killed(cluster, folder, kill):
+    """Compare on the cluster while `kill` strikes, which tells whether it did; return what was said."""
     stop = threading.Event()
     struck = []
 
     def strike():
-        while not stop.wait(0.02):
-            if len(struck) < 2 and (who := kill(len(struck))):
-                struck.append(who)
-                time.sleep(1)
+        while not stop.wait(0.02) and not struck:
+            if kill():
+                struck.append(True)
 
     thread = threading.Thread(target=strike)
     thread.start()
     try:
-        return _passes.run(plan, 1, 1), struck
+        return same(on_ray(cluster.address, *sides(folder), *DEPTH, "--json", "--shards-per-task", 1))
     finally:
         stop.set()
         thread.join()
+        assert struck
 
 
 def working(cluster, name):
@@ -122,47 +120,37 @@ def working(cluster, name):
 @pytest.fixture(scope="module")
 def larger(tmp_path_factory):
     folder = write(tmp_path_factory.mktemp("rows") / "rows", 40, 2500, (256, 192))
-    return folder, planned(folder, *DEPTH)
+    return folder, comparison(folder, *DEPTH)
 
 
-@pytest.fixture(scope="module")
-def undisturbed(larger):
-    _, plan = larger
-    given = [(i, np.load(a), np.load(b)) for i, (a, b, _) in enumerate(steps.names(plan))]
-    moments = steps.partial(plan, given)
-    directions = steps.spectrum(plan, moments)
-    return moments, directions, steps.top(plan, directions, given)
+@pytest.mark.parametrize("task", ["_partial", "_top"])
+def test_a_killed_worker_changes_no_bit(cluster, larger, task):
+    def kill():
+        workers = working(cluster, task)
+        if workers:
+            os.kill(workers[0], signal.SIGKILL)
+        return workers
+
+    folder, want = larger
+    assert killed(cluster, folder, kill) == want
 
 
-def test_a_killed_worker_changes_no_bit(connected, larger, undisturbed):
-    def kill(strike):
-        for pid in working(connected, ("_partial", "_top")[strike]):
-            os.kill(pid, signal.SIGKILL)
-            return pid
-        return None
-
-    made, struck = killed(larger[1], kill)
-    assert len(struck) == 2
-    assert made == undisturbed
-
-
-def test_a_killed_node_changes_no_bit(connected, larger, undisturbed):
-    node = connected.add_node(num_cpus=2)
-    connected.wait_for_nodes()
+def test_a_killed_node_changes_no_bit(cluster, larger):
+    node = cluster.add_node(num_cpus=2)
+    cluster.wait_for_nodes()
     raylet = node.all_processes["raylet"][0].process.pid
 
-    def kill(strike):
-        if strike == 0 and len(working(connected, "_partial")) > 1:
+    def kill():
+        both = len(working(cluster, "_partial")) > 1
+        if both:
             os.kill(raylet, signal.SIGKILL)
-            return raylet
-        return None
+        return both
 
+    folder, want = larger
     try:
-        made, struck = killed(larger[1], kill)
+        assert killed(cluster, folder, kill) == want
     finally:
-        connected.remove_node(node, allow_graceful=False)
-    assert len(struck) == 1
-    assert made == undisturbed
+        cluster.remove_node(node, allow_graceful=False)
 
 
 @pytest.mark.parametrize(

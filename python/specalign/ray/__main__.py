@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import re
@@ -92,7 +93,8 @@ def _compare(options: argparse.Namespace, sides: list[list[str]], work: str) -> 
         return code
     with open(steps["plan"], "rb") as f:
         plan = f.read()
-    made = _passes(options, plan)
+    with contextlib.redirect_stdout(sys.stderr):  # where Ray tells of workers that died
+        made = _passes(options, plan)
     for name, data in zip(("moments", "directions", "scores"), made, strict=True):
         with open(steps[name], "wb") as f:
             f.write(data)
