@@ -4,6 +4,7 @@ SHELL := /bin/bash
 
 PYTHON     ?= python3
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+PYSPARK     = pyspark==4.3.0
 VENV        = .venv
 PY          = $(VENV)/bin/python
 COMMIT     := $(shell git describe --always --dirty --exclude '*' 2>/dev/null)
@@ -25,7 +26,7 @@ FUZZ     ?= .
 KEEP     ?= 0
 SOAKTIME ?= 10m
 
-.PHONY: help build library venv demo test bench wheel lint clean proto fmt fuzz study soak soak-steps asan ubsan arm64 test-go test-python test-report bundle FORCE
+.PHONY: help build library venv demo test bench wheel lint clean proto fmt fuzz study soak soak-steps asan ubsan arm64 test-go test-python test-spark test-report bundle FORCE
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST) | \
@@ -77,6 +78,11 @@ test-go: ## Go tests under the race detector
 
 test-python: build library venv ## Python tests
 	@.ci/checks python
+
+test-spark: build library venv ## the recipe for Spark on a local one; takes Java, fetches PySpark (0.4 GB)
+	@command -v java > /dev/null || { echo "test-spark: there is no java; install a Java runtime, 17 or later" >&2; exit 1; }
+	@$(VENV)/bin/uv pip install --quiet --python $(PY) $(PYSPARK)
+	@SPECALIGN_BINARY=$(CURDIR)/bin/specalign $(PY) -m pytest -q --rootdir python -c python/pyproject.toml python/tests/test_spark.py
 
 asan: ## C kernels under AddressSanitizer
 	@.ci/checks asan
