@@ -108,3 +108,49 @@ func TestTrainInterrupted(t *testing.T) {
 		}
 	}
 }
+
+// TestTrainKilled: a run that is killed again and again, at whatever moment, goes on each time and ends as one that is not.
+func TestTrainKilled(t *testing.T) {
+	path := writeExperiment(t)
+	dir := t.TempDir()
+	run := func(out string) []string {
+		return []string{"train", path, "--out", filepath.Join(dir, out), "--resume", "--set", "steps=300", "--set", "checkpoint=7"}
+	}
+	steps := func(out string) string {
+		text, err := os.ReadFile(filepath.Join(dir, out, "seed-0", "steps.csv"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var lines strings.Builder
+		for l := range strings.Lines(string(text)) {
+			lines.WriteString(l[:strings.LastIndex(l, ",")] + "\n") // without the seconds
+		}
+		return lines.String()
+	}
+	if o := specalign(t, nil, run("whole")...); o.code != 0 {
+		t.Fatalf("%+v", o)
+	}
+	rng := rand.New(rand.NewPCG(3, 4))
+	killed := 0
+	for range 12 {
+		cmd := command(t.Context(), nil, run("killed")...)
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(rng.IntN(150)) * time.Millisecond)
+		_ = cmd.Process.Kill()
+		if _ = cmd.Wait(); cmd.ProcessState.ExitCode() == -1 {
+			killed++
+		} else if !cmd.ProcessState.Success() {
+			t.Fatalf("exit %d: %s", cmd.ProcessState.ExitCode(), &stderr)
+		}
+	}
+	if o := specalign(t, nil, run("killed")...); o.code != 0 || killed == 0 {
+		t.Fatalf("%d times killed, then %+v", killed, o)
+	}
+	if a, b := steps("whole"), steps("killed"); a != b {
+		t.Errorf("killed %d times, the steps differ:\n%s\n%s", killed, a, b)
+	}
+}
