@@ -11,6 +11,10 @@ import subprocess
 import numpy as np
 import pytest
 import torch
+from demo.evaluation import probe_accuracy
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
 
 from specalign.torch import SpecAlign
 
@@ -79,3 +83,45 @@ def test_same_curve_as_torch(tmp_path, sidecar, settings):
     loss_fn.close()
     assert got[-1] < 0.9 * got[0]
     np.testing.assert_allclose(want, got, rtol=1e-4)
+
+
+def test_scores_against_scikit_learn(tmp_path):
+    """Probe and neighbours of the reference's own rows; the demonstration's probe of OpenCLIP runs agrees, too."""
+    rng = np.random.default_rng(4)
+    centers = rng.standard_normal((4, 8))
+    rows, labels = {}, {}
+    for name, count in (("train", 200), ("probe", 400), ("test", 300)):
+        labels[name] = rng.integers(0, 4, count)
+        x = (centers[labels[name]] + 1.5 * rng.standard_normal((count, 8))) * np.arange(1, 9)
+        rows[name] = x.astype(np.float32)
+        np.save(tmp_path / f"{name}.npy", rows[name])
+        (tmp_path / f"{name}.txt").write_text("".join(f"{y}\n" for y in labels[name]))
+    path = tmp_path / "scores.yaml"
+    parts = "".join(
+        f"  {part}: {{inputs: {name}.npy, reference: {name}.npy, labels: {name}.txt}}\n"
+        for part, name in (("train", "probe"), ("test", "test"))
+    )
+    path.write_text(
+        "# How good is the reference?\ndata: {inputs: train.npy, reference: train.npy}\n"
+        "student: {kind: linear, dim: 8, residual: true}\nsteps: 1\nbatch: 100\noptimizer: {learning_rate: 1e-30}\n"
+        f"evaluation:\n{parts}  k: 5\n"
+    )
+    out = tmp_path / "out"
+    args = [os.environ["SPECALIGN_BINARY"], "train", path, "--out", out]
+    done = subprocess.run(args, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((out / "seed-0" / "result.json").read_text())
+    assert found["before"] == found["reference"]  # a residual student begins as its inputs
+    score = found["reference"]
+    assert score["spec_diff"] == pytest.approx(0, abs=1e-6)
+    assert score["nngs"] == pytest.approx(1)
+    assert score["cka"] == pytest.approx(1, abs=1e-6)
+
+    scaler = StandardScaler().fit(rows["probe"])
+    model = LogisticRegression(C=1, tol=1e-8, max_iter=2000).fit(scaler.transform(rows["probe"]), labels["probe"])
+    near = KNeighborsClassifier(5, metric="cosine").fit(rows["probe"], labels["probe"])
+    one = 1 / 300  # a sample at the border, or a vote that is even
+    assert score["probe"] == pytest.approx(model.score(scaler.transform(rows["test"]), labels["test"]), abs=one)
+    assert score["knn"] == pytest.approx(near.score(rows["test"], labels["test"]), abs=6 * one)
+    theirs = probe_accuracy(rows["probe"], labels["probe"], rows["test"], labels["test"], decay=1 / 400)
+    assert score["probe"] == pytest.approx(theirs, abs=one)
