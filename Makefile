@@ -26,7 +26,7 @@ FUZZ     ?= .
 KEEP     ?= 0
 SOAKTIME ?= 10m
 
-.PHONY: help build library venv demo test bench wheel lint clean proto fmt fuzz study soak soak-steps asan ubsan arm64 test-go test-python test-spark test-report bundle FORCE
+.PHONY: help build library venv demo test bench wheel lint clean proto fmt fuzz study soak soak-steps asan ubsan arm64 test-go test-python test-ray test-spark test-report bundle FORCE
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST) | \
@@ -78,6 +78,10 @@ test-go: ## Go tests under the race detector
 
 test-python: build library venv ## Python tests
 	@.ci/checks python
+
+test-ray: build library venv ## Ray: comparing while workers and nodes die, and a store of features made there
+	@SPECALIGN_BINARY=$(CURDIR)/bin/specalign $(PY) -m pytest -q --rootdir python -c python/pyproject.toml \
+	  -m '' python/tests/test_ray.py python/tests/openclip/test_ray_store.py
 
 test-spark: build library venv ## the recipe for Spark on a local one; takes Java, fetches PySpark (0.4 GB)
 	@command -v java > /dev/null || { echo "test-spark: there is no java; install a Java runtime, 17 or later" >&2; exit 1; }

@@ -37,8 +37,29 @@ One that is interrupted goes on where it stopped, when the same command is given
 
 def main(argv: list[str]) -> int:
     """Make a store, and return the exit code."""
+    try:
+        rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        said = make(parse(argv), rank, size, collect=rank == 0)
+    except InputError as e:
+        print(f"specalign: {str(e).removeprefix('specalign: ')}", file=sys.stderr)
+        return 2
+    except Error as e:
+        print(f"specalign: {str(e).removeprefix('specalign: ')}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("specalign: interrupted; the same command goes on with what is done", file=sys.stderr)
+        return 130
+    if said:
+        print(said)
+    return 0
+
+
+def parse(
+    argv: list[str], program: str = _PROGRAM, more: dict[str, dict[str, Any]] | None = None
+) -> argparse.Namespace:
+    """Read the command line, with `more` flags: the arguments of each for argparse."""
     parser = argparse.ArgumentParser(
-        prog=_PROGRAM, description="Compute a frozen reference model's features of a data set's images, once.",
+        prog=program, description="Compute a frozen reference model's features of a data set's images, once.",
         epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
     )  # fmt: skip
     local = os.environ.get("LOCAL_RANK", "0")
@@ -56,19 +77,9 @@ def main(argv: list[str]) -> int:
     add("--device", default=f"cuda:{local}" if torch.cuda.is_available() else "cpu", help="of the model (%(default)s)")
     add("--output", metavar="FOLDER", required=True, help="the store to write")
     add("--force", action="store_true", help="replace a store that is there, or pieces of another one")
-    options = parser.parse_args(argv)
-    try:
-        _make(options)
-    except InputError as e:
-        print(f"specalign: {str(e).removeprefix('specalign: ')}", file=sys.stderr)
-        return 2
-    except Error as e:
-        print(f"specalign: {str(e).removeprefix('specalign: ')}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("specalign: interrupted; the same command goes on with what is done", file=sys.stderr)
-        return 130
-    return 0
+    for name, arguments in (more or {}).items():
+        add(name, **arguments)
+    return parser.parse_args(argv)
 
 
 def _positive(text: str) -> int:
@@ -77,12 +88,17 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _make(options: argparse.Namespace) -> None:
-    started = time.monotonic()
+def check(options: argparse.Namespace) -> None:
+    """Refuse a place that a store cannot be written to."""
     if os.path.lexists(options.output) and not options.force:
         raise StoreError(f"specalign: {options.output} is there; choose another place, or say --force to replace it")
     check_place(options.output)
-    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def make(options: argparse.Namespace, rank: int, size: int, *, collect: bool) -> str:
+    """Make the pieces of a rank, every `size`-th, and where it is to collect the store of all; return what to say."""
+    started = time.monotonic()
+    check(options)
     if options.csv is not None:
         paths = column(options.csv, options.csv_img_key, options.csv_separator)
         data: dict[str, Any] = {
@@ -109,15 +125,15 @@ def _make(options: argparse.Namespace) -> None:
             pieces = of_csv(reference, paths, captions, options, draft, rank, size)
         else:
             pieces = of_shards(reference, urls, options, draft, rank, size)
-        if rank != 0:
-            return
+        if not collect:
+            return ""
         draft.wait([name for name, _ in pieces])
         store = _store(reference, made, data, pieces, draft, options)
     except Error as e:
         raise type(e)(f"{e}; {draft.leave()}") if type(e) in (InputError, StoreError) else e from None
     store.save(options.output)
     draft.remove()
-    print(
+    return (
         f"{options.output}: {store.dim} features of {len(store.ids):,} images by {reference.name}"
         f"{', centred' if options.center else ''}, in {time.monotonic() - started:.0f} s "
         f"({store.fingerprint[:12]})"

@@ -1,20 +1,18 @@
-"""`python -m specalign.ray compare STUDENT REFERENCE [flags]`."""
+"""`python -m specalign.ray compare STUDENT REFERENCE [flags]`, and `features`."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import logging
 import os
 import re
 import subprocess
 import sys
 import tempfile
-from typing import Any
 
 from .. import _binary, shards
 from .._errors import Error, InputError
 from . import _files
+from ._cluster import connected
 
 # Flags that go on to `specalign shards plan` and `specalign shards result`, which check them.
 PLAN = [
@@ -33,20 +31,27 @@ taken, too."""
 
 def main() -> None:
     """Run the command line."""
+    features = sys.argv[1:2] == ["features"]
     try:
+        if features:
+            from . import _stores  # which needs torch
+
+            sys.exit(_stores.run(sys.argv[2:]))
         sys.exit(_run(sys.argv[1:]))
     except Error as e:
         print(f"specalign: {re.sub('^(align|compare|shards|csrc|specalign): ', '', str(e))}", file=sys.stderr)
         sys.exit(2 if isinstance(e, InputError) else 1)
     except KeyboardInterrupt:
-        print("specalign: interrupted; nothing was written", file=sys.stderr)
+        done = "the same command goes on with what is done" if features else "nothing was written"
+        print(f"specalign: interrupted; {done}", file=sys.stderr)
         sys.exit(1)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m specalign.ray", allow_abbrev=False)
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="compare")
-    compare = verbs.add_parser("compare", description=HELP, allow_abbrev=False)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs.add_parser("features", help="make the store of a frozen model's features, as specalign.openclip features")
+    compare = verbs.add_parser("compare", help="compare two embeddings in shards", description=HELP, allow_abbrev=False)
     compare.add_argument("names", nargs="*", metavar="STUDENT REFERENCE")
     compare.add_argument("--student", action="append", default=[], metavar="PATTERN", help="repeatable")
     compare.add_argument("--reference", action="append", default=[], metavar="PATTERN", help="repeatable")
@@ -93,8 +98,7 @@ def _compare(options: argparse.Namespace, sides: list[list[str]], work: str) -> 
         return code
     with open(steps["plan"], "rb") as f:
         plan = f.read()
-    with contextlib.redirect_stdout(sys.stderr):  # where Ray tells of workers that died
-        made = _passes(options, plan)
+    made = _passes(options, plan)
     for name, data in zip(("moments", "directions", "scores"), made, strict=True):
         with open(steps[name], "wb") as f:
             f.write(data)
@@ -102,30 +106,14 @@ def _compare(options: argparse.Namespace, sides: list[list[str]], work: str) -> 
 
 
 def _passes(options: argparse.Namespace, plan: bytes) -> tuple[bytes, bytes, bytes]:
-    try:
-        import ray
-    except ImportError:
-        raise Error("specalign: Ray is not there; pip install 'specalign[ray]' on every node") from None
-    from . import _passes
+    with connected(options.address, logs=False) as ray:
+        from . import _passes  # which needs Ray
 
-    local: dict[str, Any] = {"include_dashboard": False}
-    if options.address or os.environ.get("RAY_ADDRESS"):
-        local = {}
-    try:
-        ray.init(address=options.address, log_to_driver=False, logging_level=logging.ERROR, **local)
-        cpus = ray.cluster_resources().get("CPU", 0)  # type: ignore[no-untyped-call]
+        cpus = ray.cluster_resources().get("CPU", 0)
         if cpus < options.threads:
             raise InputError(f"--threads is {options.threads}, but the cluster has {cpus:.0f} CPUs")
-        count = len(shards.names(plan))
-        size = options.shards_per_task or _passes.group_size(count, cpus / options.threads)
+        size = options.shards_per_task or _passes.group_size(len(shards.names(plan)), cpus / options.threads)
         return _passes.run(plan, size, options.threads)
-    except ray.exceptions.RayTaskError as e:
-        cause: Any = e.cause
-        raise (cause if isinstance(cause, Error) else Error(f"a task failed: {cause!r}")) from None
-    except (ray.exceptions.RayError, ConnectionError) as e:
-        raise Error(f"Ray gave up: {' '.join(str(e).split())}") from None
-    finally:
-        ray.shutdown()
 
 
 def _needs_rows(options: argparse.Namespace) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+
 import torch
 from torchvision import transforms
 
@@ -25,3 +28,16 @@ def other():
     model, preprocess = blocks()
     model.fingerprint = "blocks-2"
     return model, preprocess
+
+
+class Slow(Blocks):
+    def forward(self, pixels):
+        with open(os.environ["SPECALIGN_TEST_BATCHES"], "a") as file:
+            file.write("batch\n")
+        time.sleep(0.4)
+        return super().forward(pixels)
+
+
+def slow():
+    """`blocks`, which notes its batches in a file and takes its time."""
+    return Slow().eval(), blocks()[1]
