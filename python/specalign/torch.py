@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from . import _checks, _shared
 from ._errors import ClosedError, Error, InputError, ProcessError
@@ -50,14 +51,14 @@ class Handle:
 class _Penalty(torch.autograd.Function):
     """Puts a value and its gradient, both known, into the graph behind the student's features.
 
-    The features themselves are not kept: they may be overwritten before the backward pass.
+    Of the features only their place in the graph is used: they may be overwritten before the backward pass.
     """
 
     @staticmethod
     def forward(ctx: Any, student: Tensor, value: Tensor, gradient: Tensor | None) -> Tensor:
         # value: () float32, already weighted; gradient: (n, d) float32 of the same, or None where nobody wants it
         ctx.gradient = gradient
-        ctx.dtype = student.dtype
+        ctx.student = student
         return value.clone()
 
     @staticmethod
@@ -65,17 +66,17 @@ class _Penalty(torch.autograd.Function):
         if ctx.gradient is None:
             return None, None, None
         # In float32, then in the features' type: a GradScaler's factor comes before the rounding.
-        grad = (grad_outputs[0].float() * ctx.gradient).to(ctx.dtype)
+        grad = (grad_outputs[0].float() * ctx.gradient).to(ctx.student.dtype)
         if torch.is_grad_enabled():  # somebody asked for create_graph
-            grad = _Once.apply(grad.detach().requires_grad_())
+            grad = _Once.apply(grad, ctx.student)
         return grad, None, None
 
 
 class _Once(torch.autograd.Function):
-    """A gradient that cannot be differentiated again."""
+    """A gradient that depends on the features and cannot be differentiated again."""
 
     @staticmethod
-    def forward(ctx: Any, gradient: Tensor) -> Tensor:
+    def forward(ctx: Any, gradient: Tensor, student: Tensor) -> Tensor:
         return gradient.clone()
 
     @staticmethod
@@ -165,6 +166,8 @@ class SpecAlign(nn.Module):
     @torch.compiler.disable
     def wait(self, handle: Handle) -> Tensor:
         """Return what `forward` would have, once the computation that `submit` started is done."""
+        if not isinstance(handle, Handle):
+            raise InputError(f"specalign: handle is {_checks.brief(handle)}; give what submit returned")
         try:
             result = handle.future.result()
             if not (math.isfinite(result.value) and math.isfinite(result.gradient_norm)):
@@ -198,6 +201,8 @@ class SpecAlign(nn.Module):
     def _submit(self, student: Tensor, reference: Any, now: bool) -> Handle:
         if not isinstance(student, Tensor):
             raise InputError(f"specalign: student is a {type(student).__name__}; give a tensor")
+        if forward_ad.unpack_dual(student).tangent is not None:  # type: ignore[no-untyped-call]
+            raise InputError("specalign: the penalty has no forward-mode derivative; use backward()")
         self.weight = _checks.weight(self.weight)
         grad = torch.is_grad_enabled() and student.requires_grad
         session = self.session

@@ -177,6 +177,22 @@ def test_double_backward_is_a_clear_error(loss_fn, features):
     (grad,) = torch.autograd.grad(loss_fn(student, reference), student, create_graph=True)
     with pytest.raises(specalign.Error, match="cannot be differentiated twice"):
         grad.square().sum().backward()
+    for strict in (False, True):  # not strict: what the gradient does not seem to depend on counts as zero
+        with pytest.raises(specalign.Error, match="cannot be differentiated twice"):
+            torch.autograd.functional.hessian(lambda x: loss_fn(x, reference), student.detach(), strict=strict)
+
+
+def test_forward_mode_is_a_clear_error(loss_fn, features):
+    student, reference = features
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(student.detach(), student.detach())
+        with pytest.raises(specalign.InputError, match="forward-mode"):
+            loss_fn(dual, reference)
+
+
+def test_wait_takes_what_submit_returned(loss_fn):
+    with pytest.raises(specalign.InputError, match="handle is 3; give what submit returned"):
+        loss_fn.wait(3)
 
 
 def test_compile(loss_fn, features):
