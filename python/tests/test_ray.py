@@ -201,6 +201,28 @@ def test_every_kind_of_file(tmp_path, rng):
         _files.load("x.csv")
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("compare a.npy b.npy --topp 3", "unrecognized arguments: --topp"),
+        ("compare a.npy", "compare takes STUDENT and REFERENCE, or any number of --student and --reference"),
+        ("compare --student a.npy", "no files are given"),
+        ("compare a.npy b.npy --threads 0", "--threads and --shards-per-task are whole numbers, 1 or more"),
+        ("compare no://x/a.npy b.npy", "no://x/a.npy: Protocol not known: no"),
+        ("compare file:///nowhere/a.npy b.npy", "file:///nowhere/a.npy: no such file"),
+    ],
+)
+def test_what_is_wrong_is_told_in_a_line(line, said, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["specalign.ray", *line.split()])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    told = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert told.startswith("specalign: ")
+    assert said in told
+    assert told.count("\n") == 1
+
+
 def test_flags_are_those_of_the_command():
     for step, names in (("plan", [*command.PLAN, "out", "json", "student", "reference"]), ("result", command.RESULT)):
         said = run("shards", step, "-h")

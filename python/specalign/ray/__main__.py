@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from typing import NoReturn
 
 from .. import _binary, shards
 from .._errors import Error, InputError
@@ -47,8 +48,15 @@ def main() -> None:
         sys.exit(1)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m specalign.ray", allow_abbrev=False)
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are ours."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; {self.prog} -h has the usage")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="python -m specalign.ray", allow_abbrev=False)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     verbs.add_parser("features", help="make the store of a frozen model's features, as specalign.openclip features")
     compare = verbs.add_parser("compare", help="compare two embeddings in shards", description=HELP, allow_abbrev=False)
