@@ -3,8 +3,8 @@
 The reference is the hidden layer of a network trained on the labels of the images 0 to 30,000; the student's inputs are
 64 principal components of the pixels, or the pixels. Images 30,000 to 60,000 are trained on (train); of those the first
 10,000, with their labels, teach the probe (probe); the 10,000 test images are scored (test). Settings are chosen with the
-images 30,000 to 55,000 (fit) by what they are worth on 55,000 to 60,000 (validation). Writes studies-out/weak_student/,
-then run
+images 30,000 to 55,000 (fit) by what they are worth on 55,000 to 60,000 (validation). Captions are one of four coarse
+words for each image, as columns of zeros and a one. Writes studies-out/weak_student/, then run
 
     bin/specalign train configs/weak_student_choice.yaml
     bin/specalign train configs/weak_student.yaml
@@ -20,6 +20,9 @@ from demo.dataset import CLASSES
 from . import packages
 from .command import OUT, lines, save
 from .networks import hidden_layer
+
+COARSE = ("top", "trousers", "footwear", "bag")
+WORDS = (0, 1, 0, 0, 0, 2, 0, 2, 3, 2)  # by class
 
 COMPONENTS, TRAINED, PROBED, VALIDATED, TEST = 64, 30_000, 10_000, 55_000, 60_000
 
@@ -50,6 +53,12 @@ def main() -> None:
         save("weak_student", f"{name}-pixels", flat[part].astype(np.float16))
         save("weak_student", f"{name}-reference", layer[part] - center)
         lines("weak_student", f"{name}-labels", [CLASSES[y] for y in labels[part]])
+        words = np.array(WORDS)[labels[part]]
+        save(
+            "weak_student",
+            f"{name}-captions",
+            np.eye(len(COARSE), dtype=np.float32)[words],
+        )
     right = (answers == labels)[TEST:].mean()
     print(
         f"{OUT / 'weak_student'}: a reference of test accuracy {right:.3f}, {COMPONENTS} components"
