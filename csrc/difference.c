@@ -1,6 +1,8 @@
 //go:build cgo && linux && (amd64 || arm64)
 
 // difference.c: kernel matrices, their difference, and the gradient through exact kernels.
+#include <string.h>
+
 #include "gemm.h"
 
 // kernel_matrix computes blocks of one kernel matrix. Distances do not change when every row moves by the same
@@ -194,19 +196,26 @@ typedef struct pull_job {
   const sa_kernels *kn;
   sa_matrix g, x, w;
   const float *mean;
-  float alpha;
+  float alpha, far;  // squared distance from the mean
 } pull_job;
 
-enum { PULL_ROWS = 16 };
+enum { PULL_ROWS = 16, FAR = 64 };  // bandwidths
 
-// Gaussian: g holds alpha Σ_b W_ab (x_b - mean); what is missing is -alpha (Σ_b W_ab) (x_a - mean).
+// Gaussian: g holds alpha Σ_b W_ab (x_b - mean); what is missing is -alpha (Σ_b W_ab) (x_a - mean). The two cancel where
+// x_a lies many bandwidths from the mean, since only rows near it have a weight: there the differences are summed.
 static void pull_gaussian(void *arg, int64_t task, int worker) {
   (void)worker;
   const pull_job *j = arg;
   for (int64_t i = task * PULL_ROWS; i < sa_min(j->x.rows, (task + 1) * PULL_ROWS); i++) {
-    const float sum = j->alpha * (float)j->kn->sum64(sa_row(j->w, i), j->w.cols);
+    const float *x = sa_row(j->x, i), *w = sa_row(j->w, i);
     float *g = sa_row(j->g, i);
-    j->kn->add_scaled_from(g, sa_row(j->x, i), j->mean, j->x.cols, -sum);
+    if (j->kn->sum_squares(x, j->mean, j->x.cols) > j->far) {
+      memset(g, 0, (size_t)j->x.cols * sizeof *g);
+      for (int64_t b = 0; b < j->w.cols; b++)
+        if (w[b] != 0) j->kn->add_scaled_from(g, sa_row(j->x, b), x, j->x.cols, j->alpha * w[b]);
+      continue;
+    }
+    j->kn->add_scaled_from(g, x, j->mean, j->x.cols, -j->alpha * (float)j->kn->sum64(w, j->w.cols));
   }
 }
 
@@ -242,7 +251,7 @@ sa_status SA_API(kernel_gradient)(sa_context *c, sa_matrix g, sa_side s, sa_matr
   if (!ok || (!k1.data && !kernel_prepare(c, &j.k, s))) return sa_fail(c, SA_ERR_MEMORY, op, "no memory");
   sa_run(c, work, j.grid.count, weights_task, &j);
 
-  pull_job p = {c->kernels, g, s.x, j.w, NULL, 2 / s.sigma};
+  pull_job p = {c->kernels, g, s.x, j.w, NULL, 2 / s.sigma, FAR * s.sigma * FAR * s.sigma};
   if (s.kernel == SA_LAPLACIAN) {
     sa_run(c, pairs * (double)d * 8 * SA_NS_PER_FLOP, sa_ceil(n, PULL_ROWS), pull_laplacian, &p);
     return SA_OK;

@@ -252,11 +252,24 @@ static sa_status weights_by(sa_context *c, sa_panel w, const Side &s, sa_matrix 
   return SA_OK;
 }
 
-// pull_gaussian_kernel: g holds Σ_b W_ab (x_b - mean); what is missing is -(Σ_b W_ab) (x_a - mean), and alpha.
-__global__ void __launch_bounds__(ROWS_THREADS) pull_gaussian_kernel(sa_matrix g, sa_matrix moved, sa_panel w, float alpha) {
+constexpr float FAR = 64;  // bandwidths
+
+// pull_gaussian_kernel: g holds Σ_b W_ab (x_b - mean); what is missing is -(Σ_b W_ab) (x_a - mean), and alpha. The two
+// cancel where x_a lies many bandwidths from the mean, since only rows near it have a weight: there, beyond the square
+// `far`, the differences are summed.
+__global__ void __launch_bounds__(ROWS_THREADS) pull_gaussian_kernel(sa_matrix g, sa_matrix x, sa_matrix moved, sa_panel w, float alpha, float far) {
   const int64_t i = (int64_t)blockIdx.x * ROWS_WARPS + threadIdx.x / 32;
   if (i >= g.rows) return;
-  double sum = 0;
+  double sum = 0, square = 0;
+  for (int64_t j = threadIdx.x % 32; j < g.cols; j += 32) square += (double)sa_row(moved, i)[j] * (double)sa_row(moved, i)[j];
+  if (sa_warp_sum(square) > (double)far) {
+    for (int64_t j = threadIdx.x % 32; j < g.cols; j += 32) {
+      for (int64_t b = 0; b < g.rows; b++) sum += (double)w.data[i * w.inner + b] * ((double)sa_row(x, b)[j] - (double)sa_row(x, i)[j]);
+      sa_row(g, i)[j] = (float)((double)alpha * sum);
+      sum = 0;
+    }
+    return;
+  }
   for (int64_t j = threadIdx.x % 32; j < g.rows; j += 32) sum += (double)w.data[i * w.inner + j];
   sum = sa_warp_sum(sum);
   for (int64_t j = threadIdx.x % 32; j < g.cols; j += 32) {
@@ -320,6 +333,7 @@ extern "C" sa_status SA_API(kernel_gradient)(sa_context *c, sa_matrix g, sa_side
   sa_panel p;
   SA_TRY(sa_pack(c, &p, sa_by_cols(moved)));
   SA_TRY(sa_multiply(c, g, weights, p, n, 1));
-  SA_LAUNCH(c, pull_gaussian_kernel, sa_blocks(n, ROWS_WARPS), ROWS_THREADS, 0, g, moved, weights, 2 / (s.sigma * s.sigma));
+  SA_LAUNCH(c, pull_gaussian_kernel, sa_blocks(n, ROWS_WARPS), ROWS_THREADS, 0, g, s.x, moved, weights, 2 / (s.sigma * s.sigma),
+            FAR * s.sigma * FAR * s.sigma);
   return SA_OK;
 }

@@ -26,7 +26,7 @@ func Daemon(ctx context.Context, o Options, attachFile string) (err error) {
 	ctx, cancel := signal.NotifyContext(ctx, endSignals(syscall.SIGTERM, syscall.SIGINT)...)
 	defer cancel()
 	if attachFile, err = filepath.Abs(attachFile); err != nil {
-		return err
+		return inputErrorf("plugin: --attach %s: the folder it is relative to was removed; give a full path", attachFile)
 	}
 	dir, err := makeSocketDir(true)
 	if err != nil {

@@ -373,7 +373,8 @@ func kernelGradient[F float](kernel align.Kernel, x, m grid[F], sigma F) grid[F]
 }
 
 // kernelGradientSize is what one rounding weighs in kernelGradient: the terms' magnitudes with the kernel's error, and
-// for the Gaussian, whose sum is a product W x less (W 1) x, those of its two halves over rows less their mean.
+// for the Gaussian, whose sum is a product W x less (W 1) x, those of its two halves over rows less their mean; but
+// these lie up to 64 bandwidths from the mean, and beyond that the differences are summed.
 func kernelGradientSize(kernel align.Kernel, x, m grid[float64], sigma float64) grid[float64] {
 	k, size := kernelMatrix(kernel, x, sigma), kernelSize(kernel, x, sigma)
 	centred := lessRow(x, columnMeans(x))
@@ -387,7 +388,7 @@ func kernelGradientSize(kernel align.Kernel, x, m grid[float64], sigma float64) 
 			for j := range x[a] {
 				if kernel == align.KernelGaussian {
 					d := math.Abs(x[b][j] - x[a][j])
-					g[a][j] += c * (size[a][b]*d + k[a][b]*(math.Abs(centred[a][j])+math.Abs(centred[b][j]))) / (sigma * sigma)
+					g[a][j] += c * (size[a][b]*d + k[a][b]*(d+math.Min(math.Abs(centred[a][j])+math.Abs(centred[b][j]), 128*sigma))) / (sigma * sigma)
 				} else if x[a][j] != x[b][j] {
 					g[a][j] += c * size[a][b] / sigma
 				}

@@ -173,6 +173,11 @@ func (s *suite) kernelGradientOfClusters() {
 	for _, c := range clusterings {
 		s.compareKernelGradient(align.KernelGaussian, data.clusters(c, 70, 33), data.normal(3, 70), data.normal(1, 3), c.sigma, " in "+c.name)
 	}
+	x := data.clusters(clusterings[0], 70, 33)
+	for j := range x[7] {
+		x[7][j] *= 1e6
+	}
+	s.compareKernelGradient(align.KernelGaussian, x, data.normal(3, 70), data.normal(1, 3), 1, " beside one row far out")
 }
 
 // far draws rows around a point a hundred standard deviations from the origin.

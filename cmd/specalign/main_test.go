@@ -85,6 +85,12 @@ func TestUsage(t *testing.T) {
 	specalign(t, []string{"SPECALIGN_LOG=loud"}, "serve", "--daemon", "--attach", t.TempDir()+"/a").refused(t, 2, `SPECALIGN_LOG is "loud"`)
 	specalign(t, []string{"SPECALIGN_THREADS=-1"}, "serve", "--daemon", "--attach", t.TempDir()+"/a").refused(t, 2, `SPECALIGN_THREADS is "-1"`)
 	specalign(t, []string{"SPECALIGN_ISA=sse9"}, "serve", "--daemon", "--attach", t.TempDir()+"/a").refused(t, 2, `SPECALIGN_ISA is "sse9", but this CPU has`)
+	gone := t.TempDir()
+	t.Chdir(gone)
+	if err := os.Remove(gone); err != nil {
+		t.Fatal(err)
+	}
+	specalign(t, nil, "serve", "--daemon", "--attach", "f").refused(t, 2, "--attach f: the folder it is relative to was removed; give a full path")
 }
 
 func TestHelp(t *testing.T) {
