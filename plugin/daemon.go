@@ -25,8 +25,9 @@ func Daemon(ctx context.Context, o Options, attachFile string) (err error) {
 	signal.Ignore(syscall.SIGPIPE)
 	ctx, cancel := signal.NotifyContext(ctx, endSignals(syscall.SIGTERM, syscall.SIGINT)...)
 	defer cancel()
-	if attachFile, err = filepath.Abs(attachFile); err != nil {
-		return inputErrorf("plugin: --attach %s: the folder it is relative to was removed; give a full path", attachFile)
+	given := attachFile
+	if attachFile, err = filepath.Abs(given); err != nil {
+		return inputErrorf("plugin: --attach %s: the folder it is relative to was removed; give a full path", given)
 	}
 	dir, err := makeSocketDir(true)
 	if err != nil {
