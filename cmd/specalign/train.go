@@ -24,8 +24,9 @@ func newTrain() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "train EXPERIMENT.yaml",
 		Short: "train a student towards a frozen reference, as a file says",
-		Long: `train runs the experiment that a YAML file describes: a student, linear or a multilayer perceptron, is trained in this
-process towards the features of a frozen reference, once for each seed, and scored on rows that it never saw.
+		Long: `train runs the experiment that a YAML file describes: a student, linear, a multilayer perceptron or convolutional, is
+trained in this process towards the features of a frozen reference, once for each seed, and scored on rows that it never
+saw.
 
 Its folder gets the settings, tables of the steps, checkpoints, the scores, and a page, report.html. Ctrl-C ends after the step under way and
 saves; with --resume the same command goes on, to the same bits as without a stop.`,
