@@ -49,7 +49,7 @@ saves; with --resume the same command goes on, to the same bits as without a sto
 				return err
 			}
 			if dry {
-				return plan(cmd.OutOrStdout(), p, out)
+				return plan(cmd.OutOrStdout(), p, out, asJSON)
 			}
 			ctx, cancel := interruptible(cmd.Context())
 			defer cancel()
@@ -76,16 +76,19 @@ saves; with --resume the same command goes on, to the same bits as without a sto
 }
 
 // plan prints experiments with their defaults filled in.
-func plan(w io.Writer, p *experiment.Plan, out string) error {
+func plan(w io.Writer, p *experiment.Plan, out string, asJSON bool) error {
 	shapes, err := p.Check()
 	if err != nil {
 		return err
+	}
+	runs, steps := p.Runs()
+	if asJSON {
+		return printJSON(w, map[string]any{"schema_version": schemaVersion, "folder": out, "experiments": p, "runs": runs, "steps": steps})
 	}
 	text, err := json.MarshalIndent(p, "", "  ")
 	if err != nil {
 		return err
 	}
-	runs, steps := p.Runs()
 	_, err = fmt.Fprintf(w, "%s\n%s\n%s, %s together, into %s\n", text, shapes, count(runs, "run"), count(steps, "step"), out)
 	return err
 }

@@ -47,6 +47,9 @@ func TestTrain(t *testing.T) {
 	if o := specalign(t, nil, "train", path, "--dry-run", "--out", out); o.code != 0 || !strings.Contains(o.stdout, "1 run, 20 steps together, into "+out) {
 		t.Fatalf("%+v", o)
 	}
+	if o := specalign(t, nil, "train", path, "--dry-run", "--json"); o.code != 0 || !json.Valid([]byte(o.stdout)) || !strings.Contains(o.stdout, `"steps": 20`) {
+		t.Errorf("%+v", o)
+	}
 	if _, err := os.Stat(out); err == nil {
 		t.Error("--dry-run made the folder")
 	}
