@@ -2,6 +2,7 @@ package strictyaml
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -154,13 +155,21 @@ func TestGrid(t *testing.T) {
 	if names[1] != "penalty={k: 3} part.dim=6" || names[3] != "penalty={p: 4} part.dim=5" {
 		t.Errorf("%q", names)
 	}
+	count := func(n int) string {
+		words := make([]string, n)
+		for i := range words {
+			words[i] = strconv.Itoa(i)
+		}
+		return strings.Join(words, ", ")
+	}
 	for text, want := range map[string]string{
-		"sweep: [1]":                         "f.yaml:1:8: sweep is a mapping of lists",
-		"sweep:\n  steps: 3":                 "f.yaml:2:10: sweep.steps is a list of values",
-		"sweep: {steps: []}":                 "sweep.steps is a list",
-		"sweep: {sweep.steps: [1]}":          "sweep varies settings",
-		"sweep: {part.dim: [1], part: [{}]}": `values to "part" twice`,
-		"sweep: {steps: [" + strings.Repeat("1, ", 200) + "1], part.dim: [" + strings.Repeat("1, ", 200) + "1]}": "more than 10000",
+		"sweep: [1]":                          "f.yaml:1:8: sweep is a mapping of lists",
+		"sweep:\n  steps: 3":                  "f.yaml:2:10: sweep.steps is a list of values",
+		"sweep: {steps: []}":                  "sweep.steps is a list",
+		"sweep: {sweep.steps: [1]}":           "sweep varies settings",
+		"sweep: {part.dim: [1], part: [{}]}":  `values to "part" twice`,
+		"sweep: {steps: [3, [1, 2], [1, 2]]}": "f.yaml:1:28: sweep.steps has [1, 2] twice",
+		"sweep: {steps: [" + count(201) + "], part.dim: [" + count(201) + "]}": "more than 10000",
 	} {
 		if _, err := read(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.60s: %v, want %q", text, err, want)

@@ -105,6 +105,13 @@ func (d decoder) grid(node *yaml.Node, name string, to *Grid) error {
 		case g.Len() > MaxCombinations/len(list.Content):
 			return d.wrong(list, "%s has more than %d combinations", name, MaxCombinations)
 		}
+		seen := map[string]bool{}
+		for _, value := range list.Content {
+			if seen[flow(value)] {
+				return d.wrong(value, "%s.%s has %s twice", name, key.Value, flow(value))
+			}
+			seen[flow(value)] = true
+		}
 		g.axes = append(g.axes, axis{key, list.Content})
 	}
 	*to = g
