@@ -1,5 +1,10 @@
 package align
 
+import (
+	"errors"
+	"sync/atomic"
+)
+
 // Matrix is a row-major float32 matrix in the memory of one Backend. Element (i, j) is Data[i*Stride+j].
 //
 // Data of a host backend is ordinary memory. Data of a device backend holds a device address and must not be
@@ -148,6 +153,17 @@ type Spectrum interface {
 	// 1 where it converged, and, from a device, the measured residual of each pair.
 	Spectrum(values []float64, vectors, l Matrix, f Factors, k int, tolerance float64, start Matrix, out []float64) error
 }
+
+// Eigensolver is implemented by a backend with a dense eigensolver of its own.
+type Eigensolver interface {
+	// Eigen replaces a (n, n), symmetric, dense, in host memory, by its unit eigenvectors, one a row, and writes the
+	// eigenvalues to values (n), rising. It reads the lower triangle. A NaN or Inf in it gives NaN everywhere. When stop,
+	// which may be nil and which another goroutine may set, is not 0, it returns ErrStopped soon, a and values undefined.
+	Eigen(values, a []float64, n int, stop *atomic.Int32) error
+}
+
+// ErrStopped is what Eigen returns when it was stopped.
+var ErrStopped = errors.New("align: stopped")
 
 // Device is a backend whose matrices are in the memory of a device. It iterates itself; what it does not do, Host does.
 type Device interface {

@@ -39,15 +39,15 @@ func (st *step) covariance(ctx context.Context, req *request, whole bool) (*pair
 	}
 	z := blas64.General{Rows: rank, Cols: dim, Stride: dim, Data: st.ws.doubles(rank * dim)}
 	for i, col := range outer.order[:rank] {
-		root := math.Sqrt(math.Max(outer.values[col], 0))
+		root, vector := math.Sqrt(math.Max(outer.values[col], 0)), outer.vector(col)
 		for j := range dim {
-			z.Data[i*dim+j] = root * outer.a[j*dim+col]
+			z.Data[i*dim+j] = root * vector[j]
 		}
 	}
 	half := func(first, end int) blas64.General {
 		return blas64.General{Rows: rank, Cols: end - first, Stride: dim, Data: z.Data[first:]}
 	}
-	theta := blas64.Symmetric{N: rank, Stride: rank, Data: inner.matrix(rank), Uplo: blas.Upper}
+	theta := blas64.Symmetric{N: rank, Stride: rank, Data: inner.matrix(rank), Uplo: blas.Lower}
 	blas64.Syrk(blas.NoTrans, 1, half(0, phi1.Cols), 0, theta)
 	blas64.Syrk(blas.NoTrans, -st.s.cfg.Eta, half(phi1.Cols, dim), 1, theta)
 	if err := ctx.Err(); err != nil {
@@ -129,7 +129,7 @@ func (st *step) samples(z *blas64.General, keep int) (Matrix, error) {
 	}
 	coefficients := make([]float64, dim)
 	for r, col := range inner.order[:keep] {
-		w := blas64.Vector{N: rank, Inc: rank, Data: inner.a[col:]}
+		w := blas64.Vector{N: rank, Inc: 1, Data: inner.vector(col)}
 		blas64.Gemv(blas.Trans, 1, *z, w, 0, blas64.Vector{N: dim, Inc: 1, Data: coefficients})
 		for j, x := range coefficients {
 			u.row(j)[r] = float32(x)
@@ -201,7 +201,7 @@ func (st *step) rotate(ctx context.Context, p *pairs) error {
 	h := turn.matrix(k)
 	for i := range k {
 		for j := i; j < k; j++ {
-			h[i*k+j] = (dot(p.vectors.row(i), y.row(j)) + dot(p.vectors.row(j), y.row(i))) / 2
+			h[j*k+i] = (dot(p.vectors.row(i), y.row(j)) + dot(p.vectors.row(j), y.row(i))) / 2
 		}
 	}
 	if err := turn.solve(ctx, k); err != nil {
@@ -212,9 +212,7 @@ func (st *step) rotate(ctx context.Context, p *pairs) error {
 		return err
 	}
 	for i, c := range turn.order {
-		for j := range k {
-			s.row(i)[j] = float32(turn.a[j*k+c])
-		}
+		store(s.row(i), turn.vector(c), 1)
 	}
 	rotated, err := st.ws.Get("rotated", k, st.n)
 	if err != nil {

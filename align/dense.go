@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math"
 	"slices"
+	"sync/atomic"
 
 	"golang.org/x/sync/semaphore"
 	"gonum.org/v1/gonum/blas"
@@ -13,15 +14,16 @@ import (
 	lapackgo "gonum.org/v1/gonum/lapack/gonum"
 )
 
-// symmetric is a dense eigenproblem in float64, by LAPACK's tridiagonalisation and QL iteration. It keeps its memory.
+// symmetric is a dense eigenproblem in float64. It keeps its memory.
 type symmetric struct {
-	a      []float64 // (n, n) row-major: the matrix, then the eigenvectors in its columns
-	values []float64 // rising
-	order  []int     // of falling magnitude
+	native Eigensolver // the backend's solver, else nil: then LAPACK's tridiagonalisation and QL iteration
+	a      []float64   // (n, n) row-major: the matrix, then the eigenvectors in its rows
+	values []float64   // rising
+	order  []int       // of falling magnitude
 	work   []float64
 }
 
-// matrix returns the memory for a matrix of order n, of which solve reads the upper triangle.
+// matrix returns the memory for a matrix of order n, of which solve reads the lower triangle.
 func (s *symmetric) matrix(n int) []float64 {
 	s.a = resize(s.a, n*n)
 	return s.a
@@ -37,19 +39,28 @@ func (s *symmetric) load(m Matrix) {
 	}
 }
 
+// vector returns the unit eigenvector that belongs to values[i].
+func (s *symmetric) vector(i int) []float64 {
+	n := len(s.values)
+	return s.a[i*n : (i+1)*n]
+}
+
 // quickDense is the order up to which a solve takes so few milliseconds that nobody needs to interrupt it.
 const quickDense = 200
 
-// solveMemory is what all solves of the process may take together, in bytes of their matrices; one alone may take more.
+// solveMemory is what all solves by LAPACK may take together, in bytes of their matrices; one alone may take more.
 const solveMemory = 2 << 30
 
 // solving shares out solveMemory, so that steps which run out of time one after the other do not pile up solves that
 // nobody waits for.
 var solving = semaphore.NewWeighted(solveMemory)
 
-// solve replaces the matrix by its eigenvectors. LAPACK cannot be interrupted: when ctx ends first the solve is left to
-// run out beside, with the memory that it has, and s begins anew.
+// solve replaces the matrix by its eigenvectors, until ctx ends. LAPACK cannot be interrupted: when ctx ends first the
+// solve is left to run out beside, with the memory that it has, and s begins anew.
 func (s *symmetric) solve(ctx context.Context, n int) error {
+	if s.native != nil {
+		return s.solveNative(ctx, n)
+	}
 	if n <= quickDense {
 		return s.run(n)
 	}
@@ -72,16 +83,43 @@ func (s *symmetric) solve(ctx context.Context, n int) error {
 	}
 }
 
+// solveNative lets the backend solve, which stops when it is told to.
+func (s *symmetric) solveNative(ctx context.Context, n int) error {
+	var stop atomic.Int32
+	defer context.AfterFunc(ctx, func() { stop.Store(1) })()
+	s.values = resize(s.values, n)
+	err := s.native.Eigen(s.values, s.a, n, &stop)
+	if errors.Is(err, ErrStopped) {
+		return ctx.Err()
+	}
+	if err != nil {
+		return err
+	}
+	s.rank(n)
+	return nil
+}
+
 func (s *symmetric) run(n int) error {
 	s.values = resize(s.values, n)
 	// LAPACK chooses its blocks by the memory it is given: always as much as this order wants, so that results do not
 	// depend on what was solved before.
 	var optimal [1]float64
-	lapackgo.Implementation{}.Dsyev(lapack.EVCompute, blas.Upper, n, s.a, n, s.values, optimal[:], -1)
+	lapackgo.Implementation{}.Dsyev(lapack.EVCompute, blas.Lower, n, s.a, n, s.values, optimal[:], -1)
 	s.work = resize(s.work, int(optimal[0]))
-	if !(lapackgo.Implementation{}).Dsyev(lapack.EVCompute, blas.Upper, n, s.a, n, s.values, s.work, len(s.work)) {
+	if !(lapackgo.Implementation{}).Dsyev(lapack.EVCompute, blas.Lower, n, s.a, n, s.values, s.work, len(s.work)) {
 		return errors.New("align: the dense eigenproblem did not converge")
 	}
+	for i := range n { // it leaves the eigenvectors in columns
+		for j := range i {
+			s.a[i*n+j], s.a[j*n+i] = s.a[j*n+i], s.a[i*n+j]
+		}
+	}
+	s.rank(n)
+	return nil
+}
+
+// rank puts the eigenvalues into the order of falling magnitude.
+func (s *symmetric) rank(n int) {
 	s.order = s.order[:0]
 	for i := range n {
 		s.order = append(s.order, i)
@@ -89,7 +127,6 @@ func (s *symmetric) run(n int) error {
 	slices.SortFunc(s.order, func(i, j int) int {
 		return cmp.Or(cmp.Compare(math.Abs(s.values[j]), math.Abs(s.values[i])), cmp.Compare(i, j))
 	})
-	return nil
 }
 
 // dense finds the wanted eigenpairs and the next one by a dense solver in float64.
@@ -111,10 +148,7 @@ func (st *step) dense(ctx context.Context, req *request) (*pairs, error) {
 		return nil, err
 	}
 	for i, c := range eig.order[:keep] {
-		row := p.vectors.row(i)
-		for j := range row {
-			row[j] = float32(eig.a[j*n+c])
-		}
+		store(p.vectors.row(i), eig.vector(c), 1)
 	}
 	if err := p.certify(st.ws, &st.op); err != nil {
 		return nil, err

@@ -1,5 +1,9 @@
 package align
 
+// solveBytes is what a dense eigensolver takes for each entry of its matrix: the matrix in float64 and five more of its size
+// in a backend's scratch, which the outer solve of the covariance route leaves to the inner one.
+const solveBytes = 8 + 40
+
 // Memory returns how many bytes a step of n rows and of cols columns (student, reference) may take with these settings,
 // beside its inputs and its gradient: an upper estimate, by the route that the step would take, but for a mebibyte or
 // so of each thread's.
@@ -30,7 +34,7 @@ func Memory(c *Config, n int, cols [2]int) uint64 {
 	case routeFormed:
 		bytes += 4 * sh.squares() * rows * rows
 		if solver == SolverDense {
-			bytes += 8*rows*rows + 4*keep*rows
+			bytes += solveBytes*rows*rows + 4*keep*rows
 		}
 	case routeCovariance:
 		order := uint64(sh.features)
@@ -38,7 +42,7 @@ func Memory(c *Config, n int, cols [2]int) uint64 {
 			keep = order
 		}
 		keep = min(keep, order)
-		bytes += 28*order*order + 4*keep*(9*rows+order)
+		bytes += (2*8+4+solveBytes)*order*order + 4*keep*(9*rows+order) // Z, the inner matrix, the covariance
 	}
 	switch solver {
 	case SolverLanczos:

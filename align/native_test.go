@@ -29,19 +29,14 @@ func (b *iterating) Spectrum(values []float64, vectors, l Matrix, f Factors, k i
 		l = product
 	}
 	var eig symmetric
-	a := eig.matrix(n)
-	for i := range n {
-		for j := range n {
-			a[i*n+j] = float64(l.row(i)[j])
-		}
-	}
+	eig.load(l)
 	if err := eig.solve(context.Background(), n); err != nil {
 		return err
 	}
 	for r, c := range eig.order[:vectors.Rows] {
 		values[r] = eig.values[c]
 		for i := range n {
-			vectors.row(r)[i] = float32(eig.a[i*n+c]) + b.turn*start.row(0)[i]/float32(n)
+			vectors.row(r)[i] = float32(eig.vector(c)[i]) + b.turn*start.row(0)[i]/float32(n)
 		}
 	}
 	out[0], out[1], out[2] = 0, float64(n), 1

@@ -53,7 +53,7 @@ func TestWarmDirection(t *testing.T) {
 		for _, c := range eig.order[:2] {
 			dot := 0.0
 			for i, v := range carried {
-				dot += v * eig.a[i*n+c]
+				dot += v * eig.vector(c)[i]
 			}
 			inside += dot * dot
 		}

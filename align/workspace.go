@@ -10,7 +10,12 @@ type workspace struct {
 	large, small symmetric
 }
 
-func newWorkspace(b Backend) *workspace { return &workspace{Matrices: NewMatrices(b)} }
+func newWorkspace(b Backend) *workspace {
+	w := &workspace{Matrices: NewMatrices(b)}
+	w.large.native, _ = b.(Eigensolver)
+	w.small.native, _ = b.(Eigensolver)
+	return w
+}
 
 // floats returns n scalars of the backend, their contents undefined, valid until the next call.
 func (w *workspace) floats(n int) ([]float64, error) {

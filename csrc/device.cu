@@ -118,6 +118,11 @@ static sa_status zeroed(sa_context *c, void **out, size_t bytes) {
   return status;
 }
 
+extern "C" sa_status SA_API(eigen)(sa_context *c, double *, double *, int64_t, const int32_t *) {
+  sa_begin(c, "eigen");
+  return sa_fail(c, SA_ERR_UNSUPPORTED, "a device has no dense eigensolver");
+}
+
 extern "C" sa_status SA_API(alloc)(sa_context *c, int64_t rows, int64_t cols, sa_matrix *out) {
   sa_begin(c, "alloc");
   const int64_t most = INT64_C(1) << 56;

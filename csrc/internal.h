@@ -74,6 +74,21 @@ typedef struct sa_kernels {
   void (*sign_sum)(float *g, int64_t g_stride, const float *xa, const float *x, int64_t stride, const float *weight,
                    int64_t weight_stride, int rows, int64_t n, int64_t d, float alpha);
 
+  // float64, for the dense eigensolver (level_double.h). tile64 has mr rows by nr/2 columns; c = the product of packed
+  // panels, += where add
+  void (*tile64)(int64_t k, const double *a, const double *b, double *c, int64_t ldc, bool add);
+  double (*dot_double)(const double *a, const double *b, int64_t count);
+  void (*add_double)(double *dst, const double *a, int64_t count, double alpha);  // dst += alpha a
+  // y += Σ_r coef[r] row_r, r < rows
+  void (*combine_double)(double *y, const double *row, int64_t stride, int64_t rows, const double *coef, int64_t count);
+  void (*rotate_double)(double *x, double *y, int64_t count, double c, double s);  // x, y = c x + s y, c y - s x
+  // out[r] += <row_r, v>, y += Σ_r coef[r] row_r, r < 4
+  void (*symmetric_double)(double *y, double *out, const double *row, int64_t stride, const double *v, const double *coef,
+                           int64_t count);
+  // out[0] = Σ z2_i / δ_i and out[1] = Σ z2_i / δ_i² with δ_i = (d_i - origin) - tau
+  void (*poles)(double *out, const double *z2, const double *d, double origin, double tau, int64_t count);
+  void (*ratios)(double *w, const double *delta, const double *d, double at, int64_t count);  // w_i *= delta_i / (d_i - at)
+
   // conversions to float32
   void (*widen_f16)(float *dst, const void *src, int64_t count);
   void (*widen_bf16)(float *dst, const void *src, int64_t count);

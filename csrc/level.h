@@ -5,7 +5,7 @@
 //   MR, NV      tile of the matrix product: MR rows by NV vectors, as many accumulators as registers allow
 //   BLOCK       4 where sixteen sums and their operands fit the registers, else 2
 //   FUSED       1 where vf_fma rounds once
-//   vf_fma(a, b, c), vf_load_n(p, n), vf_store_n(p, v, n) for the first n < VL elements
+//   vf_fma(a, b, c) and, of doubles, vd_fma(a, b, c), vf_load_n(p, n), vf_store_n(p, v, n) for the first n < VL elements
 //   WIDEN_F16   its own widen_f16 where it has instructions for it
 //
 // and includes this file; arithmetic on vectors is the compiler's. Every operation on one element is the same
@@ -19,7 +19,7 @@
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")
 
-typedef double vd __attribute__((vector_size(VL * 4)));  // HD doubles
+// vd: HD doubles
 typedef float vh __attribute__((vector_size(VL * 2)));   // HD floats
 typedef float v4 __attribute__((vector_size(16)));
 
@@ -146,6 +146,7 @@ INLINE void vf_sincos(vf x, vf *sine, vf *cosine) {
 
 #include "level_dense.h"
 #include "level_rows.h"
+#include "level_double.h"
 
 const sa_kernels LEVEL = {
     .name = LEVEL_NAME,
@@ -181,6 +182,14 @@ const sa_kernels LEVEL = {
     .softmax_pair = softmax_pair,
     .add_symmetrised = add_symmetrised,
     .sign_sum = sign_sum,
+    .tile64 = tile64,
+    .dot_double = dot_double,
+    .add_double = add_double,
+    .combine_double = combine_double,
+    .rotate_double = rotate_double,
+    .symmetric_double = symmetric_double,
+    .poles = poles,
+    .ratios = ratios,
     .widen_f16 = widen_f16,
     .widen_bf16 = widen_bf16,
     .widen_f64 = widen_f64,

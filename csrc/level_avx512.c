@@ -23,8 +23,10 @@
 
 typedef float vf __attribute__((vector_size(64)));
 typedef int32_t vi __attribute__((vector_size(64)));
+typedef double vd __attribute__((vector_size(64)));
 
 static inline vf vf_fma(vf a, vf b, vf c) { return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
+static inline vd vd_fma(vd a, vd b, vd c) { return (vd)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c); }
 static inline __mmask16 first(int64_t n) { return (__mmask16)((1u << n) - 1); }
 static inline vf vf_load_n(const float *p, int64_t n) { return (vf)_mm512_maskz_loadu_ps(first(n), p); }
 static inline void vf_store_n(float *p, vf v, int64_t n) { _mm512_mask_storeu_ps(p, first(n), (__m512)v); }

@@ -10,6 +10,7 @@
 
 typedef float vf __attribute__((vector_size(16)));
 typedef int32_t vi __attribute__((vector_size(16)));
+typedef double vd __attribute__((vector_size(16)));
 
 #if defined(__aarch64__)
 #include <arm_neon.h>
@@ -17,11 +18,13 @@ typedef int32_t vi __attribute__((vector_size(16)));
 #define NV 3
 #define FUSED 1
 static inline vf vf_fma(vf a, vf b, vf c) { return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
+static inline vd vd_fma(vd a, vd b, vd c) { return (vd)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b); }
 #else
 #define MR 6
 #define NV 2
 #define FUSED 0
 static inline vf vf_fma(vf a, vf b, vf c) { return a * b + c; }
+static inline vd vd_fma(vd a, vd b, vd c) { return a * b + c; }
 #endif
 
 static inline vf vf_load_n(const float *p, int64_t n) {

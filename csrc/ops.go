@@ -7,6 +7,7 @@ import "C"
 
 import (
 	"fmt"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/specalign/specalign/align"
@@ -139,6 +140,21 @@ func (b *backend) CrossKernel(k align.Matrix, first, second align.Side) error {
 		return errClosed
 	}
 	return b.check(C.sa_cross_kernel(b.c, cmatrix(k), cside(first), cside(second)))
+}
+
+// Eigen implements align.Eigensolver.
+func (b *backend) Eigen(values, a []float64, n int, stop *atomic.Int32) error {
+	if b.c == nil {
+		return errClosed
+	}
+	if n < 1 || len(values) < n || len(a)/n < n {
+		return fmt.Errorf("csrc: eigen: %d and %d scalars do not hold %d eigenvalues and a (%d, %d) matrix", len(values), len(a), n, n, n)
+	}
+	status := C.sa_eigen(b.c, cscalars(values, n), cscalars(a, n*n), C.int64_t(n), (*C.int32_t)(unsafe.Pointer(stop)))
+	if status == C.SA_ERR_STOPPED {
+		return align.ErrStopped
+	}
+	return b.check(status)
 }
 
 func (b *backend) CenterBoth(l align.Matrix) error {

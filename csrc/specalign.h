@@ -33,7 +33,7 @@ extern "C" {
 #define SA_API(name) SA_JOIN(SA_PREFIX, name)
 
 // SA_ABI_VERSION changes whenever a struct or a signature below does.
-#define SA_ABI_VERSION 2
+#define SA_ABI_VERSION 3
 
 typedef enum sa_status {
   SA_OK = 0,
@@ -41,7 +41,8 @@ typedef enum sa_status {
   SA_ERR_MEMORY = 2,       // no memory
   SA_ERR_UNSUPPORTED = 3,  // this machine, or this backend, cannot do it
   SA_ERR_SYSTEM = 4,       // the operating system refused
-  SA_ERR_DEVICE = 5        // the device failed
+  SA_ERR_DEVICE = 5,       // the device failed
+  SA_ERR_STOPPED = 6       // the caller asked for it
 } sa_status;
 
 typedef enum sa_kernel { SA_LINEAR = 0, SA_GAUSSIAN = 1, SA_LAPLACIAN = 2 } sa_kernel;
@@ -192,6 +193,12 @@ sa_status SA_API(orthogonalize)(sa_context *c, sa_matrix w, sa_matrix basis, int
 // values: k+1; vectors: (>= min(k+1, n), n); l: (n, n); start: (1, n); out: 3 + k+1
 sa_status SA_API(spectrum)(sa_context *c, double *values, sa_matrix vectors, sa_matrix l, sa_factors f, int64_t k,
                            double tolerance, sa_matrix start, double *out);
+
+// eigen, optional: all eigenpairs of a symmetric float64 matrix in host memory, of which the lower triangle is read. a
+// (n, n), dense, gets the unit eigenvectors in its rows, values (n) the eigenvalues, rising. Where *stop, which another
+// thread may set, is not 0 it returns SA_ERR_STOPPED soon, a and values undefined; stop may be NULL. NaN or Inf in a gives
+// NaN everywhere. A backend without it returns SA_ERR_UNSUPPORTED.
+sa_status SA_API(eigen)(sa_context *c, double *values, double *a, int64_t n, const int32_t *stop);
 
 // --- objectives
 

@@ -42,6 +42,7 @@ func Backend(t *testing.T, open func() align.Backend) {
 		{"Gram", (*suite).gram},
 		{"Orthogonalize", (*suite).orthogonalize},
 		{"SumSquares", (*suite).sumSquares},
+		{"Eigen", (*suite).eigen},
 		{"RelationalKL", (*suite).relationalKL},
 		{"RelationalKLExtremes", (*suite).relationalKLExtremes},
 		{"AddScaled", (*suite).addScaled},

@@ -106,6 +106,18 @@ var everyOperation = []struct {
 	{"Orthogonalize", func(f *fixture, data *drawer) {
 		f.ok(f.b.Orthogonalize(f.update(data.normal(1, 9001)), f.in(data.normal(20, 9001)), 20, 5000, f.scalars(20), f.scalars(1)))
 	}},
+	{"Eigen", func(f *fixture, data *drawer) {
+		const n = 300
+		if solver, ok := f.b.(align.Eigensolver); ok {
+			values, a := f.scalars(n), f.scalars(n*n)
+			for i, row := range data.symmetric(n) {
+				for j, x := range row {
+					a[i*n+j] = float64(x)
+				}
+			}
+			f.ok(solver.Eigen(values, a, n, nil))
+		}
+	}},
 	{"SumSquares", func(f *fixture, data *drawer) { f.ok(f.b.SumSquares(f.in(data.normal(500, 500)), f.scalars(1))) }},
 	{"RelationalKL", func(f *fixture, data *drawer) {
 		f.ok(f.b.RelationalKL(f.update(data.symmetric(330)), f.scratch(data.symmetric(330)), f.scratch(data.symmetric(330)), 0.1, 1, f.scalars(1)))

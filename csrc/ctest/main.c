@@ -62,7 +62,7 @@ enum { N = 300, D = 200, R = 96, B = 3 };
 
 typedef struct set {
   sa_matrix x, phi, sq, inv, mean, w, f, gf, l, k1, k2, g, gram, v, y, t, t2, u12, c1, c12, y1;
-  double *h;
+  double *h, *matrix, *values;
 } set;
 
 static set make_set(sa_context *c) {
@@ -70,7 +70,7 @@ static set make_set(sa_context *c) {
            .w = make(c, R, D), .f = make(c, N, 2 * R), .gf = make(c, N, 2 * R), .l = make(c, N, N), .k1 = make(c, N, N),
            .k2 = make(c, N, N), .g = make(c, N, D), .gram = make(c, 2 * D, 2 * D), .v = make(c, B, N), .y = make(c, B, N),
            .t = make(c, B, 2 * D), .t2 = make(c, B, 2 * D), .u12 = make(c, 12, N), .c1 = make(c, 1, B), .c12 = make(c, 1, 12), .y1 = make(c, 1, N)};
-  expect(sa_alloc64(c, 16, &s.h) == SA_OK, "alloc64");
+  expect(sa_alloc64(c, 16, &s.h) == SA_OK && sa_alloc64(c, N * N, &s.matrix) == SA_OK && sa_alloc64(c, N, &s.values) == SA_OK, "alloc64");
   return s;
 }
 
@@ -106,6 +106,9 @@ static void every(sa_context *c, set *s) {
   RUN(sa_add_outer(c, s->l, s->v, s->c1));
   RUN(sa_relational_kl(c, s->l, s->k1, s->k2, 0.1f, 1, s->h));
   RUN(sa_relational_kl(c, m, s->k1, s->k2, 0.1f, 1, s->h));
+  for (int64_t i = 0; i < N; i++)
+    for (int64_t k = 0; k <= i; k++) s->matrix[i * N + k] = (double)s->l.data[i * s->l.stride + k];
+  RUN(sa_eigen(c, s->values, s->matrix, N, NULL));
   RUN(sa_sync(c));
 }
 
@@ -148,6 +151,8 @@ static void test_level(const char *isa, int threads) {
                         s.k2.data, s.g.data, s.gram.data, s.v.data,  s.y.data,    s.t.data, s.u12.data, s.c1.data, s.c12.data, s.y1.data};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) sa_free(c, all[i]);
   sa_free64(c, s.h);
+  sa_free64(c, s.matrix);
+  sa_free64(c, s.values);
   sa_close(c);
 }
 
