@@ -7,7 +7,7 @@ type request struct {
 	want  int    // pairs, at most n
 	terms []Term // what they are for
 	tol   float64
-	floor float64 // eigenvalues up to this are rounding errors of L: neither value nor gradient
+	floor float64 // eigenvalues up to this are rounding errors of L: see counts
 	noise float64 // about the size of uᵀ E v for unit vectors u, v, E being the rounding errors of L
 	extra float64 // by how much the error of the gradient was found to exceed that of M, 1 or more
 }
@@ -20,14 +20,32 @@ func (r *request) goal() float64 { return min(r.tol, looseTolerance) / (4 * max(
 
 const looseTolerance = 1e-3
 
+// counts tells whether an eigenvalue of that magnitude has a part in a term's value and gradient. Rounding errors have none,
+// where they would have the slope of any other; where the slope falls to 0 with the eigenvalue, they do no harm, and what
+// true eigenvalues of their size have of the gradient would be missed.
+func (r *request) counts(t *Term, a float64) bool {
+	return a > r.floor || t.Objective == ObjectiveSchatten && t.P > 1 && a > 0
+}
+
+// bend returns by how much the slope at an eigenvalue of that magnitude may change through the rounding errors of L.
+func (r *request) bend(a float64) float64 {
+	sum := 0.0
+	for _, t := range r.terms {
+		if t.Objective == ObjectiveSchatten && t.P > 1 {
+			sum += t.Weight * t.P * (math.Pow(a+r.noise, t.P-1) - math.Pow(max(a-r.noise, 0), t.P-1)) / 2
+		}
+	}
+	return sum
+}
+
 // slope returns the derivative f'(λ) of the spectral terms' sum with respect to the eigenvalue λ of that rank.
 func (r *request) slope(rank int, lambda float64) float64 {
 	a := math.Abs(lambda)
-	if a <= r.floor {
-		return 0
-	}
 	sum := 0.0
 	for _, t := range r.terms {
+		if !r.counts(&t, a) {
+			continue
+		}
 		switch t.Objective {
 		case ObjectiveKyFan, ObjectiveSpectralRadius:
 			if rank < t.K {
@@ -96,6 +114,7 @@ func (r *request) estimate(theta, res, slopes []float64, rest float64, s *streng
 	for i, ti := range theta[:min(r.want, len(theta))] {
 		wi, di := slopes[i], distance(i)
 		total += wi * wi * s.vector(i)
+		fuzz += s.vector(i) * square(r.bend(math.Abs(ti)))
 		if a := angle(res[i], di); a > 0 {
 			cut += wi * wi * a * a * (s.vector(i) + s.residual(i))
 		}

@@ -150,10 +150,12 @@ func (st *step) dense(ctx context.Context, req *request) (*pairs, error) {
 	for i, c := range eig.order[:keep] {
 		store(p.vectors.row(i), eig.vector(c), 1)
 	}
-	if err := p.certify(st.ws, &st.op); err != nil {
-		return nil, err
-	}
-	if keep < n {
+	if keep == n {
+		p.trust(eig)
+	} else {
+		if err := p.certify(st.ws, &st.op); err != nil {
+			return nil, err
+		}
 		p.rest = math.Abs(eig.values[eig.order[keep]])
 	}
 	p.converged = true

@@ -39,7 +39,7 @@ func (st *step) combine(ctx context.Context, res *Result, p *pairs, req *request
 			for j, l := range p.values {
 				a := math.Abs(l)
 				switch {
-				case a <= req.floor:
+				case !req.counts(&t, a):
 				case t.Objective == ObjectiveSchatten:
 					value += math.Pow(a, t.P)
 				case j < t.K:

@@ -148,6 +148,17 @@ func (p *pairs) certify(ws *workspace, op *operator) error {
 	return nil
 }
 
+// trust takes the whole spectrum as the solver found it in float64: measured in float32, as certify does, small eigenvalues
+// would get the rounding errors of large ones. Of a residual there is then only what rounding a vector to float32 makes,
+// 2⁻²⁴ (|L| + |λ|) at most.
+func (p *pairs) trust(eig *symmetric) {
+	top := math.Abs(eig.values[eig.order[0]])
+	for _, i := range eig.order {
+		p.values = append(p.values, eig.values[i])
+		p.residuals = append(p.residuals, 0x1p-24*(top+math.Abs(eig.values[i])))
+	}
+}
+
 // sort restores falling magnitude after the values were measured anew. They are nearly in order.
 func (p *pairs) sort() {
 	for i := 1; i < len(p.values); i++ {
