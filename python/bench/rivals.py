@@ -6,6 +6,8 @@ gradient is the closed form, which is cheaper than autograd through the same ste
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -113,3 +115,57 @@ def paper(student: Tensor, reference: Tensor, k: int, steps: int = 20) -> tuple[
     value.backward()
     assert student.grad is not None
     return value.item(), student.grad
+
+
+def schatten(student: Tensor, reference: Tensor, p: float) -> tuple[float, Tensor]:
+    """Form L, call eigh, and return sum |lambda|^p; its gradient is p |lambda|^(p-1) sign(lambda) v v^T for each."""
+    phi, psi, inverse = normalised(student, reference)
+    values, vectors = torch.linalg.eigh(formed(phi, psi))
+    size = values.abs()
+    return size.pow(p).sum().item(), gradient(phi, inverse, vectors, p * size.pow(p - 1) * values.sign())
+
+
+def with_relational_kl(
+    inner: Callable[[Tensor, Tensor], tuple[float, Tensor]],
+    student: Tensor,
+    reference: Tensor,
+    temperature: float = 0.1,
+) -> tuple[float, Tensor]:
+    """Add relational KL: (1/n) sum_i KL(softmax(k2_i/T) || softmax(k1_i/T)), diagonal masked, with its gradient."""
+    value, grad = inner(student, reference)
+    phi, psi, inverse = normalised(student, reference)
+    n = len(phi)
+    logits = torch.stack([phi @ phi.T, psi @ psi.T]).div_(temperature)
+    logits.diagonal(dim1=1, dim2=2).fill_(-torch.inf)
+    q, p = torch.log_softmax(logits, 2)
+    kl = torch.nn.functional.kl_div(q.fill_diagonal_(0), p.fill_diagonal_(0), reduction="sum", log_target=True) / n
+    a = (q.exp() - p.exp()).fill_diagonal_(0).div_(n * temperature)
+    g = (a + a.T) @ phi
+    return value + kl.item(), grad + torch.addcmul(g, phi, (phi * g).sum(1, keepdim=True), value=-1).mul_(inverse)
+
+
+def _kernel(x: Tensor, sigma: float) -> Tensor:
+    """Return exp(-|x_i - x_j|^2 / 2 sigma^2), (n, n)."""
+    squares = x.square().sum(1)
+    return torch.addmm(squares[:, None] + squares, x, x.T, alpha=-2).clamp_(min=0).mul_(-0.5 / sigma**2).exp_()
+
+
+def gaussian(
+    student: Tensor, reference: Tensor, sigmas: tuple[float, float], exact: bool, tolerance: float = 1e-4
+) -> tuple[float, Tensor]:
+    """Form exact Gaussian kernels; one eigenvalue, by eigh or Lanczos."""
+    n = len(student)
+    # Moved to their mean, which changes no distance and keeps digits.
+    student, reference = student - student.mean(0), reference - reference.mean(0)
+    k1 = _kernel(student, sigmas[0])
+    difference = (k1 - _kernel(reference, sigmas[1])).div_(n)
+    if exact:
+        values, vectors = torch.linalg.eigh(difference)
+        top = values.abs().argmax()
+        value, v = values[top], vectors[:, top]
+    else:
+        values, vectors = _lanczos(difference.mv, n, 1, tolerance, 46)
+        value, v = values[0], vectors[:, 0]
+    # d|lambda| / dK1 = sign(lambda) v v^T / n = M, and g_a = 2 sum_b M_ab K_ab (x_b - x_a) / sigma^2.
+    weights = k1.mul_(v).mul_((v * (value.sign() * 2 / (n * sigmas[0] ** 2)))[:, None])
+    return value.abs().item(), torch.addcmul(weights @ student, weights.sum(1, keepdim=True), student, value=-1)
