@@ -52,7 +52,7 @@ sa_status SA_API(eigen)(sa_context *c, double *values, double *a, int64_t n, con
   SA_CHECK(c, op, values && a && n >= 1 && n < INT64_C(1) << 24, "no such matrix");
   const double top = largest(a, n);
   if (!isfinite(top)) {
-    fill(values, a, n, NAN, NAN);
+    fill(values, a, n, (double)NAN, (double)NAN);
     return SA_OK;
   }
   if (top == 0) {

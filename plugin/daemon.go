@@ -51,15 +51,16 @@ func Daemon(ctx context.Context, o Options, attachFile string) (err error) {
 	}
 	grpc_health_v1.RegisterHealthServer(g, alive)
 
-	if err := writeAttachFile(attachFile, attach); err != nil {
-		return errors.Join(err, listener.Close())
-	}
-	defer func() { err = errors.Join(err, removeAttachFile(attachFile, attach)) }()
+	// Before the attach file, which tells that the daemon is there.
 	metricsDone, err := s.serveMetrics(o.Prometheus)
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
 	defer metricsDone()
+	if err := writeAttachFile(attachFile, attach); err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	defer func() { err = errors.Join(err, removeAttachFile(attachFile, attach)) }()
 	go s.start()
 	defer context.AfterFunc(ctx, func() { s.stop("told to: " + context.Cause(ctx).Error()) })()
 	go func() {

@@ -39,6 +39,13 @@ func TestMain(m *testing.M) {
 		fmt.Fprintf(os.Stderr, "no role %q\n", role)
 		os.Exit(3)
 	}
+	// A shell starts what it runs in the background with SIGINT ignored, nohup with SIGHUP, and children inherit that. What
+	// is caught here they begin with as the system has it.
+	for _, sig := range []os.Signal{syscall.SIGINT, syscall.SIGHUP} {
+		if signal.Ignored(sig) {
+			signal.Notify(make(chan os.Signal, 1), sig)
+		}
+	}
 	before := descriptors()
 	code := m.Run()
 	if code == 0 {

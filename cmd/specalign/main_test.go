@@ -6,8 +6,10 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"os/signal"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -18,6 +20,13 @@ const mainKey = "SPECALIGN_TEST_MAIN"
 func TestMain(m *testing.M) {
 	if os.Getenv(mainKey) != "" {
 		main() // does not return
+	}
+	// A shell starts what it runs in the background with SIGINT ignored, nohup with SIGHUP, and children inherit that. What
+	// is caught here they begin with as the system has it.
+	for _, sig := range []os.Signal{syscall.SIGINT, syscall.SIGHUP} {
+		if signal.Ignored(sig) {
+			signal.Notify(make(chan os.Signal, 1), sig)
+		}
 	}
 	os.Exit(m.Run())
 }
