@@ -17,52 +17,60 @@ import (
 // training rows, |W|²/2 added to the summed loss (as scikit-learn's C = 1), no penalty on the intercept, L-BFGS to its
 // end.
 func probe(ctx context.Context, train, test scored, classes int) (float64, error) {
-	mean, scale := moments(train.features)
-	x, y := standardised(train.features, mean, scale), standardised(test.features, mean, scale)
+	center, scale := moments(train.features)
+	x, y := standardised(train.features, center, scale), standardised(test.features, center, scale)
 	n, d := train.features.n, train.features.d
 	logits := make([]float64, n*classes)
 	var failed error
-	// w is (d+1, classes): the intercepts in its last row.
-	loss := func(grad, w []float64) float64 {
+	// w is (d+1, classes): the intercepts in its last row. The search asks for a point's loss and then for its gradient,
+	// which needs the probabilities again: logits hold them, less 1 at the label, of the point at.
+	at, mean := []float64(nil), 0.0
+	loss := func(w []float64) float64 {
 		if failed == nil {
 			failed = ctx.Err()
 		}
+		if slices.Equal(at, w) {
+			return mean
+		}
+		at = append(at[:0], w...)
 		apply(logits, x, w, n, d, classes)
 		sum := 0.0
 		for i := range n {
 			row := logits[i*classes : (i+1)*classes]
 			top := slices.Max(row)
 			total := 0.0
+			own := row[train.labels[i]] - top
 			for j := range row {
-				row[j] -= top
-				total += math.Exp(row[j])
+				row[j] = math.Exp(row[j] - top)
+				total += row[j]
 			}
-			sum += math.Log(total) - row[train.labels[i]]
+			sum += math.Log(total) - own
 			for j := range row {
-				row[j] = math.Exp(row[j]) / total
+				row[j] /= total
 			}
 			row[train.labels[i]]--
 		}
-		weights := w[:d*classes]
-		for _, v := range weights {
+		for _, v := range w[:d*classes] {
 			sum += v * v / 2
 		}
-		if grad != nil {
-			copy(grad, weights)
-			blas64.Gemm(blas.Trans, blas.NoTrans, 1, general(x, n, d), general(logits, n, classes), 1, general(grad[:d*classes], d, classes))
-			clear(grad[d*classes:])
-			for i := range n {
-				for j := range classes {
-					grad[d*classes+j] += logits[i*classes+j]
-				}
+		mean = sum / float64(n)
+		return mean
+	}
+	gradient := func(grad, w []float64) {
+		loss(w)
+		copy(grad, w[:d*classes])
+		blas64.Gemm(blas.Trans, blas.NoTrans, 1, general(x, n, d), general(logits, n, classes), 1, general(grad[:d*classes], d, classes))
+		clear(grad[d*classes:])
+		for i := range n {
+			for j := range classes {
+				grad[d*classes+j] += logits[i*classes+j]
 			}
-			blas64.Scal(1/float64(n), blas64.Vector{N: len(grad), Inc: 1, Data: grad})
 		}
-		return sum / float64(n)
+		blas64.Scal(1/float64(n), blas64.Vector{N: len(grad), Inc: 1, Data: grad})
 	}
 	problem := optimize.Problem{
-		Func: func(w []float64) float64 { return loss(nil, w) },
-		Grad: func(grad, w []float64) { loss(grad, w) },
+		Func: loss,
+		Grad: gradient,
 		Status: func() (optimize.Status, error) {
 			if failed != nil {
 				return optimize.Failure, failed
