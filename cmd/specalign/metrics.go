@@ -16,6 +16,13 @@ type metricsFlags struct {
 	rows    *rowFlags
 	json    bool
 	options metrics.Options
+	held    heldFlags
+}
+
+// metricsResult is the document of the verb.
+type metricsResult struct {
+	*metrics.Result
+	HeldOut *heldOut `json:"held_out,omitempty"` // of --train
 }
 
 func newMetrics() *cobra.Command {
@@ -30,17 +37,25 @@ SPEC-diff is the largest magnitude of an eigenvalue of the difference of the ker
 groups, at most 1 for the cosine. NNGS is the mean overlap of the samples' neighbourhoods; beside it stand what chance
 gives, exactly, and the share above chance. CKA is the alignment of the centred linear and Gaussian kernels.
 
+With --train, --train-labels and --labels a linear probe (multinomial logistic regression, |W|²/2 added to the summed
+loss, columns standardised) and the nearest neighbours by cosine learn from other rows of A's model and are scored on
+A's: the scores that specalign train gives.
+
 NNGS and the Gaussian CKA take time that grows with the square of the number of rows: a minute or two for 70,000 rows
 each. --without leaves parts out. Files are as for specalign compare.`,
 		Example: `  specalign metrics clip.npy dino.npy
   specalign metrics clip.npy dino.npy --nngs-k 5,10,50 --nngs-metric cosine,euclidean
-  specalign metrics --student 'clip-*.npy' --reference 'dino-*.npy' --without nngs,cka_rbf --json`,
+  specalign metrics --student 'clip-*.npy' --reference 'dino-*.npy' --without nngs,cka_rbf --json
+  specalign metrics test.npy dino.npy --labels test.txt --train train.npy --train-labels train.txt`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := settings.config()
 			if err != nil {
 				return err
 			}
 			f.options.Config = cfg
+			if err := f.held.check(cmd.Flags().Changed("knn-k")); err != nil {
+				return err
+			}
 			ctx, cancel := interruptible(cmd.Context())
 			defer cancel()
 			bar := progress.New(cmd.ErrOrStderr())
@@ -66,6 +81,10 @@ each. --without leaves parts out. Files are as for specalign compare.`,
 	fl.IntSliceVar(&f.options.NNGSK, "nngs-k", f.options.NNGSK, "numbers of neighbours, `K,...`")
 	fl.StringSliceVar(&f.options.NNGSMetric, "nngs-metric", f.options.NNGSMetric, "distances of the neighbours, `NAME,...`: cosine, euclidean")
 	fl.StringSliceVar(&f.options.Without, "without", nil, "`PART,...` to leave out: spec_diff, nngs, cka, cka_rbf")
+	fl.StringVar(&f.held.labels, "labels", "", "`FILE` of the classes of A's rows, one a line")
+	fl.StringVar(&f.held.train, "train", "", "`FILE` of other rows of A's model, which probe and neighbours learn from")
+	fl.StringVar(&f.held.trainLabels, "train-labels", "", "`FILE` of their classes, one a line")
+	fl.IntVar(&f.held.neighbours, "knn-k", 10, "neighbours that vote on a class")
 	fl.BoolVar(&f.json, "json", false, "print one JSON document")
 	settings = addSettingFlags(cmd, compareSettings...)
 	fl.SortFlags = false
@@ -74,7 +93,7 @@ each. --without leaves parts out. Files are as for specalign compare.`,
 
 // run computes the metrics. The default number of neighbours gives way to a small number of rows, one that was given
 // does not.
-func (f *metricsFlags) run(ctx context.Context, given bool) (result *metrics.Result, err error) {
+func (f *metricsFlags) run(ctx context.Context, given bool) (result *metricsResult, err error) {
 	a, b, closeAll, err := f.rows.open()
 	defer func() { err = errors.Join(err, closeAll()) }()
 	if err != nil {
@@ -97,9 +116,14 @@ func (f *metricsFlags) run(ctx context.Context, given bool) (result *metrics.Res
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, backend.Close()) }()
-	if result, err = metrics.Run(ctx, a, b, f.options, backend); err != nil {
+	held, err := f.held.run(ctx, a, f.options.Threads)
+	if err != nil {
 		return nil, err
 	}
-	result.DeviceNote = note
-	return result, nil
+	r, err := metrics.Run(ctx, a, b, f.options, backend)
+	if err != nil {
+		return nil, err
+	}
+	r.DeviceNote = note
+	return &metricsResult{r, held}, nil
 }

@@ -4,12 +4,10 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-
-	"github.com/specalign/specalign/align/metrics"
 )
 
 // printMetrics writes the metrics for a person.
-func printMetrics(w io.Writer, r *metrics.Result) error {
+func printMetrics(w io.Writer, r *metricsResult) error {
 	b := bufio.NewWriter(w)
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(b, "%-12s %s\n", name, fmt.Sprintf(format, args...))
@@ -25,6 +23,10 @@ func printMetrics(w io.Writer, r *metrics.Result) error {
 	}
 	if r.CKA.RBF != nil {
 		line("CKA", "%.4f   Gaussian, sigma %.4g and %.4g", *r.CKA.RBF, r.CKA.Sigma[0], r.CKA.Sigma[1])
+	}
+	if h := r.HeldOut; h != nil {
+		line("probe", "%.4f   of A's classes, learnt from %s", h.Probe, count(h.Train, "row"))
+		line("k-NN", "%.4f   %s, cosine", h.KNN, count(h.K, "neighbour"))
 	}
 	line("features", "%d samples; A %d-d, B %d-d", r.N, r.StudentDim, r.ReferenceDim)
 	kernels := ""

@@ -93,3 +93,49 @@ func TestMetricsRefuses(t *testing.T) {
 		t.Errorf("%+v", o)
 	}
 }
+
+// TestMetricsHeldOut: rows whose class is plain are told apart, and files that do not fit are told.
+func TestMetricsHeldOut(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name string, n int) (rows, classes string) {
+		rows = filepath.Join(dir, name+".npy")
+		data := make([]float32, 0, 3*n)
+		for i := range n {
+			x := []float32{0.1, 0.1, float32(i) / float32(10*n)}
+			x[i%2] = 1
+			data = append(data, x...)
+		}
+		w, err := features.Create(rows)
+		if err == nil {
+			err = w.Write(n, 3, data)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rows, listFile(t, n, func(i int) string { return []string{"boot", "bag"}[i%2] })
+	}
+	train, trainLabels := write("train", 40)
+	test, labels := write("test", 30)
+	all := func(more ...string) []string {
+		return append([]string{"metrics", test, test, "--labels", labels, "--train", train, "--train-labels", trainLabels}, more...)
+	}
+	o := specalign(t, nil, all("--json", "--knn-k", "3")...)
+	var r metricsResult
+	if err := json.Unmarshal([]byte(o.stdout), &r); err != nil || o.code != 0 || r.HeldOut == nil || *r.HeldOut != (heldOut{Probe: 1, KNN: 1, K: 3, Train: 40}) || r.N != 30 {
+		t.Errorf("%+v, %v", o, err)
+	}
+	if o := specalign(t, nil, all()...); o.code != 0 || !strings.Contains(o.stdout, "\nprobe        1.0000 ") || !strings.Contains(o.stdout, "\nk-NN         1.0000 ") {
+		t.Errorf("%+v", o)
+	}
+	other := listFile(t, 30, func(int) string { return "hat" })
+	narrow := filepath.Join(dir, "narrow.npy")
+	writeRows(t, narrow, 1, 40, 2)
+	specalign(t, nil, "metrics", test, test, "--train", train).refused(t, 2, "belong together")
+	specalign(t, nil, "metrics", test, test, "--knn-k", "3").refused(t, 2, "--knn-k is for --train")
+	specalign(t, nil, all("--knn-k", "0")...).refused(t, 2, "--knn-k is 0")
+	specalign(t, nil, all("--knn-k", "41")...).refused(t, 2, "--train has 40 rows")
+	specalign(t, nil, all("--labels", other)...).refused(t, 2, `--labels: "hat" of line 1 is no class of --train-labels`)
+	specalign(t, nil, all("--labels", trainLabels)...).refused(t, 2, "more than 30 lines")
+	specalign(t, nil, all("--train", narrow)...).refused(t, 2, "has 2 columns, but A has 3")
+	specalign(t, nil, all("--train", dir+"/nowhere.npy")...).refused(t, 2, "--train: ")
+}

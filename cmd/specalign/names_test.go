@@ -22,7 +22,7 @@ var settingNames = strings.Fields(`kernel student_kernel reference_kernel sigma 
 var flagNames = map[string]string{
 	"penalty": "grad-out json",
 	"compare": "student reference top samples report csv ids images texts labels json",
-	"metrics": "student reference json",
+	"metrics": "student reference labels train train-labels knn-k json",
 	"shards":  "",
 	"train":   "",
 	"serve":   "daemon attach prometheus",

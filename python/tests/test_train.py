@@ -11,7 +11,7 @@ import subprocess
 import numpy as np
 import pytest
 import torch
-from demo.evaluation import probe_accuracy
+from demo.evaluation import knn_accuracy, probe_accuracy
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
@@ -86,7 +86,7 @@ def test_same_curve_as_torch(tmp_path, sidecar, settings):
 
 
 def test_scores_against_scikit_learn(tmp_path):
-    """Probe and neighbours of the reference's own rows; the demonstration's probe of OpenCLIP runs agrees, too."""
+    """Probe and neighbours of the reference's own rows; `metrics` and the demonstration of OpenCLIP runs agree, too."""
     rng = np.random.default_rng(4)
     centers = rng.standard_normal((4, 8))
     rows, labels = {}, {}
@@ -125,3 +125,12 @@ def test_scores_against_scikit_learn(tmp_path):
     assert score["knn"] == pytest.approx(near.score(rows["test"], labels["test"]), abs=6 * one)
     theirs = probe_accuracy(rows["probe"], labels["probe"], rows["test"], labels["test"], decay=1 / 400)
     assert score["probe"] == pytest.approx(theirs, abs=one)
+    # Votes that are even go to the label of the nearest there, of the nearer in sum here.
+    theirs = knn_accuracy(rows["probe"], labels["probe"], rows["test"], labels["test"], k=5)
+    assert score["knn"] == pytest.approx(theirs, abs=6 * one)
+
+    held = ["--labels", "test.txt", "--train", "probe.npy", "--train-labels", "probe.txt", "--knn-k", "5", "--json"]
+    args = [os.environ["SPECALIGN_BINARY"], "metrics", "test.npy", "test.npy", *held]
+    done = subprocess.run(args, capture_output=True, text=True, timeout=100, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["held_out"] == {"probe": score["probe"], "knn": score["knn"], "k": 5, "train": 400}

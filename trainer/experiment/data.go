@@ -6,11 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc64"
-	"math"
 	"slices"
 	"unsafe"
 
 	"github.com/specalign/specalign/align"
+	"github.com/specalign/specalign/align/evaluation"
 	"github.com/specalign/specalign/align/features"
 	"github.com/specalign/specalign/internal/regular"
 )
@@ -24,23 +24,6 @@ type rows struct {
 
 func (r *rows) row(i int) []float32 { return r.data[i*r.d : (i+1)*r.d] }
 
-// unit writes row, scaled to norm 1, to out, which may be row itself; a zero row stays.
-func unit(out, row []float32) {
-	sum := 0.0
-	for _, x := range row {
-		sum += float64(x) * float64(x)
-	}
-	if sum == 0 {
-		sum = 1
-	}
-	for j, x := range row {
-		out[j] = float32(float64(x) / math.Sqrt(sum))
-	}
-}
-
-// maxElements bounds a matrix in memory: 8 GiB.
-const maxElements = 1 << 31
-
 // readRows reads a file whole. All values must be finite.
 func readRows(path string) (r rows, err error) {
 	d, err := features.Open(path)
@@ -49,17 +32,8 @@ func readRows(path string) (r rows, err error) {
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
 	r.n, r.d = d.Len(), d.Dim()
-	if r.n > maxElements/max(r.d, 1) {
-		return rows{}, inputErrorf("%s: %d rows of %d columns are kept in memory here; give fewer", path, r.n, r.d)
-	}
-	r.data = make([]float32, r.n*r.d)
-	if err := d.Read(r.data, 0); err != nil {
+	if r.data, err = evaluation.Read(d, path); err != nil {
 		return rows{}, err
-	}
-	for i, x := range r.data {
-		if math.IsNaN(float64(x)) || math.IsInf(float64(x), 0) {
-			return rows{}, inputErrorf("%s: %s is not finite (column %d is %v)", path, d.Where(i/r.d), i%r.d, x)
-		}
 	}
 	r.sum = r.checksum()
 	return r, nil
@@ -106,6 +80,11 @@ func readLabels(path string) (l labels, err error) {
 	}
 	l.sum = sum.Sum64()
 	return l, nil
+}
+
+// with gives the rows their classes.
+func (r *rows) with(l *labels) evaluation.Rows {
+	return evaluation.Rows{Features: r.data, Dim: r.d, Labels: l.numbers}
 }
 
 // library keeps the files that were read, for experiments that share them.

@@ -7,6 +7,7 @@ import (
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
 
+	"github.com/specalign/specalign/align/evaluation"
 	"github.com/specalign/specalign/trainer"
 )
 
@@ -85,7 +86,7 @@ func newMachine(e *Experiment, net *network, d *dataset) (m *machine, err error)
 			return m, err
 		}
 		for i := range m.first.n {
-			unit(m.first.row(i), m.first.row(i))
+			evaluation.Unit(m.first.row(i), m.first.row(i))
 		}
 		m.start = matrix(make([]float32, e.Batch*m.first.d), e.Batch, m.first.d)
 		cosines := G.Must(G.Sum(G.Must(G.HadamardProd(unitRows(b.features), G.NodeFromAny(g, m.start, G.WithName("start"))))))

@@ -11,6 +11,8 @@ import (
 	"github.com/chewxy/hm"
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
+
+	"github.com/specalign/specalign/align/evaluation"
 )
 
 // operation is one of ours in a graph, of a matrix (n, d) of float32: where a chain of Gorgonia's loses a gradient, or
@@ -176,7 +178,7 @@ func unitRows(x *G.Node) *G.Node {
 		value: func(x []float32, n, d int) []float32 {
 			out := make([]float32, len(x))
 			for i := range n {
-				unit(out[i*d:(i+1)*d], x[i*d:(i+1)*d])
+				evaluation.Unit(out[i*d:(i+1)*d], x[i*d:(i+1)*d])
 			}
 			return out
 		},

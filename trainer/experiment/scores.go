@@ -7,6 +7,7 @@ import (
 
 	"github.com/specalign/specalign/align"
 	"github.com/specalign/specalign/align/compare"
+	"github.com/specalign/specalign/align/evaluation"
 	"github.com/specalign/specalign/align/metrics"
 )
 
@@ -31,12 +32,6 @@ type Spectrum struct {
 // shown is how many eigenvalues of each side are kept.
 const shown = 40
 
-// scored are features with the labels of their rows.
-type scored struct {
-	features *rows
-	labels   []int
-}
-
 // scorer scores features, equal ones once: those that many runs begin with.
 type scorer struct {
 	open  func() (align.Backend, error)
@@ -55,18 +50,18 @@ func (s *scorer) of(ctx context.Context, train, test *rows, h *held, k int) (sco
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
 	score = &Score{}
-	learnt, tested := scored{train, h.train.labels.numbers}, scored{test, h.test.labels.numbers}
-	if score.Probe, err = probe(ctx, learnt, tested, h.classes); err != nil {
+	learnt, tested := train.with(&h.train.labels), test.with(&h.test.labels)
+	if score.Probe, err = evaluation.Probe(ctx, learnt, tested, h.classes); err != nil {
 		return nil, err
 	}
 	if names := h.train.known.names; names != nil {
-		share, err := probe(ctx, scored{train, h.train.known.numbers}, scored{test, h.test.known.numbers}, len(names))
+		share, err := evaluation.Probe(ctx, train.with(&h.train.known), test.with(&h.test.known), len(names))
 		if err != nil {
 			return nil, err
 		}
 		score.Known = &share
 	}
-	if score.KNN, err = neighbours(ctx, b, learnt, tested, h.classes, k); err != nil {
+	if score.KNN, err = evaluation.Neighbours(ctx, b, learnt, tested, h.classes, k); err != nil {
 		return nil, err
 	}
 	if err := score.distances(ctx, b, test, &h.test.reference); err != nil {

@@ -2,74 +2,9 @@ package experiment
 
 import (
 	"math"
-	"math/rand/v2"
 	"slices"
 	"testing"
 )
-
-// TestScores holds neighbours against a plain count, and the probe's accuracy against what its rows allow.
-func TestScores(t *testing.T) {
-	b, err := openBackend()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close()
-	rng := rand.New(rand.NewPCG(5, 6))
-	draw := func(n int) scored {
-		s := scored{features: &rows{n: n, d: 3}}
-		for range n {
-			class := rng.IntN(2)
-			s.labels = append(s.labels, class)
-			for range 3 {
-				s.features.data = append(s.features.data, float32(rng.NormFloat64()+float64(class)))
-			}
-		}
-		return s
-	}
-	train, test := draw(300), draw(257)
-	got, err := neighbours(t.Context(), b, train, test, 2, 5)
-	if err != nil {
-		t.Fatal(err)
-	}
-	right := 0
-	for i, label := range test.labels {
-		cosine := func(j int) float64 {
-			var dot, a, c float64
-			for k, x := range train.features.row(j) {
-				y := float64(test.features.row(i)[k])
-				dot, a, c = dot+float64(x)*y, a+float64(x)*float64(x), c+y*y
-			}
-			return dot / math.Sqrt(a*c)
-		}
-		order := make([]int, train.features.n)
-		for j := range order {
-			order[j] = j
-		}
-		slices.SortStableFunc(order, func(a, b int) int {
-			switch x, y := cosine(a), cosine(b); {
-			case x > y:
-				return -1
-			case x < y:
-				return 1
-			}
-			return 0
-		})
-		votes := 0
-		for _, j := range order[:5] {
-			votes += train.labels[j]
-		}
-		if (votes >= 3) == (label == 1) {
-			right++
-		}
-	}
-	if want := float64(right) / 257; got != want {
-		t.Errorf("neighbours %v, want %v", got, want)
-	}
-	accuracy, err := probe(t.Context(), train, test, 2)
-	if err != nil || accuracy < 0.75 || accuracy > 0.86 { // the best rule is right in Φ(√3/2) = .807
-		t.Errorf("probe %v, %v", accuracy, err)
-	}
-}
 
 // TestCrossEntropy holds the graph's loss against one that is computed in float64.
 func TestCrossEntropy(t *testing.T) {
