@@ -45,7 +45,9 @@ def main() -> None:
         pixels = [preprocess(Image.fromarray(x)) for x in images[at : at + BLOCK]]
         blocks.append(evaluation.embed(model, torch.stack(pixels), batch=64))
     layer = np.concatenate(blocks)
-    pca = PCA(COMPONENTS, svd_solver="covariance_eigh").fit(layer[: VALIDATED - TRAINED])
+    pca = PCA(COMPONENTS, svd_solver="covariance_eigh").fit(
+        layer[: VALIDATED - TRAINED]
+    )
     kept = pca.transform(layer).astype(np.float32)
     for name, part in PARTS.items():
         stop = None if part.stop is None else part.stop - TRAINED
