@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"sync/atomic"
+	"testing"
 
 	"gonum.org/v1/gonum/blas"
 	"gonum.org/v1/gonum/blas/blas64"
@@ -98,6 +99,9 @@ func (s *suite) eigen() {
 		s.t.Skip("this backend has no dense eigensolver")
 	}
 	for _, n := range []int{1, 2, 3, 4, 7, 16, 31, 32, 33, 64, 65, 97, 129, 200, 270} {
+		if testing.Short() && n > 129 {
+			break
+		}
 		var errs [][2]float64
 		var plain [2]float64
 		for f, family := range eigenFamilies {
