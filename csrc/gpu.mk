@@ -19,7 +19,7 @@ PLACE  = cmp -s $< $(SYSO) || cp $< $(SYSO)
 GO_GPU = CGO_ENABLED=1 CGO_CFLAGS="-O2 -g -I$(CURDIR)/csrc/compat -I$(CUDA_HOME)/include" CGO_LDFLAGS="-L$(CURDIR)/$(GPU_BUILD) -L$(CUDA_LIB) -Wl,-Bstatic -lstdc++ -Wl,-Bdynamic -static-libgcc"
 GO_EMU = CGO_ENABLED=1 CGO_CFLAGS="-O2 -g -I$(CURDIR)/csrc/compat -I$(CUDA_HOME)/include" CGO_LDFLAGS="-L$(CURDIR)/$(EMU_BUILD) -lstdc++"
 
-.PHONY: gpu gpu-test gpu-check cuda-toolkit emu-test emu-tsan emu-asan emu-go
+.PHONY: gpu gpu-test gpu-test-bundle gpu-check cuda-toolkit emu-test emu-tsan emu-asan emu-go
 
 cuda-toolkit: $(CUDA_VENV)/.stamp
 $(CUDA_VENV)/.stamp: csrc/requirements-cuda.txt
@@ -48,6 +48,13 @@ gpu: $(GPU_BUILD)/kernels.syso $(GPU_BUILD)/libcuda.so ## bin/specalign-gpu, the
 gpu-test: $(GPU_BUILD)/kernels.syso $(GPU_BUILD)/libcuda.so
 	@$(PLACE)
 	@$(GO_GPU) go test -c -trimpath -tags gpu -o $(GPU_BUILD)/cuda.test ./cuda
+
+# Linked but for libc and the driver's library.
+gpu-test-bundle: gpu gpu-test ## build/gpu-test-bundle, tests and figures to copy to a machine with a GPU: run.sh there runs them
+	@rm -rf build/gpu-test-bundle && mkdir -p build/gpu-test-bundle
+	@cp bin/specalign-gpu $(GPU_BUILD)/cuda.test python/bench/gpu_rivals.py build/gpu-test-bundle
+	@install -m 755 csrc/gpu_bundle.sh build/gpu-test-bundle/run.sh
+	@echo build/gpu-test-bundle
 
 gpu-check: $(GPU_BUILD)/kernels.syso
 	@awk -f csrc/ptxas.awk $(GPU_BUILD)/*.ptxas

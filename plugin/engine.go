@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/specalign/specalign/align"
+	"github.com/specalign/specalign/internal/memory"
 )
 
 // engines are the backends that sessions run on: one for each device and number of threads that is in use.
@@ -40,7 +41,7 @@ type engine struct {
 }
 
 func newEngines(d Devices) *engines {
-	return &engines{devices: d, turn: make(chan struct{}, 1), memory: availableMemory(), open: map[engineKey]*engine{}}
+	return &engines{devices: d, turn: make(chan struct{}, 1), memory: memory.Available(), open: map[engineKey]*engine{}}
 }
 
 // get returns the backend for a setting of device and threads, and counts its use. note is Resolve's.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/specalign/specalign/align"
 	"github.com/specalign/specalign/align/features"
+	"github.com/specalign/specalign/internal/memory"
 )
 
 // schemaVersion is that of the JSON documents. It changes when a field is removed or changes its meaning.
@@ -125,6 +126,9 @@ func penalty(ctx context.Context, cfg align.Config, student, reference, gradOut,
 	if first.Len() != second.Len() {
 		return nil, inputErrorf("the student has %d rows and the reference %d; both must embed the same samples in the same order", first.Len(), second.Len())
 	}
+	if err := affordable(&cfg, first.Len(), [2]int{first.Dim(), second.Dim()}, memory.Available()); err != nil {
+		return nil, err
+	}
 	a, err := first.Features()
 	if err != nil {
 		return nil, fmt.Errorf("student: %w", bare(err))
@@ -148,4 +152,15 @@ func penalty(ctx context.Context, cfg align.Config, student, reference, gradOut,
 	report.Settings.Device, report.Settings.Threads = result.Backend.Device, result.Backend.Threads
 	report.Settings.Approximation = align.Approximation(result.Approximation)
 	return report, out.write(func(w io.Writer) error { return features.WriteNPY(w, a.Rows, a.Cols, grad) })
+}
+
+// affordable refuses a step that may take more memory than there is: the kernel would end it halfway.
+func affordable(cfg *align.Config, rows int, cols [2]int, available uint64) error {
+	const gib = 1 << 30
+	grad := 4 * uint64(rows) * uint64(cols[0])
+	if need := align.Memory(cfg, rows, cols) + grad; need > available {
+		return inputErrorf("%d rows of %d and %d columns may take %.1f GiB with these settings, and there are %.1f GiB; give fewer rows, --approximation rff instead of exact kernels, or --objective ky_fan",
+			rows, cols[0], cols[1], float64(need)/gib, float64(available)/gib)
+	}
+	return nil
 }

@@ -238,6 +238,7 @@ func TestPenaltyBadInput(t *testing.T) {
 	holed := save(t, "nan.npy", n, d, nan)
 	nan[17*d+3] = 1e30
 	huge := save(t, "huge.npy", n, d, nan)
+	tall := save(t, "tall.npy", 2e6, 1, make([]float32, 2e6))
 	dir := t.TempDir()
 	text := filepath.Join(dir, "text.npy")
 	write(t, text, "these are no numbers")
@@ -262,6 +263,7 @@ func TestPenaltyBadInput(t *testing.T) {
 		{[]string{holed, good}, "row 17 of the student features is not finite (column 3 is NaN)"},
 		{[]string{good, holed}, "row 17 of the reference features is not finite"},
 		{[]string{good, huge, "--kernel", "linear"}, "row 17 of the reference features is so large"},
+		{[]string{tall, tall, "--kernel", "gaussian", "--sigma", "1", "--approximation", "exact"}, "2000000 rows of 1 and 1 columns may take "},
 		{[]string{good, dir + "/none.npy"}, "reference: " + dir + "/none.npy: no such file or directory"},
 		{[]string{text, good}, "student: " + text + ": it does not begin as an .npy file does"},
 		{[]string{good, cut}, "not all of it was written"},

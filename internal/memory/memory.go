@@ -1,4 +1,5 @@
-package plugin
+// Package memory knows how much memory a process may take.
+package memory
 
 import (
 	"math"
@@ -10,12 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// memoryShare is the part of the memory that steps may take: the trainer has some, too.
-const memoryShare = 0.9
+// share is the part of the memory that steps may take: the trainer, or the files they read, have some, too.
+const share = 0.9
 
-// availableMemory returns how many bytes steps may take: a share of what the machine has, or the control groups of this
+// Available returns how many bytes steps may take: a share of what the machine has, or the control groups of this
 // process allow, whichever is less. MaxUint64 where nothing is known.
-func availableMemory() uint64 {
+func Available() uint64 {
 	memory := uint64(math.MaxUint64)
 	var info unix.Sysinfo_t
 	if unix.Sysinfo(&info) == nil {
@@ -27,7 +28,7 @@ func availableMemory() uint64 {
 	if memory == math.MaxUint64 {
 		return memory
 	}
-	return uint64(memoryShare * float64(memory))
+	return uint64(share * float64(memory))
 }
 
 // groupLimit returns the least limit of the control groups that /proc/self/cgroup names, and of those above them, below
