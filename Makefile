@@ -101,7 +101,7 @@ arm64: venv ## compile for arm64
 	@.ci/checks arm64
 
 fuzz: ## every fuzz target for FUZZTIME (30s each), or those that match FUZZ; KEEP=20 keeps that many inputs of each
-	@KEEP=$(KEEP) .ci/fuzz $(FUZZTIME) $(FUZZ)
+	@KEEP=$(KEEP) .ci/fuzz $(FUZZTIME) '$(FUZZ)'
 
 study: build venv ## a study of real data (STUDY=fashion, sentences, overlay, analogies, verdict, weak_student, second_reference, overlay_align, text_align or crosscheck), see docs/studies.md
 	@$(PY) -m studies.$(STUDY)

@@ -87,6 +87,12 @@ func (o *Options) Validate(n int) error {
 			return inputErrorf("metrics: nngs_metric is %q; give cosine or euclidean", m)
 		}
 	}
+	if k, ok := twice(o.NNGSK); ok {
+		return inputErrorf("metrics: nngs_k has %d twice", k)
+	}
+	if m, ok := twice(o.NNGSMetric); ok {
+		return inputErrorf("metrics: nngs_metric has %s twice", m)
+	}
 	for _, w := range o.Without {
 		if !slices.Contains(parts, w) {
 			return inputErrorf("metrics: without is %q; give spec_diff, nngs, cka or cka_rbf", w)
@@ -96,6 +102,16 @@ func (o *Options) Validate(n int) error {
 		return inputErrorf("metrics: without leaves spec_diff, nngs and cka out, so that nothing is left")
 	}
 	return nil
+}
+
+// twice returns the first value that a list has more than once.
+func twice[T comparable](list []T) (value T, ok bool) {
+	for i, v := range list {
+		if slices.Contains(list[:i], v) {
+			return v, true
+		}
+	}
+	return value, false
 }
 
 func (o *Options) with(part string) bool { return !slices.Contains(o.Without, part) }

@@ -54,6 +54,11 @@ patterns; memory does not grow with the number of rows.`,
 				return err
 			}
 			f.options.Config = cfg
+			if cmd.Flags().Changed("check-rows") {
+				if err := checksRows(&f.options); err != nil {
+					return err
+				}
+			}
 			return f.show(cmd, func(ctx context.Context, in compare.Input, b align.Backend) (*compare.Result, error) {
 				return compare.Run(ctx, in, f.options, b)
 			})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -56,6 +57,11 @@ each. --without leaves parts out. Files are as for specalign compare.`,
 			if err := f.held.check(cmd.Flags().Changed("knn-k")); err != nil {
 				return err
 			}
+			for _, name := range []string{"nngs-k", "nngs-metric"} {
+				if cmd.Flags().Changed(name) && slices.Contains(f.options.Without, "nngs") {
+					return inputErrorf("--%s is given, but --without leaves nngs out; leave one of them out", name)
+				}
+			}
 			ctx, cancel := interruptible(cmd.Context())
 			defer cancel()
 			bar := progress.New(cmd.ErrOrStderr())
@@ -84,7 +90,7 @@ each. --without leaves parts out. Files are as for specalign compare.`,
 	fl.StringVar(&f.held.labels, "labels", "", "`FILE` of the classes of A's rows, one a line")
 	fl.StringVar(&f.held.train, "train", "", "`FILE` of other rows of A's model, which probe and neighbours learn from")
 	fl.StringVar(&f.held.trainLabels, "train-labels", "", "`FILE` of their classes, one a line")
-	fl.IntVar(&f.held.neighbours, "knn-k", 10, "neighbours that vote on a class")
+	fl.IntVar(&f.held.neighbours, "knn-k", 10, "`K` neighbours that vote on a class")
 	fl.BoolVar(&f.json, "json", false, "print one JSON document")
 	settings = addSettingFlags(cmd, compareSettings...)
 	fl.SortFlags = false

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/specalign/specalign/align"
+	"github.com/specalign/specalign/align/compare"
 )
 
 // usedBy says which objective a setting is for.
@@ -38,6 +39,19 @@ func unusedFlag(given map[string]any, cfg *align.Config) error {
 		return inputErrorf("--num-features is given, but cosine and linear kernels are not approximated; leave it out, or give --kernel gaussian or laplacian")
 	case cfg.Approximation == align.ApproximationExact:
 		return inputErrorf("--num-features is given, but the approximation exact does not use it; leave it out, or give --approximation rff")
+	}
+	return nil
+}
+
+// checksRows is an error where no approximation is compared with exact kernels, for --check-rows would change nothing.
+func checksRows(o *compare.Options) error {
+	switch {
+	case !o.Certify:
+		return inputErrorf("--check-rows is given, but --certify=false leaves the comparison with exact kernels out; leave one of them out")
+	case !o.KernelOf(0).NeedsSigma() && !o.KernelOf(1).NeedsSigma():
+		return inputErrorf("--check-rows is given, but cosine and linear kernels are not approximated; leave it out, or give --kernel gaussian or laplacian")
+	case o.Approximation == align.ApproximationExact:
+		return inputErrorf("--check-rows is given, but --approximation exact leaves nothing to compare; leave one of them out")
 	}
 	return nil
 }

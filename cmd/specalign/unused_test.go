@@ -25,6 +25,17 @@ func TestUnusedSettings(t *testing.T) {
 	} {
 		specalign(t, nil, append(penalty, strings.Fields(flags)...)...).refused(t, 2, want)
 	}
+	for flags, want := range map[string]string{
+		"compare --check-rows 100": "--check-rows is given, but cosine and linear kernels are not approximated",
+		"compare --kernel gaussian --approximation exact --check-rows 100":                                "--check-rows is given, but --approximation exact",
+		"compare --kernel gaussian --approximation rff --num-features 64 --check-rows 10 --certify=false": "--check-rows is given, but --certify=false",
+		"metrics --without nngs --nngs-k 5":                                                               "--nngs-k is given, but --without leaves nngs out",
+		"metrics --nngs-k 5,3,5":                                                                          "nngs_k has 5 twice",
+		"metrics --nngs-k 5 --nngs-metric cosine,cosine":                                                  "nngs_metric has cosine twice",
+	} {
+		words := strings.Fields(flags)
+		specalign(t, nil, append([]string{words[0], student, reference}, words[1:]...)...).refused(t, 2, want)
+	}
 	for _, flags := range []string{
 		"--k 5", "--objective schatten --p 2", "--objective relational_kl --temperature 1", "--kernel gaussian --num-features 64",
 		"--student-kernel gaussian --approximation rff --num-features 64",

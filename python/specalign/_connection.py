@@ -48,6 +48,14 @@ class Forgotten(Lost):
     """The sidecar answers and does not know the session: it was closed, or a daemon was started anew."""
 
 
+def doorbells() -> bool:
+    """Return what SPECALIGN_DOORBELL says of the short way of steps. Raises `InputError` for what it cannot mean."""
+    value = os.environ.get("SPECALIGN_DOORBELL", "")
+    if value.lower() not in ("", "0", "1", "on", "off"):
+        raise InputError(f"SPECALIGN_DOORBELL is {value!r}; set it to on or off, or not at all")
+    return value.lower() not in ("0", "off")
+
+
 class Connection:
     """A channel to the sidecar's unix socket. Every method is a blocking call with a time-out in seconds."""
 
@@ -60,7 +68,7 @@ class Connection:
         self._stdio: Any = None
         self._idle: list[Doorbell] = []  # appending and popping are safe among threads
         self._ringing: set[Doorbell] = set()  # so are adding and discarding
-        self._direct = os.environ.get("SPECALIGN_DOORBELL", "").lower() not in ("0", "off")  # steps go by doorbells
+        self._direct = doorbells()  # steps go by doorbells
         self._closed = False
         self._forgetting: set[Any] = set()  # calls that nobody waits for; without a reference they would be cancelled
         self.hello = pb.HelloReply()

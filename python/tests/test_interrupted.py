@@ -129,6 +129,12 @@ def test_the_doorbell_can_be_turned_off(batch, monkeypatch):
         assert not sidecar._host.connection._idle
 
 
+def test_the_doorbell_is_on_or_off(monkeypatch):
+    monkeypatch.setenv("SPECALIGN_DOORBELL", "maybe")
+    with pytest.raises(specalign.InputError, match="SPECALIGN_DOORBELL is 'maybe'; set it to on or off, or not at all"):
+        specalign.Sidecar(device="cpu", threads=1)
+
+
 class TestCtrlC:
     """What a KeyboardInterrupt may find anywhere."""
 
