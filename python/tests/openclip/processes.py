@@ -79,6 +79,13 @@ def features(arguments):
     return _features.main(arguments)
 
 
+def compiled(arguments):
+    """Run it with torch.compile's tracing and graphs, but without its C++ compiler, which takes minutes."""
+    compiler = torch.compile
+    torch.compile = lambda model: compiler(model, backend="aot_eager")
+    return aligned(arguments)
+
+
 def on_cpu(arguments):
     """Run it as a rank on a CPU, which DistributedDataParallel refuses as the device that OpenCLIP 3.3.0 hands it."""
     wrapped = torch.nn.parallel.DistributedDataParallel

@@ -149,6 +149,37 @@ def test_resume(arguments, config, tmp_path):  # noqa: F811
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
+def test_torchcompile(arguments, config, tmp_path):  # noqa: F811
+    """A compiled model has the penalties of one that is not, but for rounding."""
+    path = config(SETTINGS + "features: both\nweight: {ratio: 0.4}\n")
+    plain = launch(elsewhere(arguments, tmp_path / "plain"), path)
+    command = ["--config", str(path), "--", *elsewhere(arguments, tmp_path / "compiled"), "--torchcompile"]
+    compiled = processes.Child(processes.compiled, (command,), tmp_path / "compiled/output.txt")
+    for process in (plain, compiled):
+        status, output = finish(process)
+        assert status == 0, output
+    assert "Compiling model..." in output
+    for a, b in zip(records(tmp_path / "plain"), records(tmp_path / "compiled"), strict=True):
+        assert b["failure"] is None
+        assert b["penalty"] == pytest.approx(a["penalty"], rel=1e-3)
+
+
+def test_evaluation_is_untouched(arguments, config, data, tmp_path):  # noqa: F811
+    """Validation at weight 0 has the figures of a run without us, and asks for no penalty."""
+    flags = ["--val-data", str(data / "train.csv"), "--val-frequency", "1"]
+    plain = launch([*elsewhere(arguments, tmp_path / "plain"), *flags])
+    watched = launch([*elsewhere(arguments, tmp_path / "watched"), *flags], config(SETTINGS + "weight: 0\n"))
+    for process in (plain, watched):
+        status, output = finish(process)
+        assert status == 0, output
+    a, b = (lines(tmp_path / name / "run/checkpoints/results.jsonl") for name in ("plain", "watched"))
+    assert a == b
+    assert [figures["epoch"] for figures in a] == [1, 2]
+    assert a[0]["num_samples"] == 48
+    assert a[0]["clip_val_loss"] > a[1]["clip_val_loss"] > 0
+    assert len(records(tmp_path / "watched")) == 6
+
+
 def test_a_rank_that_dies_leaves_no_sidecar(arguments, config, tmp_path):  # noqa: F811
     from test_run import sidecar_of
 

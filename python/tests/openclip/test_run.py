@@ -10,7 +10,8 @@ import processes
 import pytest
 import torch
 
-from specalign.openclip import __main__, _config, _run
+from specalign import InputError
+from specalign.openclip import __main__, _config, _loop, _run
 
 SETTINGS = "objective: ky_fan\nk: 4\n"
 
@@ -189,6 +190,22 @@ def test_a_store_of_other_images_is_refused(arguments, config, data, tmp_path, c
     assert status == 2
     assert "does not fit this run: 1 of 48 training images are not in it" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("loop", "found"),
+    [
+        (lambda model, data, loss: None, r"train_one_epoch\(model, data, loss\)"),
+        (
+            lambda state, data, args, extra, tb_writer=None: None,
+            r"train_one_epoch\(state, data, args, extra, tb_writer\)",
+        ),
+        (None, "no train_one_epoch"),
+    ],
+)
+def test_unknown_loops_are_refused(loop, found):
+    with pytest.raises(InputError, match=rf"is not one that is known here: it has {found}\. Known to work: .*3\.3\.0"):
+        _loop.reader(loop)
 
 
 def test_a_run_without_a_csv(arguments, config, capsys):
