@@ -2,11 +2,16 @@
 
 ::
 
-    python bench/openclip_share.py
+    python bench/openclip_share.py --k 30
+    python bench/openclip_share.py --node
 
 OpenCLIP's model and loss at batch 512, 512 features, AdamW, float32; towers of two layers. Steps without the penalty,
 with it after both towers (as the OpenCLIP attachment asks for it), with it submitted while the text tower runs, and
 with the algorithm of the paper's released code in PyTorch, in turns; medians.
+
+``--node`` computes the share for a ViT-B/32 at 512 pairs a GPU on a node of H100s, of measured parts: what a step through
+the sidecar and the paper's code took there (docs/gpu.md), and what `submit` takes here, of which alone a run notices
+while the text tower takes longer than the penalty.
 """
 
 from __future__ import annotations
@@ -24,12 +29,44 @@ import specalign.torch
 
 BATCH = 512
 
+# A ViT-B/32 as CLIP has it: multiply-adds of both towers for one pair; a step takes three times those of the forward pass.
+IMAGE_MACS, TEXT_MACS = 4.41e9, 2.97e9
+H100_FLOPS = 989e12  # bfloat16, dense, by its data sheet
+# Milliseconds on an H100, and the paper's code on an H200, docs/gpu.md: rows of the penalty, through the sidecar, paper.
+MEASURED = [(512, 1.89, 2.10), (4096, 6.47, 2.62)]
+
+
+def node(sidecar: specalign.Sidecar) -> None:
+    """Compute the shares for a node and print them."""
+    for rows, aligned, theirs in MEASURED:
+        align = specalign.torch.SpecAlign(sidecar=sidecar, objective="spectral_radius")
+        z = torch.nn.functional.normalize(torch.randn(rows, 512), dim=1).requires_grad_()
+        reference = torch.randn(rows, 768)
+        submits = []
+        for _ in range(30):
+            begin = time.perf_counter()
+            handle = align.submit(z, reference)
+            submits.append((time.perf_counter() - begin) * 1e3)
+            align.wait(handle)
+        submit = min(submits)
+        print(f"{rows} rows, {BATCH} pairs a GPU; submit {submit:.2f} ms")
+        for name, share in (("the peak", 1.0), ("40 % of it", 0.4)):
+            step = BATCH * 6 * (IMAGE_MACS + TEXT_MACS) / (H100_FLOPS * share) * 1e3
+            text = BATCH * 2 * TEXT_MACS / (H100_FLOPS * share) * 1e3
+            noticed = submit + max(0.0, aligned - text)
+            print(
+                f"  at {name}: a step {step:.1f} ms; after both towers {aligned / step:.1%}, while the text tower runs "
+                f"{noticed / step:.1%}, the paper's algorithm {theirs / step:.1%}"
+            )
+
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=10, help="steps of each kind (10)")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch and of the sidecar (1)")
+    parser.add_argument("--k", type=int, default=1, help="eigenvalues of ky_fan (1)")
+    parser.add_argument("--node", action="store_true", help="compute the share on a node of H100s instead")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
@@ -43,7 +80,10 @@ def main() -> None:
     images, texts = torch.randn(BATCH, 3, 64, 64), torch.randint(0, 8192, (BATCH, 16))
     reference = torch.randn(BATCH, 768)
     with specalign.Sidecar(device="cpu", threads=options.threads) as sidecar:
-        align = specalign.torch.SpecAlign(sidecar=sidecar, objective="spectral_radius")
+        if options.node:
+            node(sidecar)
+            return
+        align = specalign.torch.SpecAlign(sidecar=sidecar, objective="ky_fan", k=options.k)
 
         def step(kind: str) -> float:
             begin = time.perf_counter()
@@ -71,7 +111,9 @@ def main() -> None:
             for kind in kinds:
                 times[kind].append(step(kind))
         assert align.last is not None
-        print(f"batch {BATCH}, {options.threads} thread(s); sidecar {align.last.route} on {align.last.isa}")
+        print(
+            f"batch {BATCH}, ky_fan {options.k}, {options.threads} thread(s); sidecar {align.last.route} on {align.last.isa}"
+        )
         base = statistics.median(times["no penalty"])
         for kind in kinds:
             # Neighbours in turn share what else goes on: the median of the differences.
