@@ -9,9 +9,9 @@ OpenCLIP's model and loss at batch 512, 512 features, AdamW, float32; towers of 
 with it after both towers (as the OpenCLIP attachment asks for it), with it submitted while the text tower runs, and
 with the algorithm of the paper's released code in PyTorch, in turns; medians.
 
-``--node`` computes the share for a ViT-B/32 at 512 pairs a GPU on a node of H100s, of measured parts: what a step through
-the sidecar and the paper's code took there (docs/gpu.md), and what `submit` takes here, of which alone a run notices
-while the text tower takes longer than the penalty.
+``--node`` computes the share for a ViT-B/32 at 512 pairs a GPU on a node of H100s, of measured parts: what a step
+through the sidecar and the paper's code took there (docs/gpu.md), and what `submit` takes here, of which alone a run
+notices while the text tower takes longer than the penalty.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ import specalign.torch
 
 BATCH = 512
 
-# A ViT-B/32 as CLIP has it: multiply-adds of both towers for one pair; a step takes three times those of the forward pass.
+# A ViT-B/32 as CLIP has it: multiply-adds of each tower for one pair; a step takes three times those of the forward
+# pass.
 IMAGE_MACS, TEXT_MACS = 4.41e9, 2.97e9
 H100_FLOPS = 989e12  # bfloat16, dense, by its data sheet
-# Milliseconds on an H100, and the paper's code on an H200, docs/gpu.md: rows of the penalty, through the sidecar, paper.
+# Milliseconds, docs/gpu.md: rows of the penalty; a step through the sidecar on an H100; the paper's code on an H200.
 MEASURED = [(512, 1.89, 2.10), (4096, 6.47, 2.62)]
 
 
@@ -111,9 +112,8 @@ def main() -> None:
             for kind in kinds:
                 times[kind].append(step(kind))
         assert align.last is not None
-        print(
-            f"batch {BATCH}, ky_fan {options.k}, {options.threads} thread(s); sidecar {align.last.route} on {align.last.isa}"
-        )
+        print(f"batch {BATCH}, ky_fan {options.k}, {options.threads} thread(s);", end=" ")
+        print(f"sidecar {align.last.route} on {align.last.isa}")
         base = statistics.median(times["no penalty"])
         for kind in kinds:
             # Neighbours in turn share what else goes on: the median of the differences.
