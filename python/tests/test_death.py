@@ -173,7 +173,8 @@ class TestDeath:
         import threading
 
         big, small = clustered(rng, 2500, 256, 256), clustered(rng, 40, 8, 8)
-        with specalign.Sidecar(device="cpu", threads=1) as sidecar, sidecar.session(objective="schatten") as session:
+        slow = {"objective": "schatten", "kernel": "gaussian", "sigma": 5.0}
+        with specalign.Sidecar(device="cpu", threads=1) as sidecar, sidecar.session(**slow) as session:
             pid = sidecar.pid
             timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
             timer.start()

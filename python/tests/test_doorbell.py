@@ -235,7 +235,7 @@ class TestConnection:
 
     def test_interrupted(self, sidecar, rng, batch):
         big = clustered(rng, 2000, 128, 128)
-        with sidecar.session(objective="schatten") as session:
+        with sidecar.session(objective="schatten", kernel="gaussian", sigma=5.0) as session:
             threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
             with pytest.raises(KeyboardInterrupt):
                 session.step(*big)

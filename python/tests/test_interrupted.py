@@ -140,7 +140,7 @@ class TestCtrlC:
 
     def test_a_step_behind_another_one_is_taken_back(self, sidecar, rng):
         big = clustered(rng, 1200, 300, 300)
-        with sidecar.session(objective="schatten") as session:
+        with sidecar.session(objective="schatten", kernel="gaussian", sigma=5.0) as session:
             future = session.submit(*big)
             out = np.zeros_like(big[0])
             threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
