@@ -61,7 +61,7 @@ def test_a_session_that_failed_and_was_closed_leaves_nothing_in_the_sidecar(alon
 
 @pytest.mark.parametrize("timeout", [0.0001, 0.001, 0.003, 0.01])
 def test_a_deadline_ends_no_sidecar(sidecar, rng, timeout):
-    big = clustered(rng, 1500, 64, 64)
+    big = clustered(rng, 1500, 256, 256)
     pid, restarts = sidecar.pid, 0
     with sidecar.session(objective="schatten") as session:
         for _ in range(10):
