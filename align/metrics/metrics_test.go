@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -47,7 +48,7 @@ func TestAgainstReference(t *testing.T) {
 		t.Run(fmt.Sprint(c.n), func(t *testing.T) {
 			x1, x2 := embedding(1, c.n, c.d1, c.offset), embedding(2, c.n, c.d2, c.offset)
 			o := DefaultOptions()
-			o.NNGSK, o.NNGSMetric = []int{1, min(7, c.n-1), min(40, c.n-1), c.n - 1}, []string{Cosine, Euclidean}
+			o.NNGSK, o.NNGSMetric = slices.Compact([]int{1, min(7, c.n-1), min(40, c.n-1), c.n - 1}), []string{Cosine, Euclidean}
 			r, err := Run(context.Background(), rows(x1), rows(x2), o, align.NewGo(2))
 			if err != nil {
 				t.Fatal(err)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+# Settings of a step that takes a while on every machine: all eigenpairs of a matrix as large as the batch.
+SLOW = {"objective": "schatten", "kernel": "gaussian", "sigma": 5.0}
+
 
 def clustered(rng, n, d1, d2, dtype=np.float32):
     """Rows with groups that the reference sees and the student partly does not: a spectrum with gaps."""

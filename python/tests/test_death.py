@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from batches import clustered
+from batches import SLOW, clustered
 from faults import BINARY, gone, program, wait_gone
 
 import specalign
@@ -45,9 +45,9 @@ class TestDeath:
     def test_killed_in_the_middle_of_a_step(self, rng):
         big = clustered(rng, 1500, 128, 128)
         with specalign.Sidecar(device="cpu", threads=1) as sidecar:
-            with sidecar.session(objective="schatten") as session:
+            with sidecar.session(**SLOW) as session:
                 want = session.step(*big)
-            with sidecar.session(objective="schatten") as session:
+            with sidecar.session(**SLOW) as session:
                 future = session.submit(*big)
                 time.sleep(min(0.1, want.seconds / 3))
                 assert not future.done()
@@ -173,8 +173,7 @@ class TestDeath:
         import threading
 
         big, small = clustered(rng, 2500, 256, 256), clustered(rng, 40, 8, 8)
-        slow = {"objective": "schatten", "kernel": "gaussian", "sigma": 5.0}
-        with specalign.Sidecar(device="cpu", threads=1) as sidecar, sidecar.session(**slow) as session:
+        with specalign.Sidecar(device="cpu", threads=1) as sidecar, sidecar.session(**SLOW) as session:
             pid = sidecar.pid
             timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
             timer.start()

@@ -10,7 +10,7 @@ import threading
 import time
 
 import pytest
-from batches import clustered
+from batches import SLOW, clustered
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -235,7 +235,7 @@ class TestConnection:
 
     def test_interrupted(self, sidecar, rng, batch):
         big = clustered(rng, 2000, 128, 128)
-        with sidecar.session(objective="schatten", kernel="gaussian", sigma=5.0) as session:
+        with sidecar.session(**SLOW) as session:
             threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
             with pytest.raises(KeyboardInterrupt):
                 session.step(*big)

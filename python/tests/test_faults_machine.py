@@ -68,7 +68,7 @@ def test_interrupt_of_the_whole_group(home):
         """
         big = np.random.default_rng(0).standard_normal((2500, 256)).astype("f4")
         sidecar = specalign.Sidecar(device="cpu")
-        session = sidecar.session(objective="schatten")
+        session = sidecar.session(objective="schatten", kernel="gaussian", sigma=5.0)
         session.step(x, y)
         print(sidecar.pid, flush=True)
         while True:

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from batches import clustered
+from batches import SLOW, clustered
 from faults import BINARY, HEAD, compile_c, crash, daemon, program, root, same, stop, trainer
 
 import specalign
@@ -60,7 +60,7 @@ class TestHung:
     def test_steps_that_took_too_long_leave_no_sessions(self, sidecar, rng, batch):
         big = clustered(rng, 600, 64, 64)
         before = sidecar.status().sessions
-        with sidecar.session(objective="schatten") as session:
+        with sidecar.session(**SLOW) as session:
             for _ in range(70):  # more than a process may have
                 with contextlib.suppress(specalign.StepTimeoutError):
                     session.step(*big, timeout=0.002)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from batches import clustered
+from batches import SLOW, clustered
 
 import specalign
 from specalign import _session
@@ -37,7 +37,7 @@ def alone():
 
 def test_a_step_that_takes_too_long_never_was(alone, rng, batch):
     big = clustered(rng, 2500, 256, 256)
-    with alone.session(objective="schatten") as session, alone.session(objective="schatten") as other:
+    with alone.session(**SLOW) as session, alone.session(**SLOW) as other:
         before = session.step(*batch), other.step(*batch)
         sessions, arenas, pid = alone.status().sessions, mapped_arenas(alone.pid), alone.pid
         for _ in range(3):
@@ -54,7 +54,7 @@ def test_a_step_that_takes_too_long_never_was(alone, rng, batch):
 
 
 def test_a_session_that_failed_and_was_closed_leaves_nothing_in_the_sidecar(alone, rng):
-    with alone.session(objective="schatten") as session, pytest.raises(specalign.StepTimeoutError):
+    with alone.session(**SLOW) as session, pytest.raises(specalign.StepTimeoutError):
         session.step(*clustered(rng, 2500, 256, 256), timeout=0.05)
     wait_for(lambda: alone.status().sessions == 0)
 
@@ -63,7 +63,7 @@ def test_a_session_that_failed_and_was_closed_leaves_nothing_in_the_sidecar(alon
 def test_a_deadline_ends_no_sidecar(sidecar, rng, timeout):
     big = clustered(rng, 1500, 256, 256)
     pid, restarts = sidecar.pid, 0
-    with sidecar.session(objective="schatten") as session:
+    with sidecar.session(**SLOW) as session:
         for _ in range(10):
             with pytest.raises(specalign.StepTimeoutError):
                 session.step(*big, timeout=timeout)
@@ -78,7 +78,7 @@ def test_closing_during_a_long_step_leaves_the_sidecar_to_the_others(sidecar, rn
         other.step(*batch)
         pid = sidecar.pid
         for steps in (0, 1):
-            session = sidecar.session(objective="schatten")
+            session = sidecar.session(**SLOW)
             for _ in range(steps):
                 session.step(*batch)
             future = session.submit(*clustered(rng, 1500, 400, 400))
@@ -140,7 +140,7 @@ class TestCtrlC:
 
     def test_a_step_behind_another_one_is_taken_back(self, sidecar, rng):
         big = clustered(rng, 1200, 300, 300)
-        with sidecar.session(objective="schatten", kernel="gaussian", sigma=5.0) as session:
+        with sidecar.session(**SLOW) as session:
             future = session.submit(*big)
             out = np.zeros_like(big[0])
             threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()

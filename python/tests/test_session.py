@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import reference as ref
 import torch
-from batches import clustered
+from batches import SLOW, clustered
 
 import specalign
 
@@ -332,7 +332,7 @@ class TestSubmit:
 
     def test_closing_ends_what_waits(self, sidecar, rng):
         big = clustered(rng, 1500, 64, 64)
-        session = sidecar.session(objective="schatten")
+        session = sidecar.session(**SLOW)
         futures = [session.submit(*big) for _ in range(4)]
         session.close()
         session.close()
