@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -51,6 +52,31 @@ def connected(cluster):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return write(tmp_path_factory.mktemp("rows") / "rows", 20, 60, (12, 9))
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:1", "foo bar", "http://x", "ray://127.0.0.1:1", "nohost.invalid:6379", "127.0.0.1:99999"]
+)
+def test_an_address_where_nobody_answers(folder, address):
+    message = on_ray(address, *sides(folder), *OFF, code=2)
+    assert message.startswith(f"specalign: no Ray cluster answers at '{address}' (")
+    assert message.endswith("); give the address of its head node, as in 10.0.0.1:6379\n")
+    assert message.count("\n") == 1
+
+
+def test_a_command_that_is_ended_leaves_no_folder(folder, tmp_path):
+    """SIGTERM while it waits for a head node that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        words = [sys.executable, "-m", "specalign.ray", "compare", *sides(folder), *OFF, "--address", address]
+        child = subprocess.Popen(words, env={**os.environ, "TMPDIR": str(tmp_path)}, stderr=subprocess.PIPE)
+        silent.settimeout(60)
+        silent.accept()[0].close()
+        assert list(tmp_path.glob("specalign-ray-*"))
+        child.terminate()
+        child.communicate(timeout=60)
+    assert child.returncode in (128 + signal.SIGTERM, signal.SIGTERM)  # the latter from Ray, once that begins
+    assert not list(tmp_path.glob("specalign-ray-*"))
 
 
 def on_ray(address, *arguments, code=0):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -33,6 +34,7 @@ taken, too."""
 def main() -> None:
     """Run the command line."""
     features = sys.argv[1:2] == ["features"]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # with what cleans up on the way
     try:
         if features:
             from . import _stores  # which needs torch
