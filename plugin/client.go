@@ -39,11 +39,14 @@ func newClient(conn grpc.ClientConnInterface, closer func() error) *Client {
 	return &Client{rpc: pb.NewSidecarClient(conn), close: closer}
 }
 
-// Launch starts cmd, usually `specalign serve`, as a sidecar of this process and waits until it answers, up to the
-// deadline of ctx or a minute; a cancelled ctx is noticed only then. Its environment is cmd.Env, or this process's
-// where that is nil, without what another go-plugin host may have left there. Its log goes to log; nil drops it. The
-// sidecar ends with Close, and with this process however that ends.
+// Launch starts cmd, usually `specalign serve`, as a sidecar of this process and waits until it answers: up to a minute
+// or the deadline of ctx. Where ctx ends first, cmd is killed. Its environment is cmd.Env, or this process's where that
+// is nil, without what another go-plugin host may have left there. Its log goes to log; nil drops it. The sidecar ends
+// with Close, and with this process however that ends; so cmd comes from exec.Command, not from exec.CommandContext.
 func Launch(ctx context.Context, cmd *exec.Cmd, log hclog.Logger) (*Client, error) {
+	if cmd.Cancel != nil {
+		return nil, errors.New("plugin: launching the sidecar: the command has a context of its own; make it with exec.Command")
+	}
 	if log == nil {
 		log = hclog.NewNullLogger()
 	}
@@ -56,29 +59,46 @@ func Launch(ctx context.Context, cmd *exec.Cmd, log hclog.Logger) (*Client, erro
 		return nil, err
 	}
 	cmd.Env = append(cmd.Env, goplugin.EnvUnixSocketDir+"="+dir.path)
+	// go-plugin takes no context, and holds its lock until the handshake: what ends cmd before is cmd's own context.
+	life, kill := context.WithCancel(context.WithoutCancel(ctx))
+	rebind(life, cmd)
+	launched := context.AfterFunc(ctx, kill)
 	config := &goplugin.ClientConfig{
 		HandshakeConfig: Handshake, Plugins: Plugins, Cmd: cmd, SkipHostEnv: true, Logger: log,
 		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
 	}
-	if end, ok := ctx.Deadline(); ok { // go-plugin takes no context, and 0 for its minute
-		config.StartTimeout = max(time.Until(end), time.Millisecond)
+	if end, ok := ctx.Deadline(); ok {
+		config.StartTimeout = max(time.Until(end), 0) + time.Second // ctx is first
 	}
 	host := goplugin.NewClient(config)
 	c, err := dispense(host)
 	if err == nil {
 		_, err = c.Hello(ctx)
 	}
-	if err != nil {
-		host.Kill()
-		dir.remove()
-		return nil, err
+	if !launched() {
+		err = fmt.Errorf("plugin: launching the sidecar: %w", context.Cause(ctx))
 	}
-	c.close = func() error {
+	end := func() error {
 		host.Kill()
+		kill()
 		dir.remove()
 		return nil
 	}
+	if err != nil {
+		return nil, errors.Join(err, end())
+	}
+	c.close = end
 	return c, nil
+}
+
+// rebind gives a command that has not been started a context, as exec.CommandContext does.
+func rebind(ctx context.Context, cmd *exec.Cmd) {
+	bound := exec.CommandContext(ctx, cmd.Path)
+	bound.Args, bound.Env, bound.Dir, bound.Err = cmd.Args, cmd.Env, cmd.Dir, cmd.Err
+	bound.Stdin, bound.Stdout, bound.Stderr, bound.ExtraFiles = cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.ExtraFiles
+	bound.SysProcAttr, bound.WaitDelay = cmd.SysProcAttr, cmd.WaitDelay
+	*cmd = *bound
+	cmd.Cancel = func() error { return cmd.Process.Kill() } // bound's is about bound
 }
 
 func dispense(host *goplugin.Client) (*Client, error) {

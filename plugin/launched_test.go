@@ -307,14 +307,66 @@ func TestStranger(t *testing.T) {
 	}
 }
 
-// TestLaunchDeadline: a program that never answers is waited for until the deadline, not for go-plugin's minute.
-func TestLaunchDeadline(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	begin := time.Now()
-	_, err := Launch(ctx, exec.Command("sleep", "60"), nil)
-	if err == nil || !strings.Contains(err.Error(), "launching the sidecar: timeout") || time.Since(begin) > 30*time.Second {
-		t.Errorf("%v after %v", err, time.Since(begin))
+// TestLaunchEnded: a program that never answers is waited for until the context ends, not for go-plugin's minute. It is
+// gone then, and so is the folder made for it.
+func TestLaunchEnded(t *testing.T) {
+	dir := shortDir(t)
+	t.Setenv("XDG_RUNTIME_DIR", dir)
+	cause := errors.New("no longer wanted")
+	for _, tt := range []struct {
+		name string
+		end  func(context.Context) (context.Context, context.CancelFunc)
+		want error
+	}{
+		{"deadline", func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return context.WithTimeout(ctx, 100*time.Millisecond)
+		}, context.DeadlineExceeded},
+		{"cancelled", func(ctx context.Context) (context.Context, context.CancelFunc) {
+			ctx, cancel := context.WithCancelCause(ctx)
+			timer := time.AfterFunc(100*time.Millisecond, func() { cancel(cause) })
+			return ctx, func() { timer.Stop() }
+		}, cause},
+		{"before", func(ctx context.Context) (context.Context, context.CancelFunc) {
+			ctx, cancel := context.WithCancel(ctx)
+			cancel()
+			return ctx, cancel
+		}, context.Canceled},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			ctx, cancel := tt.end(t.Context())
+			defer cancel()
+			cmd := exec.Command("sleep", "60")
+			begin := time.Now()
+			_, err := Launch(ctx, cmd, nil)
+			if !errors.Is(err, tt.want) || !strings.Contains(err.Error(), "launching the sidecar: ") || time.Since(begin) > 30*time.Second {
+				t.Errorf("%v after %v", err, time.Since(begin))
+			}
+			if cmd.Process != nil && !ended(cmd.Process.Pid, 0) {
+				t.Error("it still runs")
+			}
+			if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+				t.Errorf("left behind: %v %v", left, err)
+			}
+		})
+	}
+}
+
+// TestLaunchLives: the context of Launch has no say once the sidecar answers.
+func TestLaunchLives(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	c, err := Launch(ctx, self("launched"), nil)
+	cancel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	s, err := c.Session(t.Context(), align.DefaultConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	step(t, s, 8, 1)
+	if _, err := Launch(t.Context(), exec.CommandContext(t.Context(), "sleep", "60"), nil); err == nil || !strings.Contains(err.Error(), "exec.Command") {
+		t.Errorf("a command with a context of its own: %v", err)
 	}
 }
 

@@ -55,26 +55,10 @@ class Rows:
         """Look at the caller's array. `InputError` says what is wrong with it; `name` is what it is called there."""
         tensor = is_tensor(x)
         if tensor:
-            if x.is_nested:
-                raise InputError(f"specalign: {name} is a nested tensor; give a dense one")
-            x = x.detach()
-            if x.layout != sys.modules["torch"].strided or x.device.type == "meta":
-                raise InputError(f"specalign: {name} is a {x.layout} tensor on {x.device}; give a dense one with data")
-            try:
-                x.data_ptr()
-            except RuntimeError:
-                raise InputError(
-                    f"specalign: {name} has no data of its own, as inside torch.func's transforms; "
-                    "take the penalty outside of them, by ordinary autograd"
-                ) from None
+            x = _readable(x, name)
             kind = _names.get(x.dtype) or _names.setdefault(x.dtype, str(x.dtype).removeprefix("torch."))
         else:
-            if np.ma.isMaskedArray(x):
-                raise InputError(f"specalign: {name} is a masked array; fill or drop the masked rows first")
-            try:
-                x = np.asarray(x)
-            except (TypeError, ValueError) as e:
-                raise InputError(f"specalign: {name} is no array: {e}") from None
+            x = _array(x, name)
             kind = x.dtype.name
         dtype = _TYPES.get(kind)
         if dtype is None:
@@ -108,6 +92,50 @@ class Rows:
             return
         # A tensor's own copy converts strides and crosses devices. For a GPU it returns when the data is here.
         _as_tensor(target, self.source.dtype).copy_(self.source)
+
+
+def _readable(x: Any, name: str) -> Any:
+    """Return a tensor, detached, whose elements lie in memory as its strides say. `InputError` for every other."""
+    torch = sys.modules["torch"]
+    if x.is_nested:
+        raise InputError(f"specalign: {name} is a nested tensor; give a dense one")
+    if torch.nn.parameter.is_lazy(x):
+        raise InputError(f"specalign: {name} is not initialized yet; give a tensor with data")
+    x = x.detach()
+    if hasattr(x, "trigger_wait"):  # a functional collective's, which may be under way
+        x = x.trigger_wait()
+    if type(x).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:  # masked, fake, distributed, ...
+        raise InputError(f"specalign: {name} is a {type(x).__name__}, whose data lie elsewhere; give a plain tensor")
+    if x.layout != torch.strided or x.device.type == "meta":
+        raise InputError(f"specalign: {name} is a {x.layout} tensor on {x.device}; give a dense one with data")
+    try:
+        bare = x.data_ptr() == 0 and x.numel() > 0 and x.device.type in ("cpu", "cuda")
+    except RuntimeError:
+        bare = True
+    if bare:
+        raise InputError(
+            f"specalign: {name} has no data of its own, as inside torch.func's transforms or after its storage was "
+            "freed; take the penalty outside of them, by ordinary autograd"
+        )
+    return x
+
+
+def _array(x: Any, name: str) -> np.ndarray:
+    """Return what is an array, or says how to be one, as an array. `InputError` for everything else."""
+    if not isinstance(x, (np.ndarray, list, tuple)) and not any(
+        hasattr(x, how) for how in ("__array__", "__array_interface__", "__array_struct__")
+    ):
+        # NumPy would ask any sequence for its elements, and those for theirs, for ever if need be.
+        raise InputError(f"specalign: {name} is a {type(x).__name__}; give a NumPy array or a torch tensor")
+    try:
+        array = np.asanyarray(x)
+    except Exception as e:
+        reason = (str(e) or type(e).__name__).splitlines()[0]
+        raise InputError(f"specalign: {name} is no array: {reason}") from e
+    # Of a list of masked rows NumPy makes an array without the masks.
+    if np.ma.isMaskedArray(array) or (isinstance(x, (list, tuple)) and any(map(np.ma.isMaskedArray, x))):
+        raise InputError(f"specalign: {name} is a masked array; fill or drop the masked rows first")
+    return np.asarray(array)
 
 
 def _alone(x: Any) -> bool:

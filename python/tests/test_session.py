@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 import reference as ref
 import torch
+import torch.masked
 from batches import SLOW, clustered
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed._functional_collectives import AsyncCollectiveTensor
 
 import specalign
+import specalign.torch
 
 
 def test_value_and_gradient_are_those_of_float64(sidecar, batch):
@@ -197,6 +201,7 @@ class TestBadInput:
     @pytest.fixture(autouse=True)
     def _session(self, sidecar, batch):
         self.student, self.reference = (x.copy() for x in batch)
+        self.sidecar = sidecar
         with sidecar.session() as self.session:
             before = self.session.step(*batch)
             yield
@@ -230,6 +235,63 @@ class TestBadInput:
         self.refused(torch.zeros(96, 40).to_sparse(), self.reference, "sparse")
         self.refused(torch.zeros(96, 40, device="meta"), self.reference, "meta")
         self.refused(np.ma.masked_array(self.student), self.reference, "masked")
+
+    @pytest.mark.filterwarnings("ignore")  # of prototypes
+    def test_tensors_whose_data_are_elsewhere(self):
+        x = torch.from_numpy(self.student)
+        fake = FakeTensorMode(allow_non_fake_inputs=True).from_tensor(x)
+        freed = x.clone()
+        freed.untyped_storage().resize_(0)
+        for bad, match in (
+            (torch.masked.masked_tensor(x, x > 0), "MaskedTensor"),
+            (fake, "FakeTensor"),
+            (torch.zeros(96, 40).to_sparse_csr(), "sparse_csr"),
+            (torch.nn.UninitializedParameter(), "not initialized"),
+            (freed, "no data of its own"),
+            (torch._efficientzerotensor((96, 40)), "no data of its own"),
+            (torch._to_functional_tensor(x), "no data of its own"),
+        ):
+            self.refused(bad, self.reference, f"student .*{match}")
+            self.refused(self.reference, bad, f"reference .*{match}")
+            with pytest.raises(specalign.InputError, match=f"reference .*{match}"):
+                specalign.torch.SpecAlign(sidecar=self.sidecar)(x, bad)
+        gathered = AsyncCollectiveTensor(x)
+        right = self.session.step(x, self.reference).value
+        assert self.session.step(gathered, self.reference).value == pytest.approx(right, rel=1e-6)
+
+    def test_objects_that_say_how_to_be_arrays(self):
+        class Says:
+            def __init__(self, how):
+                self.how = how
+
+            def __array__(self, dtype=None, copy=None):
+                return self.how()
+
+        def fails():
+            raise OSError("the disk\nis gone")
+
+        class Endless:
+            def __len__(self):
+                return 9
+
+            def __getitem__(self, i):
+                return self
+
+        right = self.session.step(self.student, self.reference).value
+        said = self.session.step(Says(lambda: self.student), Says(lambda: self.reference))
+        assert said.value == pytest.approx(right, rel=1e-6)
+        masked = np.ma.masked_array(self.student, self.student > 1)
+        for bad, match in (
+            (Says(fails), "no array: the disk$"),
+            (Says(lambda: None), "no array"),
+            (Says(lambda: masked), "masked"),
+            (list(masked), "masked"),
+            (Endless(), "Endless; give a NumPy array"),
+            ({}, "dict; give a NumPy array"),
+            (None, "NoneType; give a NumPy array"),
+        ):
+            self.refused(bad, self.reference, f"student is .*{match}")
+            self.refused(self.student, bad, f"reference is .*{match}")
 
     def test_out(self):
         self.refused(self.student, self.reference, "out has shape", out=np.zeros((96, 41), np.float32))
