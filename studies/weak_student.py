@@ -1,7 +1,7 @@
 """The rows of configs/weak_student.yaml: Fashion-MNIST, with a reference that has seen labels and a student that has not.
 
 The reference is the hidden layer of a network trained on the labels of the images 0 to 30,000; the student's inputs are
-64 principal components of the pixels, or the pixels. Images 30,000 to 60,000 are trained on (train); of those the first
+64 principal components of the pixels, or the pixels. Both are centred; raw is the reference without that. Images 30,000 to 60,000 are trained on (train); of those the first
 10,000, with their labels, teach the probe (probe); the 10,000 test images are scored (test). Settings are chosen with the
 images 30,000 to 55,000 (fit) by what they are worth on 55,000 to 60,000 (validation). Captions are one of four coarse
 words for each image, as columns of zeros and a one. Writes studies-out/weak_student/, then run
@@ -52,6 +52,7 @@ def main() -> None:
         )
         save("weak_student", f"{name}-pixels", flat[part].astype(np.float16))
         save("weak_student", f"{name}-reference", layer[part] - center)
+        save("weak_student", f"{name}-raw", layer[part])
         lines("weak_student", f"{name}-labels", [CLASSES[y] for y in labels[part]])
         words = np.array(WORDS)[labels[part]]
         save(

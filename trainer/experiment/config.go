@@ -103,6 +103,8 @@ type Evaluation struct {
 	Train Labelled `yaml:"train" json:"train"`
 	Test  Labelled `yaml:"test" json:"test"`
 	K     int      `yaml:"k" json:"k"` // neighbours
+
+	Features bool `yaml:"features" json:"features,omitempty"` // keep the trained student's of test
 }
 
 // Labelled are files of rows with their labels and their features in the reference.

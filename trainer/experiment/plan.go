@@ -25,6 +25,7 @@ import (
 const (
 	settingsName = "experiment.json"
 	tableName    = "steps.csv"
+	featuresName = "features.npy"
 	resultName   = "result.json"
 )
 
@@ -40,10 +41,13 @@ type Options struct {
 // Stopped is the error of an experiment that a signal ended between two steps: what was done is saved.
 type Stopped struct {
 	Run  string // which
-	Step int
+	Step int    // the last; 0 where this process has not come to one
 }
 
 func (s *Stopped) Error() string {
+	if s.Step == 0 {
+		return fmt.Sprintf("stopped before a step of %s was taken; the same command with --resume goes on", s.Run)
+	}
 	return fmt.Sprintf("stopped after step %d of %s, which is saved; the same command with --resume goes on", s.Step, s.Run)
 }
 

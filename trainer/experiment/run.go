@@ -1,6 +1,7 @@
 package experiment
 
 import (
+	"bytes"
 	"context"
 	"encoding/csv"
 	"encoding/json"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/specalign/specalign/align"
+	"github.com/specalign/specalign/align/features"
 )
 
 // run is one seed's.
@@ -96,11 +98,29 @@ func (r *run) all(ctx context.Context) (result *Result, err error) {
 	if result.After, err = r.score(ctx, "scoring"); err != nil {
 		return nil, err
 	}
+	if h := r.held; h != nil && r.e.Evaluation.Features {
+		if err := r.keep(&h.test.inputs); err != nil {
+			return nil, err
+		}
+	}
 	text, err := json.MarshalIndent(result, "", "  ")
 	if err != nil {
 		return nil, err
 	}
 	return result, writeFile(path, append(text, '\n'))
+}
+
+// keep writes the student's features of rows.
+func (r *run) keep(inputs *rows) error {
+	x, err := r.net.forward(inputs)
+	if err != nil {
+		return err
+	}
+	var b bytes.Buffer
+	if err := features.WriteNPY(&b, x.n, x.d, x.data); err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(r.dir, featuresName), b.Bytes())
 }
 
 func (r *run) progress(stage string, done, all int) {

@@ -83,6 +83,16 @@ func TestResume(t *testing.T) {
 			t.Error("the parameters differ")
 		}
 	}
+	t.Run("before a step", func(t *testing.T) {
+		dir := filepath.Join(t.TempDir(), "out")
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		var stopped *Stopped
+		if _, err := e.Run(ctx, options(dir)); !errors.As(err, &stopped) || !strings.Contains(err.Error(), "before a step of seed 0 was taken") {
+			t.Fatal(err)
+		}
+		same(t, dir)
+	})
 	t.Run("stopped", func(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "out")
 		o := options(dir)

@@ -2,6 +2,8 @@ package experiment
 
 import (
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 )
@@ -120,5 +122,35 @@ func TestSoftmaxLoss(t *testing.T) {
 	want := (math.Log(math.Exp(1)+math.Exp(2)+math.Exp(3)) - 3 + math.Log(3)) / 2
 	if got := o.compute([]float32{1, 2, 3, 5, 5, 5}, 2, 3); math.Abs(got-want) > 1e-7 {
 		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// TestFeatures: the trained student's features of held-out rows are kept where the file asks for them, and only there.
+func TestFeatures(t *testing.T) {
+	path := world(t, "sweep: {evaluation.features: [true, false]}\n")
+	p := planOf(t, path, "steps=5")
+	dir := filepath.Join(t.TempDir(), "out")
+	if _, err := p.Run(t.Context(), options(dir)); err != nil {
+		t.Fatal(err)
+	}
+	name := func(c int) string { return filepath.Join(dir, p.Cells[c].Folder, "seed-0", featuresName) }
+	if _, err := os.Stat(name(1)); err == nil {
+		t.Error("features are kept that nobody asked for")
+	}
+	kept, err := readRows(name(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	inputs, err := readRows(filepath.Join(filepath.Dir(path), "test-inputs.npy"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := new(library).stage(filepath.Dir(name(0)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := n.forward(&inputs)
+	if err != nil || kept.n != 60 || kept.d != 6 || !slices.Equal(kept.data, want.data) {
+		t.Errorf("%v: %d rows of %d columns are kept", err, kept.n, kept.d)
 	}
 }

@@ -1,0 +1,99 @@
+"""What schatten p = 1, the nuclear norm, adds to ky_fan 30, by the reference: the directions behind the thirty strongest.
+
+A student that was trained without a penalty, and the references of configs/rivals.yaml, in batches of 256 test images. L is
+the difference of their cosine kernels, divided by the images; both objectives push its eigenvectors v with the same force,
+ky_fan 30 the thirty strongest and the nuclear norm all of them, and the student's rows Z take the share |vᵀ Z|² of that. A
+direction is worth following where it tells the ten classes apart: the share of the classes' variance that a set of
+eigenvectors explains, over that of as many random ones. The student's features are those of
+
+    bin/specalign train configs/rivals.yaml --set sweep={} --set 'penalty={weight: 0}' --set seeds=[1] \
+        --set evaluation.features=true --out runs/alone
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from demo import evaluation
+
+from .command import OUT, table
+from .packages import ROOT
+from .second_reference import rank
+
+BATCH, BATCHES, STRONGEST = 256, 20, 30
+REFERENCES = {
+    "network of labels": "reference",
+    "EfficientNet": "imagenet",
+    "EfficientNet, 8 components": "imagenet8",
+}
+
+Floats = npt.NDArray[np.float64]
+
+
+def tail(student: Floats, reference: Floats, classes: Floats) -> list[float]:
+    """Measure a batch's eigenvectors: unit rows (n, d), (n, d2) and centred indicators of classes (n, c).
+
+    Returns the tail's share of the nuclear norm and of the gradient that reaches the student, and how many times more of the
+    classes than random directions the strongest and the tail's explain, of the tail those that only the reference sees.
+    """
+    n = len(student)
+    values, vectors = np.linalg.eigh(
+        (student @ student.T - reference @ reference.T) / n
+    )
+    there = np.abs(values) > 1e-7
+    values, vectors = values[there], vectors[:, there]
+    order = np.argsort(-np.abs(values))
+    values, vectors = values[order], vectors[:, order]
+    pushed = ((vectors.T @ student) ** 2).sum(1)
+    told = ((vectors.T @ classes) ** 2).sum(1) / (classes**2).sum()
+    behind = np.arange(len(values)) >= STRONGEST
+    missed = behind & (values < 0)
+
+    def times(which: npt.NDArray[np.bool_]) -> float:
+        return float(told[which].sum() / (which.sum() / (n - 1)))
+
+    return [
+        float(np.abs(values[behind]).sum() / np.abs(values).sum()),
+        float(pushed[behind].sum() / pushed.sum()),
+        times(~behind),
+        times(missed),
+        times(behind & (values > 0)),
+    ]
+
+
+def main() -> None:
+    """Print the table."""
+    student = np.load(ROOT / "runs" / "alone" / "seed-1" / "features.npy")
+    labels = (OUT / "weak_student" / "test-labels.txt").read_text().splitlines()
+    names, which = np.unique(labels, return_inverse=True)
+    indicators = np.eye(len(names))[which]
+    order = np.random.default_rng(0).permutation(len(labels))
+    rows = []
+    for name, file in REFERENCES.items():
+        reference = np.load(OUT / "weak_student" / f"test-{file}.npy")
+        found = []
+        for part in order[: BATCH * BATCHES].reshape(BATCHES, BATCH):
+            classes = indicators[part] - indicators[part].mean(0)
+            sides = (
+                evaluation.unit(x[part]).astype(float) for x in (student, reference)
+            )
+            found.append(tail(*sides, classes))
+        rows.append([name, f"{rank(reference):.1f}", *np.mean(found, 0).tolist()])
+    print(f"the student: effective rank {rank(student):.1f}\n")
+    table(
+        [
+            "reference",
+            "effective rank",
+            "tail's share of the nuclear norm",
+            "of the gradient",
+            "classes told, strongest",
+            "tail, reference's",
+            "tail, student's",
+        ],
+        rows,
+    )
+
+
+if __name__ == "__main__":
+    main()
