@@ -51,7 +51,7 @@ def tail(student: Floats, reference: Floats, classes: Floats) -> list[float]:
     missed = behind & (values < 0)
 
     def times(which: npt.NDArray[np.bool_]) -> float:
-        return float(told[which].sum() / (which.sum() / (n - 1)))
+        return float(told[which].sum() / (max(int(which.sum()), 1) / (n - 1)))
 
     return [
         float(np.abs(values[behind]).sum() / np.abs(values).sum()),

@@ -127,10 +127,21 @@ func (d decoder) wrong(at *yaml.Node, format string, args ...any) error {
 
 var freeType, gridType = reflect.TypeFor[Free](), reflect.TypeFor[Grid]()
 
+// bare refuses what YAML can say of a value beside the value.
+func (d decoder) bare(node *yaml.Node) error {
+	switch {
+	case node.Kind == yaml.AliasNode || node.Anchor != "":
+		return d.wrong(node, "anchors and aliases are not taken here; write the value out")
+	case node.Style&yaml.TaggedStyle != 0:
+		return d.wrong(node, "tags such as %s are not taken here", shown(node.Tag))
+	}
+	return nil
+}
+
 // value decodes one value; name is what it is called in messages.
 func (d decoder) value(node *yaml.Node, name string, to reflect.Value) error {
-	if node.Kind == yaml.AliasNode || node.Anchor != "" {
-		return d.wrong(node, "anchors and aliases are not taken here; write the value out")
+	if err := d.bare(node); err != nil {
+		return err
 	}
 	switch {
 	case to.Type() == freeType:
@@ -217,8 +228,8 @@ func (d decoder) free(node *yaml.Node, name string, to *Free) error {
 func (d decoder) plain(node *yaml.Node, to any) error {
 	var check func(n *yaml.Node) error
 	check = func(n *yaml.Node) error {
-		if n.Kind == yaml.AliasNode || n.Anchor != "" {
-			return d.wrong(n, "anchors and aliases are not taken here; write the value out")
+		if err := d.bare(n); err != nil {
+			return err
 		}
 		var f float64
 		if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!float" && n.Decode(&f) == nil && (math.IsInf(f, 0) || math.IsNaN(f)) {
@@ -255,7 +266,10 @@ var kinds = map[string]string{"!!str": "text", "!!int": "a whole number", "!!flo
 
 func (d decoder) scalar(node *yaml.Node, name string, to reflect.Value) error {
 	tag := node.ShortTag()
-	given := node.Value
+	given := shown(node.Value)
+	if given == node.Value && node.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle) != 0 {
+		given = fmt.Sprintf("%q", given)
+	}
 	if node.Kind != yaml.ScalarNode {
 		given = map[yaml.Kind]string{yaml.SequenceNode: "a list", yaml.MappingNode: "a mapping"}[node.Kind]
 	}
@@ -280,7 +294,7 @@ func (d decoder) scalar(node *yaml.Node, name string, to reflect.Value) error {
 		fits = false
 	}
 	if !fits {
-		return d.wrong(node, "%s is %s; give %s", name, shown(given), kinds[want])
+		return d.wrong(node, "%s is %s; give %s", name, given, kinds[want])
 	}
 	return nil
 }

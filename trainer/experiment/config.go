@@ -152,7 +152,7 @@ func (e *Experiment) penalty() error {
 		delete(settings, "weight")
 	}
 	if v, ok := settings["schedule"]; ok {
-		e.Schedule, _ = v.(string)
+		e.Schedule = fmt.Sprint(v)
 		delete(settings, "schedule")
 	}
 	if v, ok := settings["rival"]; ok {

@@ -12,6 +12,7 @@ import (
 	"github.com/specalign/specalign/align"
 	"github.com/specalign/specalign/align/evaluation"
 	"github.com/specalign/specalign/align/features"
+	"github.com/specalign/specalign/internal/memory"
 	"github.com/specalign/specalign/internal/regular"
 )
 
@@ -200,6 +201,9 @@ func (e *Experiment) read(l *library) (*dataset, *held, error) {
 		if channels, height, width := e.Student.image(); channels*height*width != d.inputs.d {
 			return nil, nil, inputErrorf("student.image %v is of %d numbers, but %s has %d columns", e.Student.Image, channels*height*width, e.Data.Inputs, d.inputs.d)
 		}
+	}
+	if err := e.affordable(d, memory.Available()); err != nil {
+		return nil, nil, err
 	}
 	if e.Data.Labels != "" {
 		list, err := l.labels(e.Data.Labels, d.inputs.n)

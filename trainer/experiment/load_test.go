@@ -144,3 +144,35 @@ func TestPairsErrors(t *testing.T) {
 		}
 	}
 }
+
+// TestAffordable: the sizes are those of the networks, and what does not fit into memory is refused.
+func TestAffordable(t *testing.T) {
+	path := world(t, "")
+	for _, set := range [][]string{
+		nil,
+		{"student.kind=linear", "student.hidden=[]"},
+		{"student={kind: conv, image: [2, 3], channels: [4, 8], hidden: [6], residual: false}"},
+	} {
+		e := planOf(t, path, set...).Cells[0]
+		d, _, err := e.read(new(library))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := 0
+		for _, p := range newNetwork(e.Student, d.inputs.d, ends{}, 0).parameters() {
+			want += p.DataSize()
+		}
+		if parameters, cells := e.Student.sizes(d.inputs.d); parameters != float64(want) || cells < float64(e.Student.Dim) {
+			t.Errorf("%v: %v parameters, not %d, and %v numbers", set, parameters, want, cells)
+		}
+	}
+	e := planOf(t, path, "student={kind: mlp, hidden: [65536, 65536], dim: 65536, residual: false}").Cells[0]
+	d := &dataset{inputs: rows{d: 6}, reference: rows{d: 4}}
+	if err := e.affordable(d, 16<<30); err == nil || !strings.Contains(err.Error(), "of this student with batch 32 may take 160.") {
+		t.Error(err)
+	}
+	e = planOf(t, path, "penalty={kernel: gaussian}", "batch=60000").Cells[0]
+	if err := e.affordable(d, 1<<30); err == nil || !strings.Contains(err.Error(), "with batch 60000 may take") {
+		t.Error(err)
+	}
+}

@@ -60,7 +60,7 @@ func newNetwork(s Student, inputDim int, behind ends, seed uint64) *network {
 	n := &network{student: s, inputDim: inputDim, ends: behind}
 	rng := rand.New(rand.NewPCG(seed, 0x7765696768747300))
 	draw := func(variance float64, shape ...int) *tensor.Dense {
-		w := make([]float32, tensor.Shape(shape).TotalSize())
+		w := aligned(tensor.Shape(shape).TotalSize())
 		for i := range w {
 			w[i] = float32(rng.NormFloat64() * math.Sqrt(variance))
 		}
@@ -115,6 +115,10 @@ func (n *network) begin(as *network) {
 // halved is what a convolution leaves of a height or a width.
 func halved(size int) int { return (size+2*pad-edge)/stride + 1 }
 
+// aligned returns n zeros at an address that is a multiple of 16: where gonum begins a product's sum depends on that, and a
+// run that goes on is to end in the same bits. Go places arrays of eight floats and more so.
+func aligned(n int) []float32 { return make([]float32, n, max(n, 8)) }
+
 func matrix(data []float32, rows, cols int) *tensor.Dense {
 	return tensor.New(tensor.WithShape(rows, cols), tensor.WithBacking(data))
 }
@@ -128,7 +132,7 @@ type graph struct {
 }
 
 func ones(g *G.ExprGraph, rows, cols int) *G.Node {
-	data := make([]float32, rows*cols)
+	data := aligned(rows * cols)
 	for i := range data {
 		data[i] = 1
 	}

@@ -4,6 +4,9 @@ import (
 	"math"
 	"math/rand/v2"
 	"testing"
+	"unsafe"
+
+	G "gorgonia.org/gorgonia"
 
 	"github.com/specalign/specalign/align"
 )
@@ -221,4 +224,15 @@ func gradients(t *testing.T, name string, s Student, set func(*Experiment)) {
 			}
 		}
 	})
+}
+
+// TestAligned: whatever its size, an array of ones lies where gonum's sums begin alike.
+func TestAligned(t *testing.T) {
+	g := G.NewGraph()
+	for n := range 40 {
+		data := ones(g, 1, n%10+1).Value().Data().([]float32)
+		if at := uintptr(unsafe.Pointer(unsafe.SliceData(data))); at%16 != 0 {
+			t.Errorf("%d ones lie at %#x", len(data), at)
+		}
+	}
 }
