@@ -15,7 +15,7 @@ import (
 // TestCloseness: shares and mean distances are those of float64 loops over the same members and random samples, and a
 // group that one embedding alone holds together is clear.
 func TestCloseness(t *testing.T) {
-	const n = 400
+	const n = 200
 	student := func(i int) int { return i % 4 }
 	reference := func(i int) int { return i / 7 % 6 }
 	x1, x2 := clusters(1, n, 8, 4, 0.3, student), clusters(2, n, 12, 6, 0.3, reference)

@@ -68,7 +68,7 @@ func listFile(t *testing.T, n int, line func(i int) string) string {
 }
 
 func TestCompare(t *testing.T) {
-	const n = 400
+	const n = 200
 	student, reference := planted(t, n)
 	ids := listFile(t, n, func(i int) string { return fmt.Sprintf("sample-%d", i) })
 	labels := listFile(t, n, func(i int) string { return fmt.Sprintf("group %d", i%4) })

@@ -85,8 +85,8 @@ const planLine = "plan --student @student-*.npy --reference @reference-*.npy --t
 
 // TestShards: the steps print what compare prints, but for times, warnings and Theorem 1.
 func TestShards(t *testing.T) {
-	s := steps{t, sharded(t, 60, 41, 33, 70, 12, 90, 25, 31, 44, 9)}
-	if o := s.must(planLine); o.stdout != "10 shards, 415 samples; student 12-d, reference 9-d\n" {
+	s := steps{t, sharded(t, 30, 21, 16, 35, 6, 45, 13, 15, 22, 7)}
+	if o := s.must(planLine); o.stdout != "10 shards, 210 samples; student 12-d, reference 9-d\n" {
 		t.Error(o.stdout)
 	}
 	page, csv := filepath.Join(s.folder, "page.html"), filepath.Join(s.folder, "groups.csv")
@@ -125,7 +125,7 @@ func TestShards(t *testing.T) {
 		N      int                          `json:"n"`
 		Shards []struct{ Reference string } `json:"shards"`
 	}
-	if err := json.Unmarshal([]byte(s.must(planLine+" --json").stdout), &plan); err != nil || plan.N != 415 || plan.Shards[9].Reference != shardFile(s.folder, 1, 9) {
+	if err := json.Unmarshal([]byte(s.must(planLine+" --json").stdout), &plan); err != nil || plan.N != 210 || plan.Shards[9].Reference != shardFile(s.folder, 1, 9) {
 		t.Errorf("%v: %+v", err, plan)
 	}
 }
