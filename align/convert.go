@@ -7,7 +7,7 @@ import (
 )
 
 // ToFloat32 converts len(dst) little-endian elements of type t to float32. A float64 beyond the range of float32
-// becomes an infinity, which Step then reports by its row.
+// becomes an infinity, which Overflow finds.
 func ToFloat32(dst []float32, src []byte, t DType) error {
 	size := t.Size()
 	if size == 0 || len(src) != len(dst)*size {
@@ -32,6 +32,27 @@ func ToFloat32(dst []float32, src []byte, t DType) error {
 		}
 	}
 	return nil
+}
+
+// Overflow finds the first finite float64 of src that is an infinity in dst, where ToFloat32 has put it: its place, and
+// its value; at is -1 where there is none.
+func Overflow(dst []float32, src []byte, t DType) (at int, value float64) {
+	if t != Float64 {
+		return -1, 0
+	}
+	for i, v := range dst {
+		if math.IsInf(float64(v), 0) {
+			if value := math.Float64frombits(binary.LittleEndian.Uint64(src[8*i:])); !math.IsInf(value, 0) {
+				return i, value
+			}
+		}
+	}
+	return -1, 0
+}
+
+// TooLarge says what is wrong with a value that Overflow found in a column.
+func TooLarge(column int, value float64) string {
+	return fmt.Sprintf("column %d is %g, which is too large for float32 (at most %.1e); scale the features down", column, value, math.MaxFloat32)
 }
 
 // halfToFloat converts an IEEE 754 binary16, exactly.

@@ -73,7 +73,7 @@ func (d *deviceStep) begin(ctx context.Context, f [2]Features) (bool, error) {
 	if cfg.Center || cfg.Solver == SolverDense || cfg.Solver == SolverPower {
 		return false, nil
 	}
-	d.approx = cfg.approximation(d.n)
+	d.approx = cfg.StepApproximation(d.n)
 	d.sh = shape{n: d.n, solver: cfg.Solver}
 	for side := range f {
 		switch {

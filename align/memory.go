@@ -8,7 +8,7 @@ const solveBytes = 8 + 40
 // beside its inputs and its gradient: an upper estimate, by the route that the step would take, but for a mebibyte or
 // so of each thread's.
 func Memory(c *Config, n int, cols [2]int) uint64 {
-	approx := c.approximation(n)
+	approx := c.StepApproximation(n)
 	sh := shape{n: n, solver: c.Solver}
 	rows := uint64(n)
 	bytes := 64 * rows // norms, factors, single vectors

@@ -20,26 +20,46 @@ const (
 func (st *step) bandwidths(ctx context.Context) error {
 	found, err := findBandwidths(ctx, &st.s.cfg, [2]Matrix{st.side[0].x, st.side[1].x}, st.state.sigma)
 	if err == nil {
-		st.state.sigma, st.notes, st.provisional = found.sigma, found.notes, found.provisional
+		st.state.sigma, st.notes, st.provisional = found.sigma, found.notes, found.provisional()
+		for side, equal := range found.equal {
+			if equal && st.n > 1 {
+				st.notes = append(st.notes, fmt.Sprintf("all rows of the %s features are equal, so that every bandwidth gives the same kernel: it is 1 here, and is found on a later batch", sideName[side]))
+			}
+		}
 	}
 	return err
 }
 
 // bandwidths is what the rules gave.
 type bandwidths struct {
-	sigma       [2]float64
-	notes       []string // warnings
-	provisional bool     // not to be frozen
+	sigma [2]float64
+	notes []string // warnings
+	equal [2]bool  // all rows of the side are equal, or there is one: its bandwidth was not found
 }
 
-// Bandwidths finds the bandwidths of both sides from the rows x (n, d1) and (n, d2), by the settings; those that are
-// known already (> 0) stay. A kernel without one has 0.
-func Bandwidths(ctx context.Context, cfg *Config, x [2]Matrix, known [2]float64) ([2]float64, error) {
-	found, err := findBandwidths(ctx, cfg, x, known)
-	return found.sigma, err
+// provisional tells whether the bandwidths are not to be frozen.
+func (b *bandwidths) provisional() bool { return b.equal[0] || b.equal[1] }
+
+// Bandwidths finds the bandwidths of both sides of a data set by the settings, from some of its n rows, x (m, d1) and
+// (m, d2). A kernel without one has 0. notes are warnings.
+func Bandwidths(ctx context.Context, cfg *Config, x [2]Matrix, n int) (sigma [2]float64, notes []string, err error) {
+	found, err := findBandwidths(ctx, cfg, x, [2]float64{})
+	if err != nil {
+		return sigma, nil, err
+	}
+	for side, equal := range found.equal {
+		switch m := x[side].Rows; {
+		case !equal || n == 1:
+		case m < n:
+			return sigma, nil, inputErrorf("align: the %d rows of the %s on which its bandwidth is found, evenly spaced among %d, are all equal; give %s_sigma as a number", m, sideName[side], n, sideName[side])
+		default:
+			found.notes = append(found.notes, fmt.Sprintf("all rows of the %s are equal, so that its kernel tells no samples apart, whatever the bandwidth; it is 1 here", sideName[side]))
+		}
+	}
+	return found.sigma, found.notes, nil
 }
 
-// findBandwidths is Bandwidths with what is to be said of them. Where all rows of a side are equal, as one row is, no
+// findBandwidths finds the bandwidths that are not known yet (0). Where all rows of a side are equal, as one row is, no
 // bandwidth can be found, and none matters to that side's kernel: it is 1, and what the rules gave does not hold for
 // other rows.
 func findBandwidths(ctx context.Context, cfg *Config, x [2]Matrix, known [2]float64) (bandwidths, error) {
@@ -67,15 +87,13 @@ func findBandwidths(ctx context.Context, cfg *Config, x [2]Matrix, known [2]floa
 			}
 		}
 		if len(dist) == 0 {
-			out.provisional, median = true, 1
-			if x[side].Rows > 1 {
-				out.notes = append(out.notes, fmt.Sprintf("all rows of the %s features are equal, so that every bandwidth gives the same kernel: it is 1 here, and is found on a later batch", sideName[side]))
-			}
+			out.equal[side], median = true, 1
 		}
 		if checkSigma(median) != nil {
-			return bandwidths{sigma: known}, inputErrorf("align: the median distance between rows of the %s features is %v, so the rule %q gives no bandwidth; give sigma as a number", sideName[side], median, rule.Rule)
+			return bandwidths{sigma: known}, inputErrorf("align: the median distance between rows of the %s is %.3g, but a bandwidth lies between %g and %g; scale the features, or give %s_sigma as a number",
+				sideName[side], median, minSigma, maxSigma, sideName[side])
 		}
-		if sigma[side] = median; rule.Rule == SigmaMatch && side == 0 && !out.provisional {
+		if sigma[side] = median; rule.Rule == SigmaMatch && side == 0 && !out.provisional() {
 			if sigma[0], err = match(ctx, cfg, x, *sigma); err != nil {
 				return bandwidths{sigma: known}, err
 			}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
+	"strings"
 	"testing"
 )
 
@@ -34,6 +35,23 @@ func TestMatchedBandwidthInRange(t *testing.T) {
 			t.Errorf("rows of size %v: %v", factor, err)
 		}
 		if err := s.RestoreState(s.AppendState(nil)); err != nil {
+			t.Errorf("rows of size %v: %v", factor, err)
+		}
+	}
+}
+
+// TestMedianOutOfRange: a median distance that is no bandwidth is told with what it is, what one may be, and what to do.
+func TestMedianOutOfRange(t *testing.T) {
+	for factor, want := range map[float32]string{1e17: "e+17, but", 1e-17: "e-17, but"} {
+		cfg := DefaultConfig()
+		cfg.Kernel = KernelGaussian
+		s, err := NewSession(cfg, NewGo(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = s.Step(t.Context(), scaled(randomFeatures(1, 30, 4), factor), randomFeatures(2, 30, 5), nil)
+		if err == nil || !strings.Contains(err.Error(), "the median distance between rows of the student is ") || !strings.Contains(err.Error(), want) ||
+			!strings.HasSuffix(err.Error(), " a bandwidth lies between 1e-15 and 1e+15; scale the features, or give student_sigma as a number") {
 			t.Errorf("rows of size %v: %v", factor, err)
 		}
 	}

@@ -78,7 +78,7 @@ func (st *step) loadAll(f [2]Features) error {
 
 // compute is the step itself, once rows and bandwidths are known.
 func (st *step) compute(ctx context.Context, grad []float32) (*Result, error) {
-	st.approx = st.s.cfg.approximation(st.n)
+	st.approx = st.s.cfg.StepApproximation(st.n)
 	if st.identical() {
 		clear(grad)
 		return st.zero(), nil
@@ -154,7 +154,7 @@ func (st *step) load(side int, f Features) error {
 		return err
 	}
 	if out[0] >= 0 {
-		return st.badRow(side, int(out[0]))
+		return st.badRow(side, int(out[0]), f)
 	}
 	if st.s.cfg.KernelOf(side) == KernelCosine {
 		st.zeroRows += int(out[1])
@@ -174,8 +174,13 @@ func (st *step) load(side int, f Features) error {
 	return nil
 }
 
-func (st *step) badRow(side, row int) error {
-	for j, v := range st.side[side].x.row(row) {
+// badRow says what is wrong with a row of f, whose squared norm in float32 is not finite.
+func (st *step) badRow(side, row int, f Features) error {
+	x, stride := st.side[side].x.row(row), f.Cols*f.Type.Size()
+	if j, v := Overflow(x, f.Data[row*stride:][:stride], f.Type); j >= 0 {
+		return inputErrorf("align: row %d of the %s features: %s", row, sideName[side], TooLarge(j, v))
+	}
+	for j, v := range x {
 		if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {
 			return inputErrorf("align: row %d of the %s features is not finite (column %d is %v)", row, sideName[side], j, v)
 		}
@@ -183,8 +188,8 @@ func (st *step) badRow(side, row int) error {
 	return inputErrorf("align: row %d of the %s features is so large that its squared norm overflows float32; scale the features down", row, sideName[side])
 }
 
-// approximation resolves `auto` for n rows: exact wherever that is affordable.
-func (c *Config) approximation(n int) Approximation {
+// StepApproximation resolves `auto` for a step of n rows: exact wherever that is affordable.
+func (c *Config) StepApproximation(n int) Approximation {
 	switch {
 	case c.Approximation != ApproximationAuto:
 		return c.Approximation

@@ -55,5 +55,11 @@ func (m *memory) Read(dst []float32, first int) (err error) {
 		copy(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(dst))), len(src)), src)
 		return nil
 	}
-	return align.ToFloat32(dst, src, m.Type)
+	if err := align.ToFloat32(dst, src, m.Type); err != nil {
+		return err
+	}
+	if i, v := align.Overflow(dst, src, m.Type); i >= 0 {
+		return inputErrorf("shards: %s: %s", m.Where(first+i/m.Cols), align.TooLarge(i%m.Cols, v))
+	}
+	return nil
 }

@@ -21,7 +21,8 @@ type page struct {
 	Found   [2]*validate.Result // whether K-means finds a side's groups again; nil where it was not asked
 	Left    [2]int              // groups of the result that are not shown
 	Points  int
-	Pairs   int // random pairs behind the average distance; 0: no distances were measured
+	Pairs   int  // random pairs behind the average distance; 0: no distances were measured
+	Named   bool // a group has a title
 	Numbers numbers
 	Data    *data
 	parts
@@ -34,8 +35,9 @@ type group struct {
 	Side    int
 	Own     string   // name of the model that sees it
 	Other   string   // and of the one that does not
-	Title   string   // what its members are; "" without labels
+	Title   string   // what its members are; "" without labels and texts
 	Classes []share  // of its members, by falling share
+	Words   []share  // that tell its members' texts from the others, the most telling first
 	Members []member // the samples shown, by falling score
 	Random  []member // members drawn at random; none where members were not looked for
 	Hidden  int      // samples of the result that are not shown
@@ -44,7 +46,7 @@ type group struct {
 // maxRandom is how many members drawn at random are shown of a group.
 const maxRandom = 12
 
-// share is how much of a group a class makes up.
+// share is how much of a group a class makes up, or the texts that have a word.
 type share struct {
 	Label    string
 	Part     float64 // of the group
@@ -80,6 +82,12 @@ func build(ctx context.Context, in *Input) (*page, *Report, error) {
 	if v := in.Result.Validation; v != nil {
 		p.Found = [2]*validate.Result{cmp.Or(v.PositiveDrawn, v.Positive), cmp.Or(v.NegativeDrawn, v.Negative)}
 	}
+	words := make([][]share, len(s.groups))
+	if in.Texts != nil {
+		if words, err = tellingWords(ctx, in.Texts, s.all()); err != nil {
+			return nil, nil, err
+		}
+	}
 	everyone := tally(in.Labels)
 	for i := range s.groups {
 		q := newGroup(in, &s, pics, i)
@@ -87,7 +95,11 @@ func build(ctx context.Context, in *Input) (*page, *Report, error) {
 			p.Pairs = q.Closeness.Pairs
 		}
 		q.Classes = classes(q.Composition, in.Labels, everyone)
-		q.Title = title(q.Classes, q.core())
+		q.Words = words[i]
+		if q.Title = title(q.Classes, q.core()); q.Title == "" {
+			q.Title = wordTitle(q.Words)
+		}
+		p.Named = p.Named || q.Title != ""
 		p.Groups = append(p.Groups, q)
 		p.SeenBy[q.Side] = append(p.SeenBy[q.Side], q)
 	}

@@ -9,6 +9,7 @@ import (
 	"image"
 	"image/color"
 	"image/png"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -271,5 +272,57 @@ func TestOpenImagesArray(t *testing.T) {
 	}
 	if _, err := features.OpenImages(path); err == nil || !strings.Contains(err.Error(), "damaged") {
 		t.Errorf("a torn array: %v", err)
+	}
+}
+
+// TestTellingWords: a group is named by the words that its texts have and the others do not, not by those that all
+// have; and the same way each time.
+func TestTellingWords(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 3))
+	pick := func(list ...string) string { return list[rng.IntN(len(list))] }
+	var texts []string
+	groups := make([][]int, 4)
+	for i := range 4000 {
+		mood, thing := pick("Happy", "tired", "calm"), pick("camera", "frying pan", "pan flute", "desk", "golden throne")
+		texts = append(texts, fmt.Sprintf("A %s person, with the %s (it's no. %d).", mood, thing, i))
+		if len(groups[0]) < 100 && thing == "golden throne" && (mood != "tired" || i%3 == 0) {
+			groups[0] = append(groups[0], i)
+		}
+		if len(groups[1]) < 60 && (thing == "camera" || thing == "desk" && i%2 == 0) {
+			groups[1] = append(groups[1], i)
+		}
+		if i%50 == 0 {
+			groups[2] = append(groups[2], i) // at random
+		}
+	}
+	words, err := tellingWords(context.Background(), texts, groups)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for g, want := range []string{"mostly “golden throne”", "mostly “camera”", "", ""} {
+		if got := wordTitle(words[g]); got != want {
+			t.Errorf("group %d is %q of %v, not %q", g, got, words[g], want)
+		}
+	}
+	if w := words[0][0]; w.Part != 1 || w.Everyone < 0.15 || w.Everyone > 0.25 {
+		t.Errorf("%+v", w)
+	}
+	if again, _ := tellingWords(context.Background(), texts, groups); fmt.Sprint(again) != fmt.Sprint(words) {
+		t.Errorf("%v the second time, not %v", again, words)
+	}
+	if got := wordTitle([]share{{"a", 0.3, 0}, {"b", 0.25, 0}, {"c", 0.2, 0}, {"d", 0.2, 0}}); got != "“a”, “b”, “c”" {
+		t.Error(got)
+	}
+	if got := strings.Join(wordsOf("It's «ÄPFEL»-pie, a 'quoted' T-shirt/top - x2!\xff"), " "); got != "it's äpfel pie a quoted t-shirt top x2" {
+		t.Error(got)
+	}
+	// 10 of 20 and 10 of 80: 2 Σ observed ln(observed/expected)
+	if got := keyness(10, 20, 10, 80); math.Abs(got-12.0714) > 1e-3 {
+		t.Error(got)
+	}
+	canceled, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := tellingWords(canceled, texts, groups); err == nil {
+		t.Error("a cancelled search ended without an error")
 	}
 }

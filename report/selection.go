@@ -1,6 +1,8 @@
 package report
 
 import (
+	"cmp"
+	"math"
 	"math/rand/v2"
 	"slices"
 
@@ -76,6 +78,17 @@ func drawn(g compare.Group, count int) []compare.Entry {
 	return out
 }
 
+// all are the samples of each group: its members drawn at random, or, where members were not looked for, those listed.
+func (s *selection) all() [][]int {
+	out := make([][]int, len(s.groups))
+	for g, group := range s.groups {
+		for _, m := range drawn(group, math.MaxInt) {
+			out[g] = append(out[g], m.Index)
+		}
+	}
+	return out
+}
+
 // side is 0 for a group of the student's, else 1.
 func (s *selection) side(group int) int {
 	if group < s.students {
@@ -90,7 +103,7 @@ func (s *selection) point(sample int) int {
 	return p
 }
 
-func unique(x []int) []int {
+func unique[T cmp.Ordered](x []T) []T {
 	slices.Sort(x)
 	return slices.Compact(x)
 }

@@ -2,7 +2,8 @@
 
 10,000 test images of Fashion-MNIST, each with a random MNIST digit in its corner. One network was trained to name the
 garment, the other one the digit, both on other images with digits on top. The groups that the reader sees and the looker
-does not must be digits, the converse garments.
+does not must be digits, the converse garments. Writes studies-out/overlay/: both embeddings, images, what is on them, and
+the page report.html.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from demo.dataset import CLASSES
 
 from . import packages
-from .command import lines, save, specalign, table
+from .command import OUT, lines, save, specalign, table
 from .groups import ami, consists_of
 from .networks import hidden_layer
 
@@ -60,17 +61,30 @@ def main() -> None:
         "digit": [str(d) for d in test_digits],
         "garment": [CLASSES[k] for k in kinds_test],
     }
-    lines(
+    # Texts, not labels: a group is one of digits or of garments, and the page names it by the words that tell it apart.
+    texts = lines(
         "overlay",
-        "labels",
+        "texts",
         [f"{d} on {g}" for d, g in zip(*attributes.values(), strict=True)],
     )
-    save("overlay", "images", (255 * test).astype(np.uint8))
+    pictures = save("overlay", "images", (255 * test).astype(np.uint8))
+    page = OUT / "overlay" / "report.html"
     found = specalign(
-        "compare", *paths, "--top", TOP, "--samples", SAMPLES, "--koda", 0
+        "compare",
+        *paths,
+        "--top",
+        TOP,
+        "--samples",
+        SAMPLES,
+        "--images",
+        pictures,
+        "--texts",
+        texts,
+        "--report",
+        page,
     )
     print(f"{len(test)} images; the reader names {(read == test_digits).mean():.3f} of the digits, the looker "
-          f"{(seen == kinds_test).mean():.3f} of the garments; SPEC-diff {found['spec_diff']:.3f}\n")  # fmt: skip
+          f"{(seen == kinds_test).mean():.3f} of the garments; SPEC-diff {found['spec_diff']:.3f}, page {page}\n")  # fmt: skip
     scores = []
     for side, whose in (("positive", "the reader"), ("negative", "the looker")):
         listed, members, groups = [], [], []

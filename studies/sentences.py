@@ -2,7 +2,8 @@
 
 "A person in [profession], [emotion], [gender] performing [action] with [object]", every combination once. GloVe's mean of
 the words against all-MiniLM-L6-v2. The groups must be values of slots. AMI of 50 runs of K-means with the groups, on the
-fifty strongest samples of each, in both embeddings: high in the one that sees the groups, low in the other.
+fifty strongest samples of each, in both embeddings: high in the one that sees the groups, low in the other. Writes
+studies-out/sentences/: both embeddings, the sentences, and the page report.html.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 
 from . import packages
 from .bert import MiniLM
-from .command import lines, save, specalign, table
+from .command import OUT, lines, save, specalign, table
 from .groups import ami, consists_of, explained
 
 SLOTS = {
@@ -105,12 +106,9 @@ def main() -> None:
     paths = save("sentences", "glove", glove), save("sentences", "minilm", minilm)
     names = lines("sentences", "texts", texts)
     kernel = ("--kernel", "gaussian", "--sigma", "match", "--approximation", "nystrom")
+    asked = ("compare", *paths, *kernel, "--top", TOP)
     found = specalign(
-        "compare",
-        *paths,
-        *kernel,
-        "--top",
-        TOP,
+        *asked,
         "--samples",
         len(texts),
         "--ids",
@@ -118,8 +116,10 @@ def main() -> None:
         "--koda",
         0,
     )
+    page = OUT / "sentences" / "report.html"
+    specalign(*asked, "--samples", SAMPLES, "--texts", names, "--report", page)
     print(
-        f"{len(texts)} sentences, SPEC-diff {found['spec_diff']:.3f}, route {found['route']}, {found['seconds']:.1f} s\n"
+        f"{len(texts)} sentences, SPEC-diff {found['spec_diff']:.3f}, route {found['route']}, {found['seconds']:.1f} s, page {page}\n"
     )
     results = []
     for side, whose in (("positive", "GloVe"), ("negative", "MiniLM")):

@@ -20,6 +20,7 @@ type Plan struct {
 	N       int          `json:"n"`
 	Maps    [2]Map       `json:"maps"`
 	Shift   [2][]float32 `json:"shift,omitempty"` // where the plan centres: about the mean of the features, so that sums lose no digits
+	Notes   []string     `json:"notes,omitempty"` // warnings for the result
 }
 
 // Map is the feature map φ of one side, k(x, y) = <φ(x), φ(y)>.
@@ -63,13 +64,7 @@ func NewPlan(ctx context.Context, rows [2]Rows, o Options, b align.Backend) (*Pl
 	if err := p.findSigma(ctx, rows); err != nil {
 		return nil, err
 	}
-	kernels := o.KernelOf(0).NeedsSigma() || o.KernelOf(1).NeedsSigma()
-	if p.Options.Approximation == align.ApproximationAuto {
-		p.Options.Approximation = align.ApproximationExact
-		if kernels && p.N > autoExact {
-			p.Options.Approximation = align.ApproximationNystrom
-		}
-	}
+	p.Options.Approximation = ResolveApproximation(&o.Config, p.N)
 	p.Options.NumFeatures = p.numFeatures()
 	for side, r := range rows {
 		m := Map{Kernel: o.KernelOf(side), Dim: r.Dim()}
@@ -91,6 +86,17 @@ func NewPlan(ctx context.Context, rows [2]Rows, o Options, b align.Backend) (*Pl
 
 // autoExact is the number of samples up to which `auto` is exact: two kernel matrices of 8,192 rows take 512 MiB.
 const autoExact = 8192
+
+// ResolveApproximation resolves `auto` for a comparison of n samples.
+func ResolveApproximation(c *align.Config, n int) align.Approximation {
+	switch {
+	case c.Approximation != align.ApproximationAuto:
+		return c.Approximation
+	case n > autoExact && (c.KernelOf(0).NeedsSigma() || c.KernelOf(1).NeedsSigma()):
+		return align.ApproximationNystrom
+	}
+	return align.ApproximationExact
+}
 
 // numFeatures returns the number of frequencies or landmarks, 0 where the kernels are exact.
 func (p *Plan) numFeatures() int {
@@ -130,10 +136,11 @@ func (p *Plan) findSigma(ctx context.Context, rows [2]Rows) error {
 			return err
 		}
 	}
-	sigma, err := align.Bandwidths(ctx, &o.Config, x, [2]float64{})
+	sigma, notes, err := align.Bandwidths(ctx, &o.Config, x, p.N)
 	if err != nil {
 		return err
 	}
+	p.Notes = notes
 	o.Sigma, o.StudentSigma, o.ReferenceSigma = nil, nil, nil
 	for side, own := range []**align.Sigma{&o.StudentSigma, &o.ReferenceSigma} {
 		if sigma[side] > 0 {

@@ -74,7 +74,7 @@ func (r *run) compare(ctx context.Context) (err error) {
 	if err := r.stage("plan", func() error { r.plan, err = NewPlan(ctx, r.rows, r.o, r.b); return err }); err != nil {
 		return err
 	}
-	r.studentAlone()
+	r.settled()
 	if r.w, err = NewWorker(r.plan, r.rows, r.b); err != nil {
 		return err
 	}
@@ -92,8 +92,10 @@ func (r *run) compare(ctx context.Context) (err error) {
 	return r.streamed(ctx)
 }
 
-// studentAlone leaves out what says nothing at eta 0, where shuffling the reference would change nothing.
-func (r *run) studentAlone() {
+// settled notes what is to be said of the plan, and leaves out what says nothing at eta 0, where shuffling the reference
+// would change nothing.
+func (r *run) settled() {
+	r.res.Warnings = append(r.res.Warnings, r.plan.Notes...)
 	if r.plan.Options.Eta == 0 {
 		r.plan.Options.Permutations = 0
 		r.warn("eta is 0: these are the groups of the student's kernel alone, whether the reference has them or not, without a permutation null")

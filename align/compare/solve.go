@@ -49,10 +49,10 @@ func Solve(ctx context.Context, plan *Plan, m *Moments) (*Solution, error) {
 // and the sizes of groups, which need a third, and without an approximation's residuals. in's rows are for the
 // permutation null and the validation, which read a few thousand of them; without rows there is neither.
 func Conclude(ctx context.Context, plan *Plan, m *Moments, s *Solution, scores *Scores, in Input, b align.Backend, progress func(stage string, done, total int)) (_ *Result, err error) {
-	plan = &Plan{Options: plan.Options, N: m.N, Maps: plan.Maps, Shift: plan.Shift}
+	plan = &Plan{Options: plan.Options, N: m.N, Maps: plan.Maps, Shift: plan.Shift, Notes: plan.Notes}
 	r := &run{in: in, b: b, plan: plan, moments: m, res: newResult(m.N, plan.inputDims()), begin: time.Now()}
 	r.o.Progress = progress
-	r.studentAlone()
+	r.settled()
 	if in.Student != nil {
 		r.rows = [2]Rows{in.Student, in.Reference}
 		if r.w, err = NewWorker(plan, r.rows, b); err != nil {

@@ -27,8 +27,17 @@ type shard struct {
 	name    string // as given, with the key
 	path    string // without
 	mapping []byte
+	id      identity
 	first   int // its first row's number in the data set
 	rows    int
+}
+
+// unchanged is an error where the file is not what it was when it was opened.
+func (s *shard) unchanged() error {
+	if err := s.id.changed(s.path); err != nil {
+		return inputErrorf("features: %s: %w", s.name, err)
+	}
+	return nil
 }
 
 // Open opens the files that the names say: PATH.npy, PATH.npz[:KEY], PATH.safetensors[:KEY], PATH.parquet[:COLUMN]. A
@@ -93,7 +102,7 @@ func openShard(name string) (shard, error) {
 	if err != nil {
 		return shard{}, err
 	}
-	mapping, err := mapFile(path)
+	mapping, id, err := mapFile(path)
 	if err != nil {
 		return shard{}, inputErrorf("features: %w", err)
 	}
@@ -107,7 +116,7 @@ func openShard(name string) (shard, error) {
 		return shard{}, errors.Join(inputErrorf("features: %s: %w", name, err), unmap(mapping))
 	}
 	rows, _ := src.shape()
-	return shard{source: src, name: name, path: path, mapping: mapping, rows: rows}, nil
+	return shard{source: src, name: name, path: path, mapping: mapping, id: id, rows: rows}, nil
 }
 
 // fits compares a new shard with the first one.
@@ -199,9 +208,20 @@ func (d *Dataset) Where(row int) string {
 // maxTouched bounds how much of the mapped files stays in this process's memory. Tests change it.
 var maxTouched = 64 << 20
 
-// Read converts len(dst)/Dim() rows from row first on to float32, row-major. A float64 beyond the range of float32
-// becomes an infinity. Rows are read fastest in rising order; in Parquet, a row before the last one read starts its row
-// group again.
+// Unchanged is an error that names the file where one was changed, replaced or removed since Open. Read says so by
+// itself at the end of each file; this is for the end of the work, behind rows that were read out of order.
+func (d *Dataset) Unchanged() error {
+	for i := range d.shards {
+		if err := d.shards[i].unchanged(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Read converts len(dst)/Dim() rows from row first on to float32, row-major. A float64 beyond the range of float32 is an
+// error, and so is a file that has changed by the time its last row is read. Rows are read fastest in rising order; in
+// Parquet, a row before the last one read starts its row group again.
 func (d *Dataset) Read(dst []float32, first int) error {
 	dim := d.Dim()
 	if first < 0 || len(dst)%dim != 0 || len(dst)/dim > d.rows-first {
@@ -210,10 +230,18 @@ func (d *Dataset) Read(dst []float32, first int) error {
 	for i := d.at(first); len(dst) > 0; i++ {
 		s := &d.shards[i]
 		rows := min(len(dst)/dim, s.first+s.rows-first)
-		if err := guarded(func() error { return s.read(dst[:rows*dim], first-s.first, d.touch) }); err != nil {
+		err := guarded(func() error { return s.read(dst[:rows*dim], first-s.first, d.touch) })
+		if large := new(tooLarge); errors.As(err, &large) {
+			return inputErrorf("features: %s: %w", d.Where(s.first+large.row), err)
+		}
+		if err != nil {
 			return inputErrorf("features: %s: %w", s.name, err)
 		}
-		dst, first = dst[rows*dim:], first+rows
+		if dst, first = dst[rows*dim:], first+rows; first == s.first+s.rows {
+			if err := s.unchanged(); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -253,7 +281,7 @@ func (d *Dataset) Features() (align.Features, error) {
 		if err := guarded(func() error { copy(f.Data, t.Data); return nil }); err != nil {
 			return align.Features{}, inputErrorf("features: %s: %w", d.shards[0].name, err)
 		}
-		return f, nil
+		return f, d.Unchanged()
 	}
 	dim := d.Dim()
 	data := make([]float32, d.rows*dim)

@@ -86,39 +86,43 @@ func split(name string) (path, key string, f format, err error) {
 }
 
 // mapFile maps a regular file for reading. An empty file gives an empty slice.
-func mapFile(path string) (data []byte, err error) {
+func mapFile(path string) (data []byte, id identity, err error) {
 	f, err := regular.Open(path)
 	if errors.Is(err, regular.ErrNotRegular) {
-		return nil, fmt.Errorf("%s: not a regular file; it cannot be memory-mapped, so save it to a file first", path)
+		return nil, id, fmt.Errorf("%s: not a regular file; it cannot be memory-mapped, so save it to a file first", path)
 	}
 	if err != nil {
-		return nil, reason(path, err)
+		return nil, id, reason(path, err)
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	st, err := f.Stat()
 	if err != nil {
-		return nil, reason(path, err)
+		return nil, id, reason(path, err)
 	}
+	id.info = st
 	if st.Size() == 0 {
-		return nil, nil
+		return nil, id, nil
 	}
 	if st.Size() > math.MaxInt {
-		return nil, fmt.Errorf("%s: %d bytes are more than this machine can address", path, st.Size())
+		return nil, id, fmt.Errorf("%s: %d bytes are more than this machine can address", path, st.Size())
 	}
 	data, err = unix.Mmap(int(f.Fd()), 0, int(st.Size()), unix.PROT_READ, unix.MAP_PRIVATE)
 	if err != nil {
-		return nil, fmt.Errorf("%s: cannot be memory-mapped: %w", path, err)
+		return nil, id, fmt.Errorf("%s: cannot be memory-mapped: %w", path, err)
 	}
-	return data, nil
+	return data, id, nil
 }
 
 // reason says what is wrong with a path in the words of the system.
-func reason(path string, err error) error {
+func reason(path string, err error) error { return fmt.Errorf("%s: %w", path, cause(err)) }
+
+// cause is an error of the system without the path.
+func cause(err error) error {
 	var p *os.PathError
 	if errors.As(err, &p) {
-		err = p.Err
+		return p.Err
 	}
-	return fmt.Errorf("%s: %w", path, err)
+	return err
 }
 
 func exists(path string) bool {

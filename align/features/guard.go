@@ -2,6 +2,8 @@ package features
 
 import (
 	"errors"
+	"fmt"
+	"os"
 	"runtime/debug"
 )
 
@@ -22,4 +24,21 @@ func guarded(read func() error) (err error) {
 		err = errShrunk
 	}()
 	return read()
+}
+
+// identity tells a file from one that was put in its place, and from itself with other contents.
+type identity struct{ info os.FileInfo }
+
+// changed is an error where something else than the file, as it was then, is at the path now.
+func (id identity) changed(path string) error {
+	now, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return fmt.Errorf("the file was there when it was opened, but is no more (%w); compute from a finished copy", cause(err))
+	case !os.SameFile(id.info, now):
+		return errors.New("the file was replaced by another one while it was read; compute from a finished copy")
+	case now.Size() != id.info.Size() || !now.ModTime().Equal(id.info.ModTime()):
+		return errors.New("the file was changed while it was read; compute from a finished copy")
+	}
+	return nil
 }

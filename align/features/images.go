@@ -11,11 +11,13 @@ type Images struct {
 	N, Height, Width, Channels int
 	Data                       []byte // (n, h, w, channels) row-major, valid until Close
 	mapping                    []byte
+	path                       string
+	id                         identity
 }
 
 // OpenImages maps an .npy file of pictures.
 func OpenImages(path string) (*Images, error) {
-	mapping, err := mapFile(path)
+	mapping, id, err := mapFile(path)
 	if err != nil {
 		return nil, inputErrorf("features: %w", err)
 	}
@@ -24,14 +26,18 @@ func OpenImages(path string) (*Images, error) {
 	if err != nil {
 		return nil, errors.Join(inputErrorf("features: %s: %w", path, err), unmap(mapping))
 	}
-	m.mapping = mapping
+	m.mapping, m.path, m.id = mapping, path, id
 	return m, nil
 }
 
-// Picture returns a copy of picture i, (h, w, channels) row-major.
+// Picture returns a copy of picture i, (h, w, channels) row-major. A file that has changed since it was opened is an
+// error.
 func (m *Images) Picture(i int) ([]byte, error) {
 	out := make([]byte, m.Height*m.Width*m.Channels)
-	return out, guarded(func() error { copy(out, m.Data[i*len(out):]); return nil })
+	if err := guarded(func() error { copy(out, m.Data[i*len(out):]); return nil }); err != nil {
+		return nil, err
+	}
+	return out, m.id.changed(m.path)
 }
 
 // Close unmaps the file; Data must not be used any more. It is idempotent.

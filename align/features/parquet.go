@@ -232,7 +232,7 @@ func (c *parquetColumn) next(dst []float32) error {
 		if got != n {
 			return fmt.Errorf("row %d: the file is damaged, or not all of it was written", c.row+at/c.cols)
 		}
-		if err := c.convert(dst[at:][:n]); err != nil {
+		if err := c.convert(dst[at:][:n], at); err != nil {
 			return err
 		}
 		at += n
@@ -270,14 +270,16 @@ func (c *parquetColumn) values(most int) (places, got int, err error) {
 	return int(n), got, err
 }
 
-// convert gives the numbers that values read.
-func (c *parquetColumn) convert(dst []float32) error {
+// convert gives the numbers that values read, of which the first is number at behind the beginning of row c.row.
+func (c *parquetColumn) convert(dst []float32, at int) error {
 	switch c.t {
 	case align.Float32:
 		copy(dst, c.singles)
 	case align.Float64:
-		for i := range dst {
-			dst[i] = float32(c.doubles[i])
+		for i, v := range c.doubles[:len(dst)] {
+			if dst[i] = float32(v); math.IsInf(float64(dst[i]), 0) && !math.IsInf(v, 0) {
+				return &tooLarge{c.row + (at+i)/c.cols, (at + i) % c.cols, v}
+			}
 		}
 	case align.Float16:
 		c.bytes = c.bytes[:0]

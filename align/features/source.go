@@ -40,6 +40,9 @@ func (t *table) read(dst []float32, first int, touched func(int) error) error {
 			if err := toFloat32(dst[:rows*t.Cols], src, t.Type); err != nil {
 				return err
 			}
+			if i, v := align.Overflow(dst[:rows*t.Cols], src, t.Type); i >= 0 {
+				return &tooLarge{first + i/t.Cols, i % t.Cols, v}
+			}
 			if err := touched(len(src) + piece); err != nil {
 				return err
 			}
@@ -57,6 +60,9 @@ func (t *table) read(dst []float32, first int, touched func(int) error) error {
 			if err := toFloat32(column[j*rows:][:rows], src, t.Type); err != nil {
 				return err
 			}
+			if i, v := align.Overflow(column[j*rows:][:rows], src, t.Type); i >= 0 {
+				return &tooLarge{first + i, j0 + j, v}
+			}
 		}
 		for i := range rows {
 			out := dst[i*t.Cols+j0:][:columns]
@@ -70,6 +76,14 @@ func (t *table) read(dst []float32, first int, touched func(int) error) error {
 	}
 	return nil
 }
+
+// tooLarge is the error of a finite float64 that float32 cannot hold.
+type tooLarge struct {
+	row, column int // of the file
+	value       float64
+}
+
+func (e *tooLarge) Error() string { return align.TooLarge(e.column, e.value) }
 
 // toFloat32 is align.ToFloat32, for float32 at the speed of memory. The machines that this runs on are little-endian.
 func toFloat32(dst []float32, src []byte, t align.DType) error {

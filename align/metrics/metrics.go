@@ -98,6 +98,9 @@ func (o *Options) Validate(n int) error {
 			return inputErrorf("metrics: without is %q; give spec_diff, nngs, cka or cka_rbf", w)
 		}
 	}
+	if w, ok := twice(o.Without); ok {
+		return inputErrorf("metrics: without has %s twice", w)
+	}
 	if !o.with("spec_diff") && !o.with("nngs") && !o.with("cka") {
 		return inputErrorf("metrics: without leaves spec_diff, nngs and cka out, so that nothing is left")
 	}

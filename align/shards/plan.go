@@ -81,6 +81,7 @@ type planHeader struct {
 	N       int             `json:"n"`
 	Maps    [2]planMap      `json:"maps"`
 	Shards  []Shard         `json:"shards"`
+	Notes   []string        `json:"notes,omitempty"`
 }
 
 // planMap is a compare.Map with lengths for its arrays.
@@ -97,7 +98,7 @@ type planMap struct {
 
 // Encode writes the plan's file.
 func (p *Plan) Encode() ([]byte, error) {
-	h := planHeader{Options: p.Options, N: p.N, Shards: p.Shards}
+	h := planHeader{Options: p.Options, N: p.N, Shards: p.Shards, Notes: p.Notes}
 	var body []byte
 	for side, m := range p.Maps {
 		h.Maps[side] = planMap{m.Kernel, m.Dim, m.Sigma, m.Method, m.Rank, len(m.Basis), len(m.Whiten), len(p.Shift[side])}
@@ -115,7 +116,7 @@ func ParsePlan(f File) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Plan{Plan: compare.Plan{Options: h.Options, N: h.N}, Shards: h.Shards}
+	p := &Plan{Plan: compare.Plan{Options: h.Options, N: h.N, Notes: h.Notes}, Shards: h.Shards}
 	if err := h.Options.Validate(); err != nil {
 		return nil, f.malformed("%v", err)
 	}

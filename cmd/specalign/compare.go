@@ -54,12 +54,23 @@ patterns; memory does not grow with the number of rows.`,
 				return err
 			}
 			f.options.Config = cfg
-			if cmd.Flags().Changed("check-rows") {
+			checked := cmd.Flags().Changed("check-rows")
+			if checked {
 				if err := checksRows(&f.options); err != nil {
 					return err
 				}
 			}
 			return f.show(cmd, func(ctx context.Context, in compare.Input, b align.Backend) (*compare.Result, error) {
+				n := in.Student.Len()
+				resolved := compare.ResolveApproximation(&f.options.Config, n)
+				if err := unusedAt(f.settings.given, resolved, n); err != nil {
+					return nil, err
+				}
+				if checked {
+					if err := checksRowsAt(resolved, n); err != nil {
+						return nil, err
+					}
+				}
 				return compare.Run(ctx, in, f.options, b)
 			})
 		},
@@ -173,6 +184,9 @@ func (f *compareFlags) run(ctx context.Context, files *outputs, c comparison) (r
 	}
 	result.DeviceNote = note
 	if made, err = page.write(ctx, result, backend); err != nil {
+		return nil, "", err
+	}
+	if err := unchanged(student, reference); err != nil {
 		return nil, "", err
 	}
 	return result, made, table.write(func(w io.Writer) error { return writeGroups(w, result) })

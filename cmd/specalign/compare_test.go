@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/csv"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -14,6 +16,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
+
+	"github.com/specalign/specalign/align"
 	"github.com/specalign/specalign/align/compare"
 	"github.com/specalign/specalign/align/features"
 )
@@ -183,4 +188,62 @@ func hasOpen(pid int, folder string) bool {
 		}
 	}
 	return false
+}
+
+// TestCompareChangedFile: what was computed from a file that changed meanwhile is not written.
+func TestCompareChangedFile(t *testing.T) {
+	student, reference := planted(t, 40)
+	folder := t.TempDir()
+	f := &compareFlags{
+		rows: &rowFlags{student: []string{student}, reference: []string{reference}}, settings: &settingFlags{},
+		options: compare.DefaultOptions(), csv: filepath.Join(folder, "groups.csv"),
+	}
+	cmd := &cobra.Command{}
+	cmd.SetContext(t.Context())
+	var stdout, stderr bytes.Buffer
+	cmd.SetOut(&stdout)
+	cmd.SetErr(&stderr)
+	err := f.show(cmd, func(ctx context.Context, in compare.Input, b align.Backend) (*compare.Result, error) {
+		r, err := compare.Run(ctx, in, f.options, b)
+		return r, errors.Join(err, os.Chtimes(reference, time.Time{}, time.Now().Add(time.Minute)))
+	})
+	input := new(align.InputError)
+	if !errors.As(err, &input) || err.Error() != reference+": the file was changed while it was read; compute from a finished copy" || stdout.Len()+stderr.Len() > 0 {
+		t.Errorf("%v, stdout %q, stderr %q", err, &stdout, &stderr)
+	}
+	if files, err := os.ReadDir(folder); err != nil || len(files) > 0 {
+		t.Errorf("left behind: %v %v", files, err)
+	}
+}
+
+// TestCompareEqualRows: a collapsed embedding is told where its bandwidth cannot be found.
+func TestCompareEqualRows(t *testing.T) {
+	rows := func(name string, n int, from int) string {
+		x := make([]float32, 0, 2*n)
+		for i := range n {
+			x = append(x, 1, float32(i/from))
+		}
+		path := filepath.Join(t.TempDir(), name)
+		w, err := features.Create(path)
+		if err == nil {
+			err = w.Write(n, 2, x)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	point, other := rows("point.npy", 30, 30), rows("other.npy", 30, 5)
+	got := specalign(t, nil, "compare", point, other, "--kernel", "gaussian", "--json")
+	var r compare.Result
+	if err := json.Unmarshal([]byte(got.stdout), &r); err != nil || len(r.Warnings) != 1 ||
+		r.Warnings[0] != "all rows of the student are equal, so that its kernel tells no samples apart, whatever the bandwidth; it is 1 here" {
+		t.Errorf("%+v", got)
+	}
+	// Among 3,000 rows only the last one differs, and is not one of the 1,000 that are looked at.
+	mostly, line := rows("mostly.npy", 3000, 2999), rows("line.npy", 3000, 5)
+	specalign(t, nil, "compare", line, mostly, "--kernel", "gaussian").refused(t, 2, "the 1000 rows of the reference on which its bandwidth is found, evenly spaced among 3000, are all equal; give reference_sigma as a number")
+	if got := specalign(t, nil, "compare", line, mostly, "--kernel", "gaussian", "--reference-sigma", "1", "--top", "2", "--permutations", "0"); got.code != 0 {
+		t.Errorf("%+v", got)
+	}
 }

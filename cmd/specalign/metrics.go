@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/specalign/specalign/align/compare"
 	"github.com/specalign/specalign/align/metrics"
 	"github.com/specalign/specalign/internal/progress"
 )
@@ -57,6 +58,12 @@ each. --without leaves parts out. Files are as for specalign compare.`,
 			if err := f.held.check(cmd.Flags().Changed("knn-k")); err != nil {
 				return err
 			}
+			var unused []string
+			if slices.Contains(f.options.Without, "spec_diff") {
+				if unused, err = withoutSpecDiff(settings); err != nil {
+					return err
+				}
+			}
 			for _, name := range []string{"nngs-k", "nngs-metric"} {
 				if cmd.Flags().Changed(name) && slices.Contains(f.options.Without, "nngs") {
 					return inputErrorf("--%s is given, but --without leaves nngs out; leave one of them out", name)
@@ -66,7 +73,7 @@ each. --without leaves parts out. Files are as for specalign compare.`,
 			defer cancel()
 			bar := progress.New(cmd.ErrOrStderr())
 			f.options.Progress = bar.Step
-			result, err := f.run(ctx, cmd.Flags().Changed("nngs-k"))
+			result, err := f.run(ctx, cmd.Flags().Changed("nngs-k"), settings)
 			bar.Close()
 			if err != nil {
 				if ctx.Err() != nil {
@@ -74,6 +81,7 @@ each. --without leaves parts out. Files are as for specalign compare.`,
 				}
 				return err
 			}
+			result.Warnings = append(result.Warnings, unused...)
 			return new(outputs).publish(ctx, cmd.OutOrStdout(), func(w io.Writer) error {
 				if f.json {
 					return printJSON(w, result)
@@ -99,10 +107,13 @@ each. --without leaves parts out. Files are as for specalign compare.`,
 
 // run computes the metrics. The default number of neighbours gives way to a small number of rows, one that was given
 // does not.
-func (f *metricsFlags) run(ctx context.Context, given bool) (result *metricsResult, err error) {
+func (f *metricsFlags) run(ctx context.Context, given bool, settings *settingFlags) (result *metricsResult, err error) {
 	a, b, closeAll, err := f.rows.open()
 	defer func() { err = errors.Join(err, closeAll()) }()
 	if err != nil {
+		return nil, err
+	}
+	if err := unusedAt(settings.given, compare.ResolveApproximation(&f.options.Config, a.Len()), a.Len()); err != nil {
 		return nil, err
 	}
 	if n := a.Len(); !given && n <= f.options.NNGSK[0] {
@@ -131,5 +142,5 @@ func (f *metricsFlags) run(ctx context.Context, given bool) (result *metricsResu
 		return nil, err
 	}
 	r.DeviceNote = note
-	return &metricsResult{r, held}, nil
+	return &metricsResult{r, held}, unchanged(a, b)
 }

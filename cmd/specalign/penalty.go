@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -63,7 +64,7 @@ or float64 (bfloat16 in .safetensors); the key may be left out where there is on
 			defer cancel()
 			files := &outputs{}
 			defer func() { err = errors.Join(err, files.discard()) }()
-			report, err := penalty(ctx, cfg, args[0], args[1], gradOut, flags.file, files)
+			report, err := penalty(ctx, cfg, args[0], args[1], gradOut, flags, files)
 			if err != nil {
 				return err
 			}
@@ -87,7 +88,7 @@ or float64 (bfloat16 in .safetensors); the key may be left out where there is on
 }
 
 // penalty computes one step over two files, and writes the gradient where a name for it is given.
-func penalty(ctx context.Context, cfg align.Config, student, reference, gradOut, settings string, files *outputs) (report *penaltyReport, err error) {
+func penalty(ctx context.Context, cfg align.Config, student, reference, gradOut string, flags *settingFlags, files *outputs) (report *penaltyReport, err error) {
 	first, err := features.Open(student)
 	if err != nil {
 		return nil, fmt.Errorf("student: %w", bare(err))
@@ -98,7 +99,7 @@ func penalty(ctx context.Context, cfg align.Config, student, reference, gradOut,
 		return nil, fmt.Errorf("reference: %w", bare(err))
 	}
 	defer func() { err = errors.Join(err, second.Close()) }()
-	if err := distinct(append(append(first.Paths(), second.Paths()...), settings), namedPath{"--grad-out", gradOut}); err != nil {
+	if err := distinct(append(append(first.Paths(), second.Paths()...), flags.file), namedPath{"--grad-out", gradOut}); err != nil {
 		return nil, err
 	}
 	if gradOut != "" && !strings.HasSuffix(gradOut, ".npy") {
@@ -125,6 +126,10 @@ func penalty(ctx context.Context, cfg align.Config, student, reference, gradOut,
 
 	if first.Len() != second.Len() {
 		return nil, inputErrorf("the student has %d rows and the reference %d; both must embed the same samples in the same order", first.Len(), second.Len())
+	}
+	resolved := cfg.StepApproximation(first.Len())
+	if err := cmp.Or(unusedAt(flags.given, resolved, first.Len()), unusedSeed(flags.given, &cfg, resolved)); err != nil {
+		return nil, err
 	}
 	if err := affordable(&cfg, first.Len(), [2]int{first.Dim(), second.Dim()}, memory.Available()); err != nil {
 		return nil, err

@@ -238,6 +238,16 @@ func TestPenaltyBadInput(t *testing.T) {
 	holed := save(t, "nan.npy", n, d, nan)
 	nan[17*d+3] = 1e30
 	huge := save(t, "huge.npy", n, d, nan)
+	doubles := []byte("\x93NUMPY\x01\x00\x46\x00" + fmt.Sprintf("%-69s\n", "{'descr': '<f8', 'fortran_order': False, 'shape': (20, 6), }"))
+	for i, v := range x {
+		if i == 17*d+3 {
+			doubles = binary.LittleEndian.AppendUint64(doubles, math.Float64bits(1e300))
+			continue
+		}
+		doubles = binary.LittleEndian.AppendUint64(doubles, math.Float64bits(float64(v)))
+	}
+	wide := filepath.Join(t.TempDir(), "wide.npy")
+	write(t, wide, string(doubles))
 	tall := save(t, "tall.npy", 2e6, 1, make([]float32, 2e6))
 	dir := t.TempDir()
 	text := filepath.Join(dir, "text.npy")
@@ -263,6 +273,7 @@ func TestPenaltyBadInput(t *testing.T) {
 		{[]string{holed, good}, "row 17 of the student features is not finite (column 3 is NaN)"},
 		{[]string{good, holed}, "row 17 of the reference features is not finite"},
 		{[]string{good, huge, "--kernel", "linear"}, "row 17 of the reference features is so large"},
+		{[]string{wide, good}, "row 17 of the student features: column 3 is 1e+300, which is too large for float32 (at most 3.4e+38); scale the features down"},
 		{[]string{tall, tall, "--kernel", "gaussian", "--sigma", "1", "--approximation", "exact"}, "2000000 rows of 1 and 1 columns may take "},
 		{[]string{good, dir + "/none.npy"}, "reference: " + dir + "/none.npy: no such file or directory"},
 		{[]string{text, good}, "student: " + text + ": it does not begin as an .npy file does"},

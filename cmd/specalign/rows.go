@@ -54,3 +54,14 @@ func (f *rowFlags) open() (student, reference *features.Dataset, closeAll func()
 	closeAll = func() error { return errors.Join(student.Close(), reference.Close()) }
 	return student, reference, closeAll, nil
 }
+
+// unchanged is an error where a file of a data set is not what it was when it was opened: what was computed from it is
+// of no use.
+func unchanged(sets ...*features.Dataset) error {
+	for _, d := range sets {
+		if err := d.Unchanged(); err != nil {
+			return bare(err)
+		}
+	}
+	return nil
+}

@@ -76,6 +76,7 @@ var settings = []setting{
 type settingFlags struct {
 	file   string
 	given  map[string]any // of the command line, by setting
+	inFile []string       // names of the settings of the file that no flag replaces
 	unused []string       // warnings of settings in the file that change nothing
 }
 
@@ -117,6 +118,7 @@ func (s *settingFlags) config() (align.Config, error) {
 	if err != nil {
 		return align.Config{}, &align.InputError{Err: err}
 	}
+	s.inFile = slices.Sorted(maps.Keys(file))
 	s.unused = unusedInFile(file, &cfg)
 	return cfg, unusedFlag(s.given, &cfg)
 }

@@ -31,6 +31,12 @@ func unusedFlag(given map[string]any, cfg *align.Config) error {
 			}
 		}
 	}
+	if _, ok := given["tolerance"]; ok && !iterates(cfg) {
+		return inputErrorf("--tolerance is given, but %s as exactly as can be; leave it out", wholeSpectrum(cfg))
+	}
+	if err := unusedKernel(given, cfg); err != nil {
+		return err
+	}
 	if _, ok := given["num_features"]; !ok {
 		return nil
 	}
@@ -39,6 +45,38 @@ func unusedFlag(given map[string]any, cfg *align.Config) error {
 		return inputErrorf("--num-features is given, but cosine and linear kernels are not approximated; leave it out, or give --kernel gaussian or laplacian")
 	case cfg.Approximation == align.ApproximationExact:
 		return inputErrorf("--num-features is given, but the approximation exact does not use it; leave it out, or give --approximation rff")
+	}
+	return nil
+}
+
+// unusedKernel is an error for a kernel or bandwidth of both sides where each side that could use it has its own.
+func unusedKernel(given map[string]any, cfg *align.Config) error {
+	if _, ok := given["kernel"]; ok && cfg.StudentKernel != "" && cfg.ReferenceKernel != "" {
+		return inputErrorf("--kernel is given, but each side has a kernel of its own; leave it out")
+	}
+	own := [2]*align.Sigma{cfg.StudentSigma, cfg.ReferenceSigma}
+	used := false
+	for side, sigma := range own {
+		used = used || cfg.KernelOf(side).NeedsSigma() && sigma == nil
+	}
+	if _, ok := given["sigma"]; ok && !used {
+		return inputErrorf("--sigma is given, but each side that has a bandwidth has its own; leave it out")
+	}
+	return nil
+}
+
+// unusedAt is an error for --num-features where auto, which depends on the number of rows, was resolved to exact.
+func unusedAt(given map[string]any, resolved align.Approximation, n int) error {
+	if _, ok := given["num_features"]; ok && resolved == align.ApproximationExact {
+		return inputErrorf("--num-features is given, but the kernels of %d rows are exact by default and do not use it; leave it out, or give --approximation rff", n)
+	}
+	return nil
+}
+
+// unusedSeed is an error for a seed of a step in which nothing is random.
+func unusedSeed(given map[string]any, cfg *align.Config, resolved align.Approximation) error {
+	if _, ok := given["seed"]; ok && !iterates(cfg) && !resolved.Fourier() {
+		return inputErrorf("--seed is given, but nothing is random with these settings; leave it out")
 	}
 	return nil
 }
@@ -54,6 +92,45 @@ func checksRows(o *compare.Options) error {
 		return inputErrorf("--check-rows is given, but --approximation exact leaves nothing to compare; leave one of them out")
 	}
 	return nil
+}
+
+// checksRowsAt is checksRows where auto was resolved.
+func checksRowsAt(resolved align.Approximation, n int) error {
+	if resolved == align.ApproximationExact {
+		return inputErrorf("--check-rows is given, but the kernels of %d rows are exact by default, which leaves nothing to compare; leave it out, or give --approximation nystrom", n)
+	}
+	return nil
+}
+
+// withoutSpecDiff is an error for flags that matter to SPEC-diff alone, where that is left out; of a file's settings it
+// makes warnings.
+func withoutSpecDiff(s *settingFlags) (warnings []string, err error) {
+	for _, name := range compareSettings {
+		if name == "threads" || name == "device" {
+			continue
+		}
+		if _, ok := s.given[name]; ok {
+			return nil, inputErrorf("--%s is given, but --without leaves spec_diff out, which alone uses it; leave one of them out", strings.ReplaceAll(name, "_", "-"))
+		}
+		if slices.Contains(s.inFile, name) {
+			warnings = append(warnings, name+" of the file of settings is not used: spec_diff is left out")
+		}
+	}
+	return warnings, nil
+}
+
+// iterates tells whether eigenpairs are found by an iteration, which has a tolerance and begins at random.
+func iterates(cfg *align.Config) bool {
+	whole := slices.ContainsFunc(cfg.ResolvedTerms(), func(t align.Term) bool { return t.Objective == align.ObjectiveSchatten })
+	return findsPairs(cfg) && !whole && cfg.Solver != align.SolverDense
+}
+
+// wholeSpectrum says why no iteration is needed, where there are eigenpairs.
+func wholeSpectrum(cfg *align.Config) string {
+	if cfg.Solver == align.SolverDense {
+		return "the solver dense finds eigenvalues"
+	}
+	return "the eigenvalues of the objective schatten are found"
 }
 
 // findsPairs tells whether an objective is made of eigenpairs, which a solver finds to a tolerance.
@@ -97,6 +174,8 @@ func unusedInFile(file map[string]any, cfg *align.Config) (warnings []string) {
 				warnings = append(warnings, fmt.Sprintf("%s of the file of settings is not used: %s without eigenpairs", s.name, withoutPairs(cfg)))
 			}
 		}
+	} else if _, ok := file["tolerance"]; ok && !iterates(cfg) && cfg.Tolerance != initial.Tolerance {
+		warnings = append(warnings, fmt.Sprintf("tolerance of the file of settings is not used: %s as exactly as can be", wholeSpectrum(cfg)))
 	}
 	resolved := cfg.ResolvedTerms()
 	if len(cfg.Terms) == 0 {
