@@ -295,6 +295,16 @@ test("is complete with nothing but the embeddings", async () => {
   await view.context().close();
 });
 
+test("names the groups by the words of their texts where there are no labels", async () => {
+  const view = await open(browser, page("texts.html", data.files, "--texts", data.captions));
+  assert.match((await view.locator("h1").innerText()).replace(/\s+/g, " "), /than in second: .*A1 mostly “a”.* than in first: .*B1 mostly “b”/);
+  assert.match(await view.locator('.row[href="#group-A1"] .title').innerText(), /^mostly “a”/);
+  assert.match(await view.locator("#group-A1 caption").innerText(), /What tells its texts apart/);
+  assert.match(await view.locator("#group-A1 .classes").innerText(), /^\s*a\s+\d+ %\s+25 % of all/m);
+  assert.deepEqual(view.complaints, []);
+  await view.context().close();
+});
+
 test("makes no claim about distances that were not measured", async () => {
   const view = await open(browser, page("bare.html", data.files, "--validate=false", "--certify=false", "--permutations=0", "--koda=0"));
   assert.match(await view.locator("h1").innerText(), /sees \d+ groups more than .* was not measured/s);
