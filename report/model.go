@@ -38,6 +38,7 @@ type group struct {
 	Title   string   // what its members are; "" without labels and texts
 	Classes []share  // of its members, by falling share
 	Words   []share  // that tell its members' texts from the others, the most telling first
+	Strong  []share  // the same of the samples with the highest scores, where these are not all that is known of it
 	Members []member // the samples shown, by falling score
 	Random  []member // members drawn at random; none where members were not looked for
 	Hidden  int      // samples of the result that are not shown
@@ -82,9 +83,9 @@ func build(ctx context.Context, in *Input) (*page, *Report, error) {
 	if v := in.Result.Validation; v != nil {
 		p.Found = [2]*validate.Result{cmp.Or(v.PositiveDrawn, v.Positive), cmp.Or(v.NegativeDrawn, v.Negative)}
 	}
-	words := make([][]share, len(s.groups))
+	words := make([][]share, 2*len(s.groups)) // of the members, then of the samples shown
 	if in.Texts != nil {
-		if words, err = tellingWords(ctx, in.Texts, s.all()); err != nil {
+		if words, err = tellingWords(ctx, in.Texts, slices.Concat(s.all(), s.shown())); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -95,9 +96,11 @@ func build(ctx context.Context, in *Input) (*page, *Report, error) {
 			p.Pairs = q.Closeness.Pairs
 		}
 		q.Classes = classes(q.Composition, in.Labels, everyone)
-		q.Words = words[i]
+		if q.Words = words[i]; q.Size != nil {
+			q.Strong = words[len(s.groups)+i]
+		}
 		if q.Title = title(q.Classes, q.core()); q.Title == "" {
-			q.Title = wordTitle(q.Words)
+			q.Title = wordTitle(q.Words, q.Strong)
 		}
 		p.Named = p.Named || q.Title != ""
 		p.Groups = append(p.Groups, q)
@@ -229,14 +232,19 @@ func (q group) shownLabels() map[string]int {
 // Shown says what the samples shown are, which need not be what all members are; "" where that is not known.
 func (q group) Shown() string {
 	const most = 4
+	var parts []string
 	count := q.shownLabels()
 	labels := slices.SortedFunc(maps.Keys(count), func(a, b string) int { return cmp.Or(cmp.Compare(count[b], count[a]), cmp.Compare(a, b)) })
-	var parts []string
-	for _, label := range labels[:min(len(labels), most)] {
+	for _, label := range labels {
 		parts = append(parts, percent(float64(count[label])/float64(len(q.Members)))+" "+label)
 	}
-	if len(labels) > most {
-		parts = append(parts, "…")
+	if count == nil {
+		for _, w := range q.Strong {
+			parts = append(parts, percent(w.Part)+" “"+w.Label+"”")
+		}
+	}
+	if len(parts) > most {
+		parts = append(parts[:most], "…")
 	}
 	return strings.Join(parts, ", ")
 }

@@ -300,7 +300,7 @@ func TestTellingWords(t *testing.T) {
 		t.Fatal(err)
 	}
 	for g, want := range []string{"mostly “golden throne”", "mostly “camera”", "", ""} {
-		if got := wordTitle(words[g]); got != want {
+		if got := wordTitle(words[g], nil); got != want {
 			t.Errorf("group %d is %q of %v, not %q", g, got, words[g], want)
 		}
 	}
@@ -310,7 +310,19 @@ func TestTellingWords(t *testing.T) {
 	if again, _ := tellingWords(context.Background(), texts, groups); fmt.Sprint(again) != fmt.Sprint(words) {
 		t.Errorf("%v the second time, not %v", again, words)
 	}
-	if got := wordTitle([]share{{"a", 0.3, 0}, {"b", 0.25, 0}, {"c", 0.2, 0}, {"d", 0.2, 0}}); got != "“a”, “b”, “c”" {
+	weak := []share{{"a", 0.3, 0}, {"b", 0.25, 0}, {"c", 0.2, 0}, {"d", 0.2, 0}}
+	for _, c := range []struct {
+		words, strongest []share
+		want             string
+	}{
+		{nil, nil, ""}, {weak, nil, "more often “a”, “b”, “c”"}, {weak, weak, "more often “a”, “b”, “c”"},
+		{weak, []share{{"x", 0.5, 0}, {"y", 0.7, 0}}, "a mix, foremost “y”"}, {[]share{{"x", 1, 0}, {"y", 0.9, 0}, {"z", 0.2, 0}}, weak, "mostly “x” “y”"},
+	} {
+		if got := wordTitle(c.words, c.strongest); got != c.want {
+			t.Errorf("%v and %v: %q, not %q", c.words, c.strongest, got, c.want)
+		}
+	}
+	if got := (group{Strong: append([]share{{"x", 0.5, 0}}, weak...)}).Shown(); got != "50 % “x”, 30 % “a”, 25 % “b”, 20 % “c”, …" {
 		t.Error(got)
 	}
 	if got := strings.Join(wordsOf("It's «ÄPFEL»-pie, a 'quoted' T-shirt/top - x2!\xff"), " "); got != "it's äpfel pie a quoted t-shirt top x2" {

@@ -89,6 +89,17 @@ func (s *selection) all() [][]int {
 	return out
 }
 
+// shown are the samples of each group that are shown.
+func (s *selection) shown() [][]int {
+	out := make([][]int, len(s.groups))
+	for g, group := range s.groups {
+		for _, m := range samples(group) {
+			out[g] = append(out[g], m.Index)
+		}
+	}
+	return out
+}
+
 // side is 0 for a group of the student's, else 1.
 func (s *selection) side(group int) int {
 	if group < s.students {

@@ -132,18 +132,27 @@ func wordsOf(text string) []string {
 	return slices.DeleteFunc(words, func(w string) bool { return w == "" })
 }
 
-// wordTitle names a group by its most telling words: by those that most of its texts have, else by the first few.
-func wordTitle(words []share) string {
-	var names, frequent []string
+// wordTitle names a group by its most telling words: by those that most of its texts have, or most of those with the
+// highest scores, else by what is in more of them than elsewhere.
+func wordTitle(words, strongest []share) string {
+	if names := wordNames(words, most); names != nil {
+		return "mostly " + strings.Join(names, " ")
+	}
+	if names := wordNames(strongest, most); names != nil {
+		return "a mix, foremost " + strings.Join(names, " ")
+	}
+	if names := wordNames(words, 0); names != nil {
+		return "more often " + strings.Join(names, ", ")
+	}
+	return ""
+}
+
+// wordNames are the most telling words, in quotes, as far as at least a part of the texts have them.
+func wordNames(words []share, part float64) (names []string) {
 	for _, w := range words[:min(len(words), maxNaming)] {
-		name := "“" + w.Label + "”"
-		names = append(names, name)
-		if w.Part >= most {
-			frequent = append(frequent, name)
+		if w.Part >= part {
+			names = append(names, "“"+w.Label+"”")
 		}
 	}
-	if len(frequent) > 0 {
-		return "mostly " + strings.Join(frequent, " ")
-	}
-	return strings.Join(names, ", ")
+	return names
 }

@@ -54,7 +54,7 @@ export function planted(n) {
     labels: list("labels.txt", labels),
     texts: list("texts.txt", texts),
     ids: list("ids.txt", ids),
-    captions: list("captions.txt", labels.map((label) => `A sample that is ${label}.`)),
+    captions: list("captions.txt", labels.map((label) => `Seen ${label}.`)),
   };
 }
 
