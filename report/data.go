@@ -30,10 +30,11 @@ type data struct {
 type dataGroup struct {
 	Tag    string     `json:"tag"`
 	Side   int        `json:"side"`
+	Rank   int        `json:"rank"` // among its side's by strength, from 0
 	Title  string     `json:"title,omitempty"`
 	Clear  bool       `json:"clear"`
 	Points []int      `json:"points"` // by falling score
-	Drawn  []int      `json:"drawn"`  // of members drawn at random
+	Drawn  []int      `json:"drawn"`  // of members drawn at random; none where members were not looked for
 	Mean   [2]float64 `json:"mean"`   // 0 where no distances were measured
 	Pairs  [2]string  `json:"pairs"`  // packed float32: distances of pairs inside
 }
@@ -78,9 +79,12 @@ func newData(in *Input, s *selection, g *geometry, pics *pictures, groups []grou
 	}
 	d.Points, d.Classes = newPoints(in, s.points)
 	for i, q := range groups {
-		dg := dataGroup{Tag: q.Tag, Side: q.Side, Title: q.Title, Clear: q.Clear(), Points: s.members[i], Drawn: s.drawn[i]}
+		dg := dataGroup{Tag: q.Tag, Side: q.Side, Rank: s.ranks[i], Title: q.Title, Clear: q.Clear(), Points: s.members[i], Drawn: []int{}}
 		for _, m := range slices.Concat(q.Members, q.Random) {
 			d.Points[m.Point].ID = m.ID
+		}
+		for _, m := range q.Random {
+			dg.Drawn = append(dg.Drawn, m.Point)
 		}
 		if q.Closeness != nil {
 			dg.Mean = q.Closeness.Distance
@@ -162,7 +166,7 @@ func first(values []float64, most int) []float64 {
 func newHeat(s *selection, g *geometry) heat {
 	h := heat{Points: []int{}, Starts: []int{0}}
 	for _, members := range s.drawn {
-		h.Points = append(h.Points, members...)
+		h.Points = append(h.Points, members[:min(len(members), s.heat)]...)
 		h.Starts = append(h.Starts, len(h.Points))
 	}
 	for side, k := range g.kernels {

@@ -23,6 +23,7 @@ type page struct {
 	Points  int
 	Pairs   int  // random pairs behind the average distance; 0: no distances were measured
 	Named   bool // a group has a title
+	Random  bool // members were drawn at random
 	Numbers numbers
 	Data    *data
 	parts
@@ -43,9 +44,6 @@ type group struct {
 	Random  []member // members drawn at random; none where members were not looked for
 	Hidden  int      // samples of the result that are not shown
 }
-
-// maxRandom is how many members drawn at random are shown of a group.
-const maxRandom = 12
 
 // share is how much of a group a class makes up, or the texts that have a word.
 type share struct {
@@ -99,10 +97,11 @@ func build(ctx context.Context, in *Input) (*page, *Report, error) {
 		if q.Words = words[i]; q.Size != nil {
 			q.Strong = words[len(s.groups)+i]
 		}
-		if q.Title = title(q.Classes, q.core()); q.Title == "" {
-			q.Title = wordTitle(q.Words, q.Strong)
+		if q.Title = title(q.Classes); q.Title == "" {
+			q.Title = wordTitle(q.Words)
 		}
 		p.Named = p.Named || q.Title != ""
+		p.Random = p.Random || len(q.Random) > 0
 		p.Groups = append(p.Groups, q)
 		p.SeenBy[q.Side] = append(p.SeenBy[q.Side], q)
 	}
@@ -113,11 +112,7 @@ func build(ctx context.Context, in *Input) (*page, *Report, error) {
 
 func newGroup(in *Input, s *selection, pics *pictures, i int) group {
 	q := group{Group: s.groups[i], Side: s.side(i)}
-	rank := i + 1
-	if q.Side == 1 {
-		rank -= s.students
-	}
-	q.Tag = fmt.Sprintf("%c%d", 'A'+q.Side, rank)
+	q.Tag = fmt.Sprintf("%c%d", 'A'+q.Side, s.ranks[i]+1)
 	q.Own, q.Other = in.Names[q.Side], in.Names[1-q.Side]
 	for k, sample := range samples(q.Group) {
 		q.Members = append(q.Members, newMember(in, pics, sample, s.members[i][k]))
@@ -168,9 +163,13 @@ func classes(composition []compare.Share, labels []string, everyone map[string]i
 // most is the share of a group from which on it is called by its label.
 const most = 0.6
 
-// title names what most of a group is; core is what most of its highest scores are, "" where there is no such label.
-func title(classes []share, core string) string {
-	const least = 0.15
+// title names what most of a group is, or its main parts.
+func title(classes []share) string {
+	const (
+		least   = 0.15
+		parts   = 3
+		noBreak = "\u00a0" // a space that no line ends at
+	)
 	switch {
 	case len(classes) == 0:
 		return ""
@@ -180,41 +179,22 @@ func title(classes []share, core string) string {
 		return "mostly " + classes[0].Label
 	case classes[0].Part+classes[1].Part >= most:
 		return classes[0].Label + " and " + classes[1].Label
-	case core != "":
-		return "a mix, foremost " + core
 	case classes[0].Part < least:
 		return fmt.Sprintf("%d labels, none above %.0f %%", len(classes), math.Ceil(100*classes[0].Part))
 	}
-	text := "a mix of " + classes[0].Label + ", " + classes[1].Label
-	if len(classes) > 2 {
-		text += ", …"
+	var names []string
+	for _, c := range classes[:min(len(classes), parts)] {
+		names = append(names, c.Label+strings.ReplaceAll(" "+percent(c.Part), " ", noBreak))
 	}
-	return text
+	if len(classes) > parts {
+		names = append(names, "…")
+	}
+	return strings.Join(names, ", ")
 }
 
-// Clear tells whether the distances inside the group agree with its eigenvalue.
-func (q group) Clear() bool { return q.Closeness != nil && q.Closeness.Clear }
-
-// pick takes the groups that are clear, or the others.
-func pick(groups []group, clear bool) []group {
-	var out []group
-	for _, q := range groups {
-		if q.Clear() == clear {
-			out = append(out, q)
-		}
-	}
-	return out
-}
-
-// core is the label of most of the samples with the highest scores, where these are not all members; else "".
-func (q group) core() string {
-	count := q.shownLabels()
-	for label, n := range count {
-		if float64(n) >= most*float64(len(q.Members)) {
-			return label
-		}
-	}
-	return ""
+// Strongest is the group with the largest eigenvalue.
+func (p *page) Strongest() group {
+	return slices.MaxFunc(p.Groups, func(a, b group) int { return cmp.Compare(math.Abs(a.Eigenvalue), math.Abs(b.Eigenvalue)) })
 }
 
 // shownLabels counts the labels of the samples shown; nil where these are all that is known of the group, or have none.
@@ -229,7 +209,7 @@ func (q group) shownLabels() map[string]int {
 	return count
 }
 
-// Shown says what the samples shown are, which need not be what all members are; "" where that is not known.
+// Shown says what the samples with the highest scores are, where members are known, which may be others; else "".
 func (q group) Shown() string {
 	const most = 4
 	var parts []string
@@ -249,27 +229,15 @@ func (q group) Shown() string {
 	return strings.Join(parts, ", ")
 }
 
-// Examples are the samples that stand for the group in a list: the one with the highest score, and one drawn at random.
+// Examples are two samples that stand for the group in a list, drawn at random where members were looked for.
 func (q group) Examples() []member {
-	if len(q.Random) == 0 {
-		return q.Members[:min(len(q.Members), 2)]
+	list := q.Random
+	if len(list) == 0 {
+		list = q.Members
 	}
-	return []member{q.Members[0], q.Random[0]}
+	return list[:min(len(list), 2)]
 }
 
 // OwnShare and OtherShare are how much of the group the model that sees it sees, and the other one.
 func (q group) OwnShare() float64   { return [2]float64{q.StudentShare, q.ReferenceShare}[q.Side] }
 func (q group) OtherShare() float64 { return [2]float64{q.StudentShare, q.ReferenceShare}[1-q.Side] }
-
-// Times says how much more the one sees than the other.
-func (q group) Times() string {
-	const most = 1000
-	switch ratio := q.OwnShare() / q.OtherShare(); {
-	case q.OtherShare() <= 0 || ratio > most:
-		return fmt.Sprintf("more than %d times as much", most)
-	case ratio < 10:
-		return fmt.Sprintf("%.1f times as much", ratio)
-	default:
-		return fmt.Sprintf("%.0f times as much", ratio)
-	}
-}

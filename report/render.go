@@ -54,13 +54,12 @@ func hash(text []byte) string {
 
 var pageTemplate = template.Must(template.New("page.html").Funcs(template.FuncMap{
 	"num": number, "count": count, "percent": percent, "along": along, "letter": letter, "plural": plural,
-	"far": func(closer [2]float64, side int) float64 { return 1 - closer[side] }, "share": shareText,
-	"pc":      func(x float64) string { return strconv.FormatFloat(100*x, 'f', 1, 64) },
-	"other":   func(side int) int { return 1 - side },
-	"clear":   func(groups []group) []group { return pick(groups, true) },
-	"unclear": func(groups []group) []group { return pick(groups, false) },
-	"dict":    dict,
-	"source":  func(url string) template.URL { return template.URL(url) }, // of our own pictures only
+	"far": func(closer [2]float64, side int) float64 { return 1 - closer[side] }, "closer": closerText, "ticks": ticks,
+	"pc":    func(x float64) string { return strconv.FormatFloat(100*x, 'f', 1, 64) },
+	"other": func(side int) int { return 1 - side },
+	"pick":  pick, "rest": rest,
+	"dict":   dict,
+	"source": func(url string) template.URL { return template.URL(url) }, // of our own pictures only
 }).ParseFS(files, "page.html"))
 
 func (p *page) render(w io.Writer) error { return pageTemplate.Execute(w, p) }
@@ -84,23 +83,6 @@ func count(n int) string {
 
 func percent(x float64) string { return strconv.Itoa(int(math.Round(100*x))) + " %" }
 
-// shareText is a percentage that says 100 only of all.
-func shareText(x float64) string {
-	switch {
-	case x > 0.9995 && x < 1:
-		return "99.9 %"
-	case x > 0.99 && x < 1:
-		return strconv.FormatFloat(100*x, 'f', 1, 64) + " %"
-	}
-	return percent(x)
-}
-
-// along is where a share of the pairs lies on the overview's scale, in percent. Beyond its end a pair is like any other.
-func along(x float64) string {
-	const scaleEnd = 0.6
-	return strconv.FormatFloat(100*min(max(x, 0), scaleEnd)/scaleEnd, 'f', 1, 64)
-}
-
 // letter is the letter of a model: A for the student, B for the reference.
 func letter(side int) string { return string(rune('A' + side)) }
 
@@ -118,4 +100,13 @@ func dict(pairs ...any) map[string]any {
 		m[pairs[i].(string)] = pairs[i+1]
 	}
 	return m
+}
+
+// rest is what classes beyond the first count make up.
+func rest(classes []share, count int) float64 {
+	sum := 0.0
+	for _, c := range classes[min(count, len(classes)):] {
+		sum += c.Part
+	}
+	return sum
 }

@@ -101,26 +101,60 @@ func TestTitle(t *testing.T) {
 	}
 	for _, c := range []struct {
 		classes []share
-		core    string
 		want    string
 	}{
-		{nil, "", ""}, {[]share{{"a", 1, 0}}, "a", "a"}, {[]share{{"a", 0.6, 0}, {"b", 0.4, 0}}, "b", "mostly a"},
-		{[]share{{"a", 0.4, 0}, {"b", 0.3, 0}, {"c", 0.3, 0}}, "", "a and b"},
-		{[]share{{"a", 0.3, 0}, {"b", 0.2, 0}, {"c", 0.2, 0}}, "", "a mix of a, b, …"},
-		{[]share{{"a", 0.3, 0}, {"b", 0.2, 0}, {"c", 0.2, 0}}, "b", "a mix, foremost b"},
-		{many, "", "30 labels, none above 4 %"},
+		{nil, ""}, {[]share{{"a", 1, 0}}, "a"}, {[]share{{"a", 0.6, 0}, {"b", 0.4, 0}}, "mostly a"},
+		{[]share{{"a", 0.4, 0}, {"b", 0.3, 0}, {"c", 0.3, 0}}, "a and b"},
+		{[]share{{"a", 0.34, 0}, {"b", 0.25, 0}, {"c", 0.21, 0}}, "a 34 %, b 25 %, c 21 %"},
+		{[]share{{"a", 0.3, 0}, {"b", 0.25, 0}, {"c", 0.24, 0}, {"d", 0.21, 0}}, "a 30 %, b 25 %, c 24 %, …"},
+		{many, "30 labels, none above 4 %"},
 	} {
-		if got := title(c.classes, c.core); got != c.want {
+		if got := strings.ReplaceAll(title(c.classes), "\u00a0", " "); got != c.want {
 			t.Errorf("%v is %q, not %q", c.classes, got, c.want)
 		}
 	}
 }
 
-func TestShareText(t *testing.T) {
-	for x, want := range map[float64]string{0.5: "50 %", 0.9982: "99.8 %", 0.99999: "99.9 %", 1: "100 %"} {
-		if got := shareText(x); got != want {
+// TestVerdict: a group is clear where the comparison says so; else it depends on how many times as many pairs are closer
+// in the other model, and the page shows no ratio as reached that is not.
+func TestVerdict(t *testing.T) {
+	held := func(own, other float64, reference, clear bool) group {
+		g := compare.Group{Eigenvalue: 1, Closeness: &compare.Closeness{Closer: [2]float64{1 - own, 1 - other}, Clear: clear}}
+		q := group{Group: g, Own: "one", Other: "two"}
+		if reference {
+			q.Eigenvalue, q.Closeness.Closer = -1, [2]float64{1 - other, 1 - own}
+		}
+		return q
+	}
+	for _, c := range []struct {
+		own, other float64
+		clear      bool
+		want       verdict
+		times      string
+		says       string
+	}{
+		{0.09, 0.19, true, heldClear, "2.1", "2.1 times as many"}, {0, 0.5, true, heldClear, "over 100", "over 100 times"},
+		{0.1, 0.1999, false, heldLess, "1.9", "at least twice"}, {0.2, 0.24, false, heldNeither, "1.2", "hardly more"},
+		{0.36, 0.3, false, heldNeither, "0.8", "fewer"}, {0.55, 0.9, false, heldNeither, "1.6", "than any two samples"},
+		{0, 0, false, heldNeither, "1.0", "hardly more"},
+	} {
+		for _, reference := range []bool{false, true} {
+			q := held(c.own, c.other, reference, c.clear)
+			if got := judge(q.Group); got != c.want || q.Times() != c.times || !strings.Contains(q.Verdict(), c.says) {
+				t.Errorf("%+v, reference %v: %d, %s times, %q", c, reference, got, q.Times(), q.Verdict())
+			}
+		}
+	}
+	if judge(compare.Group{}) != heldNeither {
+		t.Error("a verdict on what was not measured")
+	}
+	for x, want := range map[float64]string{0: "0 %", 0.0005: "<0.1 %", 0.0912: "9.1 %", 0.0999: "10 %", 0.5: "50 %"} {
+		if got := closerText(x); got != want {
 			t.Errorf("%g is %s, not %s", x, got, want)
 		}
+	}
+	if all := ticks(); all[0] != "0.0" || all[len(all)-1] != "100.0" || along(0.001) != "0.0" || along(1) != "100.0" || along(0.01) != all[1] {
+		t.Errorf("the scale: %v", all)
 	}
 }
 
@@ -300,7 +334,7 @@ func TestTellingWords(t *testing.T) {
 		t.Fatal(err)
 	}
 	for g, want := range []string{"mostly “golden throne”", "mostly “camera”", "", ""} {
-		if got := wordTitle(words[g], nil); got != want {
+		if got := wordTitle(words[g]); got != want {
 			t.Errorf("group %d is %q of %v, not %q", g, got, words[g], want)
 		}
 	}
@@ -312,14 +346,11 @@ func TestTellingWords(t *testing.T) {
 	}
 	weak := []share{{"a", 0.3, 0}, {"b", 0.25, 0}, {"c", 0.2, 0}, {"d", 0.2, 0}}
 	for _, c := range []struct {
-		words, strongest []share
-		want             string
-	}{
-		{nil, nil, ""}, {weak, nil, "more often “a”, “b”, “c”"}, {weak, weak, "more often “a”, “b”, “c”"},
-		{weak, []share{{"x", 0.5, 0}, {"y", 0.7, 0}}, "a mix, foremost “y”"}, {[]share{{"x", 1, 0}, {"y", 0.9, 0}, {"z", 0.2, 0}}, weak, "mostly “x” “y”"},
-	} {
-		if got := wordTitle(c.words, c.strongest); got != c.want {
-			t.Errorf("%v and %v: %q, not %q", c.words, c.strongest, got, c.want)
+		words []share
+		want  string
+	}{{nil, ""}, {weak, "more often “a”, “b”, “c”"}, {[]share{{"x", 1, 0}, {"y", 0.9, 0}, {"z", 0.2, 0}}, "mostly “x” “y”"}} {
+		if got := wordTitle(c.words); got != c.want {
+			t.Errorf("%v: %q, not %q", c.words, got, c.want)
 		}
 	}
 	if got := (group{Strong: append([]share{{"x", 0.5, 0}}, weak...)}).Shown(); got != "50 % “x”, 30 % “a”, 25 % “b”, 20 % “c”, …" {

@@ -12,7 +12,8 @@ import (
 // What a page shows at most, so that its size does not depend on the data set's.
 const (
 	maxGroups     = 20   // on each side
-	maxShown      = 48   // samples of a group
+	maxShown      = 24   // samples of a group with the highest scores
+	maxRandom     = 24   // members of a group drawn at random
 	wantedPoints  = 1500 // on the map
 	minBackground = 500  // of these drawn at random from all samples
 	heatEdge      = 240  // members in a heat map, about, and at least
@@ -21,22 +22,34 @@ const (
 
 // selection is which samples the page shows. Points are samples on the map, numbered in rising order of their indices.
 type selection struct {
-	groups   []compare.Group // the student's, then the reference's
+	groups   []compare.Group // the student's, then the reference's; of each those that its model holds closest first
+	ranks    []int           // of each group among its model's by strength, from 0
 	students int             // how many are the student's
 	points   []int           // sample of each point
 	members  [][]int         // points of each group's shown samples, by falling score
 	drawn    [][]int         // points of members drawn at random; of the shown samples where members were not looked for
+	heat     int             // how many of these of a group are in the heat maps
 }
 
 // choose selects from a result over n samples. The random part depends on n and seed only.
 func choose(r *compare.Result, seed uint64) selection {
 	var s selection
-	positive := r.Positive[:min(len(r.Positive), maxGroups)]
-	negative := r.Negative[:min(len(r.Negative), maxGroups)]
-	s.groups, s.students = slices.Concat(positive, negative), len(positive)
+	for _, list := range [][]compare.Group{r.Positive, r.Negative} {
+		list = list[:min(len(list), maxGroups)]
+		ranks := make([]int, len(list))
+		for i := range ranks {
+			ranks[i] = i
+		}
+		slices.SortStableFunc(ranks, func(a, b int) int { return cmp.Compare(judge(list[a]), judge(list[b])) })
+		for _, rank := range ranks {
+			s.groups, s.ranks = append(s.groups, list[rank]), append(s.ranks, rank)
+		}
+	}
+	s.students = min(len(r.Positive), maxGroups)
 
 	var shown []int
-	each := max(heatEdge/max(len(s.groups), 1), minDrawn)
+	s.heat = max(heatEdge/max(len(s.groups), 1), minDrawn)
+	each := max(s.heat, maxRandom)
 	for _, g := range s.groups {
 		for _, m := range samples(g) {
 			shown = append(shown, m.Index)

@@ -132,14 +132,11 @@ func wordsOf(text string) []string {
 	return slices.DeleteFunc(words, func(w string) bool { return w == "" })
 }
 
-// wordTitle names a group by its most telling words: by those that most of its texts have, or most of those with the
-// highest scores, else by what is in more of them than elsewhere.
-func wordTitle(words, strongest []share) string {
+// wordTitle names a group by its most telling words: by those that most of its texts have, else by what is in more of
+// them than elsewhere.
+func wordTitle(words []share) string {
 	if names := wordNames(words, most); names != nil {
 		return "mostly " + strings.Join(names, " ")
-	}
-	if names := wordNames(strongest, most); names != nil {
-		return "a mix, foremost " + strings.Join(names, " ")
 	}
 	if names := wordNames(words, 0); names != nil {
 		return "more often " + strings.Join(names, ", ")

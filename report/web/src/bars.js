@@ -12,11 +12,9 @@ export function bars(data) {
   const { values, null: shuffles } = data.spectrum;
   const ranks = Math.max(values[0].length, values[1].length);
   const all = [...values[0], ...values[1], ...shuffles.flat().flatMap((band) => [band.low, band.high]), 0];
-  const first = [0, data.groups.filter((group) => group.side === 0).length];
   let hits = [];
   choosable(place, data, (g) => {
-    const { side } = data.groups[g];
-    const rank = g - first[side];
+    const { side, rank } = data.groups[g];
     const band = shuffles[side][rank];
     return `eigenvalue ${short(values[side][rank])}${band ? `, shuffled rows ${short(band.low)} to ${short(band.high)}` : ""}`;
   });
@@ -39,8 +37,8 @@ export function bars(data) {
         const band = shuffles[side][rank];
         if (band) svg(column, "rect", { class: "band", x: x + 0.06 * step, width: 0.88 * step, y: y(Math.max(band.high, 0)), height: Math.abs(y(band.low > 0 ? 0 : band.low) - y(band.high < 0 ? 0 : band.high)) });
         svg(column, "rect", { class: side ? "fill-b" : "fill-a", x: x + 0.22 * step, width: 0.56 * step, y: Math.min(y(value), y(0)), height: Math.max(Math.abs(y(value) - y(0)), 0.5) });
-        const g = first[side] + rank;
-        if (data.groups[g]?.side !== side) return;
+        const g = data.groups.findIndex((group) => group.side === side && group.rank === rank);
+        if (g < 0) return;
         svg(column, "text", { class: "faint", x: x + step / 2, y: side ? HEIGHT - 6 : 14, "text-anchor": "middle" }, step > 26 || rank % 5 === 0 ? data.groups[g].tag : "");
         const hit = svg(column, "rect", { class: "hit", x, width: step, y: side ? y(0) : 0, height: side ? HEIGHT - y(0) : y(0) });
         svg(hit, "title", {}, `${data.groups[g].tag}: ${short(value)}`);

@@ -55,8 +55,8 @@ export function context(canvas, width, height) {
 }
 
 /** Strokes the current path so that it is seen on any colour: in one colour, with a seam of another. */
-export function ring(c, colour, seam) {
-  for (const [style, width] of [[seam, 6], [colour, 3]]) {
+export function ring(c, colour, seam, thickness = 3) {
+  for (const [style, width] of [[seam, 2 * thickness], [colour, thickness]]) {
     c.strokeStyle = style;
     c.lineWidth = width;
     c.stroke();

@@ -3,8 +3,8 @@ import { html } from "./dom.js";
 import { listen, set, state } from "./state.js";
 import { samples } from "./tip.js";
 
-const STRONG = 3; // pictures with the highest scores in a row of the overview
-const RANDOM = 3; // of members drawn at random, behind them
+const RANDOM = 6; // pictures of members drawn at random in a row of the overview
+const STRONG = 2; // of those with the highest scores, behind them
 
 export function groups(data) {
   const articles = [...document.querySelectorAll(".group")];
@@ -14,8 +14,8 @@ export function groups(data) {
     if (!strip) return;
     const random = [...articles[g].querySelectorAll(".random img")].slice(0, RANDOM);
     const strong = [...articles[g].querySelectorAll(".strong img")].slice(0, STRONG + RANDOM - random.length);
-    for (const [i, image] of [...strong, ...random].entries()) {
-      html(strip, "img", i === strong.length ? "random" : "").src = image.src;
+    for (const [i, image] of [...random, ...strong].entries()) {
+      html(strip, "img", random.length > 0 && i >= random.length ? "strong" : "").src = image.src;
       strip.lastChild.alt = "";
     }
   });
@@ -39,12 +39,29 @@ export function groups(data) {
   document.getElementById("previous").addEventListener("click", () => step(-1));
   document.getElementById("next").addEventListener("click", () => step(1));
   document.querySelector(".walk").hidden = false;
+  document.getElementById("back").addEventListener("click", (event) => {
+    event.preventDefault();
+    rows[state.group].scrollIntoView({ block: "center" });
+    rows[state.group].focus({ preventScroll: true });
+  });
+  // Paper has no fold.
+  const folds = [...document.querySelectorAll(".neither, details.figures")];
+  let opened = [];
+  addEventListener("beforeprint", () => {
+    opened = folds.filter((fold) => !fold.open);
+    for (const fold of opened) fold.open = true;
+  });
+  addEventListener("afterprint", () => {
+    for (const fold of opened) fold.open = false;
+  });
   samples(data, document.querySelector(".chosen"));
 
   const first = state.group;
   const show = (_, changed) => {
     if (changed.has("group")) {
       const group = data.groups[state.group];
+      const fold = rows[state.group].closest("details");
+      if (fold) fold.open = true;
       articles.forEach((article, g) => article.classList.toggle("on", g === state.group));
       rows.forEach((row, g) => (g === state.group ? row.setAttribute("aria-current", "true") : row.removeAttribute("aria-current")));
       document.getElementById("which").textContent = `${group.tag} (${state.group + 1} of ${data.groups.length})`;

@@ -74,13 +74,13 @@ export function heat(data) {
     canvas.addEventListener("click", (event) => set({ group: groupOf(cellAt(event)[0]), point: -1 }));
 
     const legend = document.querySelector(`.ramp[data-side="${side}"]`);
-    html(legend, "span", "", short(ranges[side][0]));
+    html(legend, "span", "", `unlike, ${short(ranges[side][0])}`);
     const strip = svg(legend, "svg", { "aria-hidden": "true" });
     const gradient = svg(strip, "linearGradient", { id: `ramp-${side}` });
     ["--heat-0", "--heat-1", "--heat-2"].forEach((name, i) => {
       svg(gradient, "stop", { offset: i / 2 }).style.stopColor = `var(${name})`;
     });
     svg(strip, "rect", { width: "100%", height: "100%", fill: `url(#ramp-${side})` });
-    html(legend, "span", "", short(ranges[side][1]));
+    html(legend, "span", "", `${short(ranges[side][1])}, alike`);
   });
 }

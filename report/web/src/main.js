@@ -22,7 +22,10 @@ data.member = data.points.map(() => []); // the groups of each point
 data.groups.forEach((group, g) => {
   group.pairs = group.pairs.map((text) => unpack(text, Float32Array));
   group.name = `group ${group.tag}${group.title ? `, ${group.title}` : ""}`;
-  for (const point of new Set([...group.points, ...group.drawn])) data.member[point].push(g);
+  // What stands for the group: members drawn at random; the samples with the highest scores need not be typical of it.
+  group.shown = group.drawn.length > 0 ? group.drawn : group.points;
+  group.strong = group.points.filter((point) => !group.shown.includes(point));
+  for (const point of [...group.shown, ...group.strong]) data.member[point].push(g);
 });
 terms();
 if (data.groups.length > 0) {

@@ -42,11 +42,16 @@ export function maps(data) {
         c.fill();
       });
       c.globalAlpha = 1;
-      for (const point of chosen.points) {
-        c.fillStyle = by === "class" ? (classes[data.points[point].class] ?? grey) : sides[chosen.side];
+      const hue = (point) => (by === "class" ? (classes[data.points[point].class] ?? grey) : sides[chosen.side]);
+      for (const point of chosen.strong) {
+        dot(c, side, point, 3.5);
+        ring(c, hue(point), ground, 1.5);
+      }
+      for (const point of chosen.shown) {
+        c.fillStyle = hue(point);
         c.strokeStyle = ground;
         c.lineWidth = 1.5;
-        dot(c, side, point, 5);
+        dot(c, side, point, 5.5);
         c.fill();
         c.stroke();
       }
@@ -62,7 +67,10 @@ export function maps(data) {
     canvases.forEach((canvas, side) => (contexts[side] = context(canvas, width, width)));
     draw();
   });
-  listen(draw);
+  listen((_, changed) => {
+    draw();
+    if (changed.has("group")) legend(data, by);
+  });
   settle(data, (found) => {
     places = found;
     draw();
@@ -107,7 +115,8 @@ export function maps(data) {
       if (group === undefined) return;
       event.preventDefault();
       const across = !along;
-      const { points, name } = data.groups[group];
+      const { shown, strong, name } = data.groups[group];
+      const points = [...shown, ...strong];
       const at = across ? 0 : points.indexOf(state.point);
       const next = across ? 0 : at < 0 ? (along > 0 ? 0 : points.length - 1) : (at + along + points.length) % points.length;
       set({ group, point: points[next] });
@@ -172,12 +181,19 @@ function settle(data, show) {
 function legend(data, by) {
   const list = document.getElementById("legend");
   list.replaceChildren();
-  const entry = (name, text) => {
+  const chosen = data.groups[state.group];
+  const mark = (text, attributes) => {
     const item = document.createElement("li");
-    svg(svg(item, "svg", { "aria-hidden": "true" }), "circle", { cx: 6, cy: 6, r: 5 }).style.fill = `var(${name})`;
+    const circle = svg(svg(item, "svg", { "aria-hidden": "true" }), "circle", { cx: 6, cy: 6, ...attributes });
     item.append(text);
     list.append(item);
+    return circle;
   };
+  const entry = (name, text) => {
+    mark(text, { r: 3.5 }).style.fill = `var(${name})`;
+  };
+  mark(chosen.drawn.length > 0 ? `large: members of ${chosen.tag}, drawn at random` : `large: the samples of ${chosen.tag}`, { r: 5.5, fill: "currentColor" });
+  if (chosen.drawn.length > 0) mark("rings: its highest scores", { r: 4, fill: "none", stroke: "currentColor", "stroke-width": 1.5 });
   if (by === "class") {
     data.classes.slice(0, COLOURS).forEach((label, i) => entry(`--c${i}`, label));
     if (data.classes.length > COLOURS) entry("--point", "all other labels");

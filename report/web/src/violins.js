@@ -21,7 +21,8 @@ export function density(values, at) {
 
 export function violins(data) {
   const place = document.getElementById("violins");
-  const end = Math.max(1.4, ...data.groups.flatMap((group) => group.pairs.map((pairs) => pairs[pairs.length - 1] ?? 0)));
+  // A little beyond the largest distance, where the estimated densities have ended.
+  const end = 1.08 * Math.max(1.3, ...data.groups.flatMap((group) => group.pairs.map((pairs) => pairs[pairs.length - 1] ?? 0)));
   const at = Array.from({ length: STEPS + 1 }, (_, i) => (i * end) / STEPS);
   const shapes = data.groups.map((group) => group.pairs.map((pairs) => (pairs.length > 1 ? density(pairs, at) : at.map(() => 0))));
   let rows = [];
