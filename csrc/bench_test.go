@@ -57,7 +57,7 @@ func BenchmarkMatMul(b *testing.B) {
 }
 
 func BenchmarkFourier(b *testing.B) {
-	const n, d, r = 512, 768, 1024
+	const n, d, r = 512, 768, 4096
 	bench(b, 2*n*d*r, func(f *fixture) func() error {
 		phi, x, w := f.matrix(n, 2*r), f.from(f.random(n, d)), f.from(f.random(r, d))
 		return func() error { return f.Fourier(phi, x, w) }

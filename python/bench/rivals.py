@@ -90,6 +90,25 @@ def lanczos_free(student: Tensor, reference: Tensor, k: int, tolerance: float = 
     return values.abs().sum().item(), gradient(phi, inverse, vectors, values.sign())
 
 
+def feature_space(student: Tensor, reference: Tensor, k: int) -> tuple[float, Tensor]:
+    """Find the pairs among the columns, fewer than the rows: L = R S R^T / n and C = R^T R / n = G G^T give G^T S G.
+
+    Its eigenvector y has the eigenvalue of L's R G^-T y. A little is added to C, which need not have full rank.
+    """
+    phi, psi, inverse = normalised(student, reference)
+    rows = torch.cat([phi, psi], 1)
+    signs = torch.ones(rows.shape[1], 1)
+    signs[phi.shape[1] :] = -1
+    c = rows.T @ rows / len(rows)
+    c.diagonal().add_(1e-6 * c.diagonal().mean())
+    factor = torch.linalg.cholesky(c)
+    values, y = torch.linalg.eigh(factor.T @ (signs * factor))
+    top = values.abs().topk(k).indices
+    vectors = rows @ torch.linalg.solve_triangular(factor.T, y[:, top], upper=True)
+    vectors /= vectors.norm(dim=0)
+    return values[top].abs().sum().item(), gradient(phi, inverse, vectors, values[top].sign())
+
+
 def paper(student: Tensor, reference: Tensor, k: int, steps: int = 20) -> tuple[float, Tensor]:
     """Run the paper's algorithm: the square matrix G (d1+d2, d1+d2), 20 right and 20 left power steps, autograd.
 
