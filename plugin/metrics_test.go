@@ -1,12 +1,14 @@
 package plugin
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -74,6 +76,42 @@ func TestPrometheusLint(t *testing.T) {
 	}
 	if n, err := testutil.GatherAndCount(s.metrics.registry); err != nil || n < 10 {
 		t.Errorf("%d metrics, %v", n, err)
+	}
+}
+
+// TestPrometheusDocumented: docs/daemon.md lists the metrics of ours, with labels and types, and no others.
+func TestPrometheusDocumented(t *testing.T) {
+	s, _ := serve(t, goDevices())
+	s.metrics.count(time.Second, nil, os.ErrInvalid)
+	s.metrics.registry.MustRegister(s)
+	families, err := s.metrics.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var told []string
+	for _, f := range families {
+		if !strings.HasPrefix(f.GetName(), "specalign_") {
+			continue
+		}
+		var labels []string
+		for _, l := range f.GetMetric()[0].GetLabel() {
+			labels = append(labels, l.GetName())
+		}
+		name := f.GetName()
+		if labels != nil {
+			name += "{" + strings.Join(labels, ",") + "}"
+		}
+		told = append(told, fmt.Sprintf("| `%s` | %s |", name, strings.ToLower(f.GetType().String())))
+	}
+	page, err := os.ReadFile("../docs/daemon.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listed := regexp.MustCompile("(?m)^\\| `specalign_[^|]*\\| \\w+ \\|").FindAllString(string(page), -1)
+	slices.Sort(listed)
+	slices.Sort(told)
+	if !slices.Equal(listed, told) {
+		t.Errorf("docs/daemon.md lists\n%s\nand there are\n%s", strings.Join(listed, "\n"), strings.Join(told, "\n"))
 	}
 }
 

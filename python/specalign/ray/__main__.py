@@ -37,10 +37,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # with what cleans up on the way
     try:
         if features:
-            try:
-                from . import _stores
-            except ModuleNotFoundError as e:
-                raise Error(f"there is no {e.name} in {sys.prefix}; pip install 'open_clip_torch[training]'") from None
+            from . import _stores  # which needs torch
+
             sys.exit(_stores.run(sys.argv[2:]))
         sys.exit(_run(sys.argv[1:]))
     except Error as e:

@@ -86,6 +86,22 @@ def compiled(arguments):
     return aligned(arguments)
 
 
+def few_classes(target, arguments):
+    """Run `target` with zero-shot evaluation on the first eight of ImageNet's classes.
+
+    OpenCLIP 3.3.0 takes an array of one number for a number, which NumPy refuses from 2.4 on.
+    """
+    from open_clip_train import zero_shot
+
+    def accuracy(output, target, topk):
+        best = output.topk(max(topk), 1)[1].T
+        return [float((best[:k] == target).sum()) for k in topk]
+
+    zero_shot.IMAGENET_CLASSNAMES = zero_shot.IMAGENET_CLASSNAMES[:8]
+    zero_shot.accuracy = accuracy
+    return target(arguments)
+
+
 def on_cpu(arguments):
     """Run it as a rank on a CPU, which DistributedDataParallel refuses as the device that OpenCLIP 3.3.0 hands it."""
     wrapped = torch.nn.parallel.DistributedDataParallel
@@ -93,7 +109,7 @@ def on_cpu(arguments):
     return aligned(arguments)
 
 
-def ranks(size, target, arguments, folder):
+def ranks(size, target, arguments, folder, environment=None):
     """Start `size` processes as torchrun would."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -103,11 +119,26 @@ def ranks(size, target, arguments, folder):
         "LOCAL_WORLD_SIZE": str(size),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
+        **(environment or {}),
     }
     return [
         Child(target, arguments, folder / f"rank{r}.txt", {**shared, "RANK": str(r), "LOCAL_RANK": str(r)})
         for r in range(size)
     ]
+
+
+def torchrun(size, arguments, folder):
+    """Start torchrun's agent, which forks the ranks; what they say is in files of `folder`."""
+    return Child(_agent, (size, arguments, str(folder)), folder / "torchrun.txt")
+
+
+def _agent(size, arguments, folder):
+    from torch.distributed import run
+
+    run.main(
+        ["--standalone", "--nproc-per-node", str(size), "--start-method", "fork", "--run-path",
+         "--redirects", "3", "--log-dir", folder, __file__, *arguments]
+    )  # fmt: skip
 
 
 def gone(pid):
@@ -116,3 +147,8 @@ def gone(pid):
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
     except OSError:
         return True
+
+
+if __name__ == "__main__":  # a rank of torchrun
+    torch.set_num_threads(1)
+    sys.exit(on_cpu(sys.argv[1:]))

@@ -1,14 +1,18 @@
 """OpenCLIP's own flags under the penalty, many to a run, and runs that are resumed."""
 
+import contextlib
 import json
+import os
 import re
 import shutil
+import tempfile
+from pathlib import Path
 
 import processes
 import pytest
 import torch
 from conftest import MODEL
-from test_run import SETTINGS, config, elsewhere, finish, launch, records, wait_for, weights  # noqa: F401
+from test_run import SETTINGS, config, elsewhere, finish, launch, records, sidecar_of, wait_for  # noqa: F401
 
 from specalign import Error
 from specalign.openclip import _resume
@@ -165,33 +169,63 @@ def test_torchcompile(arguments, config, tmp_path):  # noqa: F811
 
 
 def test_evaluation_is_untouched(arguments, config, data, tmp_path):  # noqa: F811
-    """Validation at weight 0 has the figures of a run without us, and asks for no penalty."""
+    """Validation and zero-shot at weight 0 have the figures of a run without us, and ask for no penalty."""
+    for i in range(16):
+        (tmp_path / f"classes/{i % 8}").mkdir(parents=True, exist_ok=True)
+        shutil.copy(data / f"{i:03}.png", tmp_path / f"classes/{i % 8}")
     flags = ["--val-data", str(data / "train.csv"), "--val-frequency", "1"]
-    plain = launch([*elsewhere(arguments, tmp_path / "plain"), *flags])
-    watched = launch([*elsewhere(arguments, tmp_path / "watched"), *flags], config(SETTINGS + "weight: 0\n"))
-    for process in (plain, watched):
+    flags += ["--imagenet-val", str(tmp_path / "classes"), "--zeroshot-frequency", "1"]
+    runs = {
+        "plain": (processes.openclip, []),
+        "watched": (processes.aligned, ["--config", str(config(SETTINGS + "weight: 0\n")), "--"]),
+    }
+    started = []
+    for name, (target, ours) in runs.items():
+        command = [*ours, *elsewhere(arguments, tmp_path / name), *flags]
+        started.append(processes.Child(processes.few_classes, (target, command), tmp_path / name / "output.txt"))
+    for process in started:
         status, output = finish(process)
         assert status == 0, output
-    a, b = (lines(tmp_path / name / "run/checkpoints/results.jsonl") for name in ("plain", "watched"))
+    a, b = (lines(tmp_path / name / "run/checkpoints/results.jsonl") for name in runs)
     assert a == b
     assert [figures["epoch"] for figures in a] == [1, 2]
     assert a[0]["num_samples"] == 48
     assert a[0]["clip_val_loss"] > a[1]["clip_val_loss"] > 0
+    assert all(0 < figures["imagenet-zeroshot-val-top5"] < 1 for figures in a)
     assert len(records(tmp_path / "watched")) == 6
 
 
-def test_a_rank_that_dies_leaves_no_sidecar(arguments, config, tmp_path):  # noqa: F811
-    from test_run import sidecar_of
+def holders():
+    """Return the processes that have the shared memory of a session."""
+    found = set()
+    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            if os.readlink(descriptor).startswith("/memfd:specalign"):
+                found.add(int(descriptor.parts[2]))
+    return found
 
-    command = ["--config", str(config(SETTINGS)), "--", *arguments, "--batch-size", "8", "--dist-backend", "gloo"]
-    first, second = processes.ranks(2, processes.on_cpu, ([*command, "--epochs", "500"],), tmp_path)
-    wait_for((tmp_path / "run/specalign.jsonl").exists)
-    assert sidecar_of(second.pid) is None
-    sidecar = sidecar_of(first.pid)
-    second.kill()
-    status, output = first.finish()
-    assert status != 0, output  # gloo notices that its peer is gone
-    wait_for(lambda: processes.gone(sidecar), 5)
+
+@pytest.mark.parametrize(("scope", "killed"), [("global", 0), ("global", 1), ("local", 1)])
+def test_a_rank_that_dies_leaves_nothing(arguments, config, tmp_path, scope, killed):  # noqa: F811
+    """Its sidecar ends, the others' too, and the other rank does not wait for ever."""
+    path = config(f"{SETTINGS}scope: {scope}\n")
+    command = ["--config", str(path), "--", *arguments, "--batch-size", "8", "--dist-backend", "gloo"]
+    with tempfile.TemporaryDirectory(prefix="sa") as sockets:  # a short path
+        environment = {"XDG_RUNTIME_DIR": sockets, "TMPDIR": sockets}
+        both = processes.ranks(2, processes.on_cpu, ([*command, "--epochs", "500"],), tmp_path, environment)
+        wait_for((tmp_path / "run/specalign.jsonl").exists)
+        sidecars = [sidecar for sidecar in (sidecar_of(rank.pid) for rank in both) if sidecar is not None]
+        assert len(sidecars) == {"global": 1, "local": 2}[scope]
+        assert len(list(Path(sockets).glob("specalign*"))) == len(sidecars)
+        pids = {rank.pid for rank in both} | set(sidecars)
+        assert holders() & pids
+        both.pop(killed).kill()
+        status, output = both[0].finish()
+        assert status != 0, output  # gloo notices that its peer is gone
+        for sidecar in sidecars:
+            wait_for(lambda sidecar=sidecar: processes.gone(sidecar), 20)
+        assert not holders() & pids
+        assert not list(Path(sockets).glob("specalign*"))
 
 
 @pytest.mark.parametrize(

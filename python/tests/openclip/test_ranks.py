@@ -214,6 +214,35 @@ def error(a, b):
     return float(torch.linalg.norm(a.double() - b.double()) / torch.linalg.norm(b.double()))
 
 
+def compare(size, case, got, want):
+    """Hold the ranks' results against one process's, and print how far they are from it; seen with -rP."""
+    gradients = [
+        error(
+            got[0]["weight"] * torch.cat([rank["gradients"][side] for rank in got]),
+            want["weight"] * gradient,
+        )
+        for side, gradient in want["gradients"].items()
+    ]
+    parameters = [error(p, q) for rank in got for p, q in zip(rank["parameters"], want["parameters"], strict=True)]
+    loop, accumulate, settings = case
+    print(
+        f"{size} ranks, loop {loop}, accumulation {accumulate}, {settings.splitlines()[0]}: "
+        f"gradients {max(gradients):.1e}, parameters after {STEPS} steps {max(parameters):.1e}"
+    )
+    assert max(gradients) <= 1e-6, case
+    assert max(parameters) <= 1e-5, case
+    for rank in got:
+        assert rank["failures"] == [None] * STEPS, case
+        np.testing.assert_allclose(rank["values"], want["values"], rtol=1e-5, err_msg=str(case))
+
+
+def test_one_rank(sidecar):
+    """Both loops, with and without accumulation, are one another."""
+    want = {settings: train(sidecar, 0, 1, "released", 1, settings) for settings in (WEIGHT, RATIO)}
+    for case in CASES:
+        compare(1, case, [train(sidecar, 0, 1, *case)], want[case[2]])
+
+
 @pytest.mark.parametrize("size", [2, 4])
 def test_ranks_are_one_process(tmp_path, size, sidecar):
     children = [processes.Child(worker, (r, size, str(tmp_path)), tmp_path / f"{r}.txt") for r in range(size)]
@@ -222,29 +251,8 @@ def test_ranks_are_one_process(tmp_path, size, sidecar):
         status, output = child.finish()
         assert status == 0, output
     got = [torch.load(tmp_path / f"{r}.pt", weights_only=False) for r in range(size)]
-
     for case in CASES:
-        want = alone[case[2]]
-        gradients = [
-            error(
-                got[0][case]["weight"] * torch.cat([rank[case]["gradients"][side] for rank in got]),
-                want["weight"] * gradient,
-            )
-            for side, gradient in want["gradients"].items()
-        ]
-        parameters = [
-            error(p, q) for rank in got for p, q in zip(rank[case]["parameters"], want["parameters"], strict=True)
-        ]
-        loop, accumulate, settings = case
-        print(  # seen with -rP
-            f"{size} ranks, loop {loop}, accumulation {accumulate}, {settings.splitlines()[0]}: "
-            f"gradients {max(gradients):.1e}, parameters after {STEPS} steps {max(parameters):.1e}"
-        )
-        assert max(gradients) <= 1e-6, case
-        assert max(parameters) <= 1e-5, case
-        for rank in got:
-            assert rank[case]["failures"] == [None] * STEPS, case
-            np.testing.assert_allclose(rank[case]["values"], want["values"], rtol=1e-5, err_msg=str(case))
+        compare(size, case, [rank[case] for rank in got], alone[case[2]])
 
     for case, why in (
         ("bad", "image features, store table: a reference that cannot be read"),
