@@ -24,6 +24,7 @@ from sklearn.metrics.pairwise import (
     rbf_kernel,
 )
 from sklearn.neighbors import NearestNeighbors
+from threadpoolctl import threadpool_limits
 
 from .command import save, specalign, table
 
@@ -202,11 +203,15 @@ def metrics(paths: tuple[Any, Any], a: Doubles, b: Doubles) -> list[list[object]
 
 
 def validation(
-    paths: tuple[Any, Any], a: Doubles, b: Doubles, args: tuple[str, ...]
+    paths: tuple[Any, Any],
+    a: Doubles,
+    b: Doubles,
+    args: tuple[str, ...],
+    runs: int = 50,
 ) -> list[list[object]]:
     """Deviations of the validation of groups: the samples listed, and members drawn. The rows may be 500 at most: then
-    the background is all of them."""
-    listed, runs = 30, 50
+    the background is all of them. runs are those of scikit-learn's K-means; the command makes 50."""
+    listed, made = 30, 50
     found = specalign(
         "compare",
         *paths,
@@ -253,19 +258,22 @@ def validation(
                 if settings["kernel"] == "cosine":
                     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
                 got = part[side]
-                clusters = [
-                    KMeans(
-                        part["groups"], n_init=1, random_state=run, tol=0
-                    ).fit_predict(rows[members])
-                    for run in range(runs)
-                ]
+                with threadpool_limits(1):  # threads that wait for each other cost more
+                    clusters = [
+                        KMeans(
+                            part["groups"], n_init=1, random_state=run, tol=0
+                        ).fit_predict(rows[members])
+                        for run in range(runs)
+                    ]
                 for name, score in (
                     ("AMI", adjusted_mutual_info_score),
                     ("NMI", normalized_mutual_info_score),
                 ):
                     scores = np.array([score(labels, c) for c in clusters])
                     mean, std = got[name.lower()]["mean"], got[name.lower()]["std"]
-                    error = np.hypot(std, scores.std(ddof=1)) / np.sqrt(runs)
+                    error = np.hypot(
+                        std / np.sqrt(made), scores.std(ddof=1) / np.sqrt(runs)
+                    )
                     note(name, abs(mean - scores.mean()) / max(error, 1e-3))
                     note("their deviation", abs(std - scores.std(ddof=1)))
                 far = euclidean_distances(rows)

@@ -46,11 +46,11 @@ def test_validation_against_scikit_learn(out: Path) -> None:
     a, b = crosscheck.embeddings(200)
     paths = (command.save("x", "a", a), command.save("x", "b", b))
     for args in crosscheck.VALIDATED:
-        (row,) = crosscheck.validation(paths, a, b, args)
+        (row,) = crosscheck.validation(paths, a, b, args, runs=20)
         ami, nmi, spread, *exact, members = map(float, row[1:])
         # Largest of sixteen normal deviations; K-means draws differently in the two programs.
         assert max(ami, nmi) < 4.5, row
-        assert spread < 0.05, row
+        assert spread < 0.08, row
         assert max(exact) < 1e-5, row
         assert members == 0, row
 
