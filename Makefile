@@ -103,7 +103,7 @@ arm64: venv ## compile for arm64
 fuzz: ## every fuzz target for FUZZTIME (30s each), or those that match FUZZ; KEEP=20 keeps that many inputs of each
 	@KEEP=$(KEEP) .ci/fuzz $(FUZZTIME) '$(FUZZ)'
 
-study: build venv ## a study of real data (STUDY=fashion, sentences, overlay, analogies, verdict, weak_student, second_reference, overlay_align, text_align, text_groups, gloss_task, emoji_task, tails or crosscheck), see docs/studies.md
+study: build venv ## a study of real data (STUDY=fashion, sentences, overlay, analogies, verdict, weak_student, second_reference, overlay_align, text_align, text_groups, gloss_task, tails or crosscheck), see docs/studies.md
 	@$(PY) -m studies.$(STUDY)
 
 soak: ## the sidecar's and the engine's tests over and over under the race detector, for SOAKTIME (10m)

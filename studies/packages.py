@@ -149,22 +149,6 @@ def nouns() -> str:
     return data.decode()
 
 
-def emoji(vendor: str, name: str) -> bytes:
-    """A file of a vendor's emoji (google, twitter): emoji.json, or their sheet of 64 x 64 pixels each."""
-    sheet = f"img/{vendor}/sheets/64.png"
-    sha256 = {
-        ("google", "emoji.json"): "1d602e65be88772bf8cc368ce16b855d719eeddbafe128d471b80203f494d29f",
-        ("google", "sheet"): "795a0c598d162c9a4aae23f2188c607b8c9bc1912cb7d84382459f8de91a3ae1",
-        ("twitter", "sheet"): "daa7711b29897de6bd811a4cfeae911d8d8baa7f7e25c97d9b64354ae425ff5c",
-    }[vendor, name]  # fmt: skip
-    return member(
-        "npm",
-        f"emoji-datasource-{vendor}@16.0.0",
-        f"package/{sheet if name == 'sheet' else name}",
-        sha256,
-    )
-
-
 def digits() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """10,000 of MNIST's digits, (n, 28, 28) from 0 to 1, and what they are."""
     images, labels = [], []

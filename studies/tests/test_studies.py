@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from demo.console import DemoError
 from studies import command, crosscheck, packages, tails
 from studies.bert import MiniLM
-from studies.emoji_task import pictures
 from studies.gloss_task import definitions
 from studies.groups import ami, consists_of, explained
 from studies.overlay import overlaid
@@ -128,20 +125,6 @@ def test_tokens() -> None:
 def test_definitions() -> None:
     text = '  1 licence\n00001740 05 n 01 cat 0 000 | a feline; kept at home; "the cat sat"\n00001741 20 n 01 oak 0 000 | a tree\n'
     assert definitions(text) == {5: ["a feline; kept at home"], 20: ["a tree"]}
-
-
-def test_pictures() -> None:
-    sheet = np.zeros(
-        (132, 66, 4), np.uint8
-    )  # two cells, one above the other; what is transparent hides black
-    sheet[67:99, 1:65] = [255, 0, 0, 255]
-    file = io.BytesIO()
-    Image.fromarray(sheet).save(file, "png")
-    blank, half = (np.asarray(x) for x in pictures(file.getvalue(), [(0, 0), (0, 1)]))
-    assert blank.shape == (64, 64, 3)
-    assert (blank == 255).all()
-    assert (half[:32] == [255, 0, 0]).all()
-    assert (half[32:] == 255).all()
 
 
 def test_tails() -> None:
