@@ -145,6 +145,25 @@ func TestVerdict(t *testing.T) {
 			}
 		}
 	}
+	size := 5000
+	for _, c := range []struct {
+		own, other float64
+		clear      bool
+		interval   *[2]float64
+		says       string
+	}{
+		{0.1, 0.3, true, &[2]float64{2.4, 3.5}, "from 300 of its 5,000 members, drawn at random; with others it would be between ×2.4 and ×3.5 (95 % confidence): clear either way."},
+		{0.1, 0.21, true, &[2]float64{1.9, 2.4}, "surely closer in one, but only just clear."},
+		{0.1, 0.19, false, &[2]float64{1.7, 2.1}, "nearly clear."}, {0.1, 0.15, false, &[2]float64{1.4, 1.6}, "not clear."},
+		{0.1, 0.12, false, &[2]float64{1.1, 1.3}, "next to nothing."}, {0.1, 0.11, false, &[2]float64{0.9, 1.2}, "no difference at all."},
+		{0.12, 0.1, false, &[2]float64{0.7, 0.9}, "surely closer in two."}, {0.1, 0.3, true, nil, "too few to say"},
+	} {
+		q := held(c.own, c.other, false, c.clear)
+		q.Size, q.Closeness.Judged, q.Closeness.Drawn, q.Closeness.RatioInterval = &size, 300, true, c.interval
+		if got := q.Sure(); !strings.Contains(got, c.says) {
+			t.Errorf("%+v: %q", c, got)
+		}
+	}
 	if judge(compare.Group{}) != heldNeither {
 		t.Error("a verdict on what was not measured")
 	}

@@ -59,14 +59,21 @@ func ratio(g compare.Group) float64 {
 // Clear tells whether the distances inside the group agree with its eigenvalue.
 func (q group) Clear() bool { return judge(q.Group) == heldClear }
 
+// Barely tells whether a clear group might not be one with other samples.
+func (q group) Barely() bool {
+	return q.Clear() && q.Closeness.RatioInterval != nil && q.Closeness.RatioInterval[0] < 2
+}
+
 // Less tells whether they agree, but less clearly.
 func (q group) Less() bool { return judge(q.Group) == heldLess }
 
 // Times says how many times as many pairs are closer in the other model. It is rounded down, so that no group seems to
 // have reached what it has not.
-func (q group) Times() string {
+func (q group) Times() string { return times(ratio(q.Group)) }
+
+func times(r float64) string {
 	const most = 100
-	switch r := ratio(q.Group); {
+	switch {
 	case r >= most:
 		return fmt.Sprintf("over %d", most)
 	case r >= 10:
@@ -91,6 +98,45 @@ func (q group) Verdict() string {
 	default:
 		return "hardly more, so that its members are about as close together in either"
 	}
+}
+
+// Sure says how far the verdict depends on the samples that it was made from; "" where there is none.
+func (q group) Sure() string {
+	c := q.Closeness
+	if c == nil {
+		return ""
+	}
+	of := "from its " + count(c.Judged) + " samples with the highest scores, which need not be typical of it"
+	switch {
+	case c.Drawn && q.Size != nil && c.Judged < *q.Size:
+		of = "from " + count(c.Judged) + " of its " + count(*q.Size) + " members, drawn at random"
+	case c.Drawn:
+		of = "from all its " + plural(c.Judged, "member")
+	}
+	text := "×" + q.Times() + " was measured " + of
+	if c.RatioInterval == nil {
+		return text + ": too few to say how it would be with others."
+	}
+	low, high := c.RatioInterval[0], c.RatioInterval[1]
+	text += "; with others it would be between ×" + times(low) + " and ×" + times(high) + " (95 % confidence)"
+	own, _ := closerPairs(q.Group)
+	switch {
+	case q.Clear() && !q.Barely():
+		return text + ": clear either way."
+	case q.Clear() && low > 1:
+		return text + ": surely closer in " + q.Own + ", but only just clear."
+	case q.Less() && low > 1 && high >= 2:
+		return text + ": surely closer in " + q.Own + ", and nearly clear."
+	case q.Less() && low > 1:
+		return text + ": surely closer in " + q.Own + ", but not clear."
+	case own >= 0.5:
+		return text + "."
+	case high < 1:
+		return text + ": surely closer in " + q.Other + "."
+	case low > 1:
+		return text + ": closer in " + q.Own + ", but by next to nothing."
+	}
+	return text + ": it may well be no difference at all."
 }
 
 // Why says what keeps a group from being clear.

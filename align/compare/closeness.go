@@ -21,6 +21,10 @@ type Closeness struct {
 	Distance [2]float64 `json:"distance"` // mean over the group's pairs, in units of the mean over the random pairs
 	Clear    bool       `json:"clear"`    // Closer of the embedding that sees the group is above 1/2, and 1 - Closer at most half the other's
 
+	// RatioInterval is where 1 - Closer of the other embedding, divided by that of the one that sees the group, may lie
+	// with other samples, with 95 % confidence; null where fewer than 40 members were judged.
+	RatioInterval *[2]float64 `json:"ratio_interval"`
+
 	Distances [2][]float32 `json:"-"` // of the group's pairs, or of MaxDistances of them, evenly spaced; rising, in the unit of Distance
 }
 
@@ -57,7 +61,11 @@ func (r *run) closeness(ctx context.Context) error {
 	for i, g := range groups {
 		pairs := [2][]float64{near[0][i+1], near[1][i+1]}
 		if len(pairs[0]) > 0 && len(near[0][0]) > 0 {
-			g.Closeness = newCloseness(pairs, [2][]float64{near[0][0], near[1][0]}, g.Eigenvalue < 0)
+			random := [2][]float64{near[0][0], near[1][0]}
+			rng := rand.New(rand.NewPCG(r.plan.Options.Seed, streamBatches))
+			between := ratioInterval(pairs, random, [2]int{len(sets[i+1]), len(sets[0])}, g.Eigenvalue < 0, rng)
+			g.Closeness = newCloseness(pairs, random, g.Eigenvalue < 0)
+			g.Closeness.RatioInterval = between
 			g.Closeness.Judged, g.Closeness.Drawn = len(sets[i+1]), g.Drawn != nil
 		}
 	}
@@ -105,6 +113,80 @@ func newCloseness(pairs, random [2][]float64, reference bool) *Closeness {
 	}
 	c.Clear = c.Closer[own] > 0.5 && clearBy*(1-c.Closer[own]) <= 1-c.Closer[1-own]
 	return c
+}
+
+// Batches of samples, for the interval of a ratio.
+const (
+	batches       = 10
+	leastBatch    = 4        // members in each
+	batchQuantile = 2.262157 // that of Student's t distribution with batches - 1 degrees of freedom, for 95 %
+	halfOfOnePair = 0.5      // stands for no closer pair, whose logarithm there is none
+)
+
+// ratioInterval estimates how far the ratio of closer pairs depends on the samples drawn: it is taken for disjoint
+// batches of the members against all random samples, and for all members against batches of the random ones. The
+// variances of the means of its logarithms add up. pairs and random are distances as run.distances has them, of count
+// members and samples.
+func ratioInterval(pairs, random [2][]float64, count [2]int, reference bool, rng *rand.Rand) *[2]float64 {
+	if count[0] < batches*leastBatch || count[1] < batches*leastBatch {
+		return nil
+	}
+	var medians [2]float64
+	var all [2][]float64
+	for side := range all {
+		all[side] = slices.Sorted(slices.Values(random[side]))
+		medians[side] = median(slices.Clone(pairs[side]))
+	}
+	logRatio := func(rising [2][]float64, medians [2]float64) float64 {
+		var share [2]float64
+		for side := range share {
+			closer := len(rising[side]) - int(math.Round(farther(rising[side], medians[side])*float64(len(rising[side]))))
+			share[side] = math.Max(float64(closer), halfOfOnePair)
+		}
+		if reference {
+			share[0], share[1] = share[1], share[0]
+		}
+		return math.Log(share[1] / share[0])
+	}
+	var ofMembers, ofRandom []float64
+	members, samples := rng.Perm(count[0]), rng.Perm(count[1])
+	for b := range batches {
+		part, rising := medians, all
+		for side := range part {
+			part[side] = median(inside(pairs[side], members, b))
+			rising[side] = inside(random[side], samples, b)
+			slices.Sort(rising[side])
+		}
+		ofMembers, ofRandom = append(ofMembers, logRatio(all, part)), append(ofRandom, logRatio(rising, medians))
+	}
+	half := batchQuantile * math.Sqrt((variance(ofMembers)+variance(ofRandom))/batches)
+	middle := logRatio(all, medians)
+	return &[2]float64{math.Exp(middle - half), math.Exp(middle + half)}
+}
+
+// inside are the distances between samples of one batch, every batches-th of an order.
+func inside(distances []float64, order []int, batch int) (out []float64) {
+	for a := batch; a < len(order); a += batches {
+		for b := batch; b < a; b += batches {
+			i, j := max(order[a], order[b]), min(order[a], order[b])
+			out = append(out, distances[i*(i-1)/2+j])
+		}
+	}
+	return out
+}
+
+// median is the upper one of an even number of values, which it sorts.
+func median(values []float64) float64 {
+	slices.Sort(values)
+	return values[len(values)/2]
+}
+
+func variance(values []float64) float64 {
+	m, sum := mean(values), 0.0
+	for _, v := range values {
+		sum += (v - m) * (v - m)
+	}
+	return sum / float64(len(values)-1)
 }
 
 // farther is the share of rising distances that are at least d.

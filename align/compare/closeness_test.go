@@ -78,6 +78,64 @@ func rising(k ref.Matrix, index []int) (out []float64) {
 	return out
 }
 
+// TestRatioInterval: the interval covers the ratio of a large draw about as often as it says, and is the same for either
+// side; few members have none.
+func TestRatioInterval(t *testing.T) {
+	const members, samples, rounds, dim = 60, 100, 60, 4
+	rng := rand.New(rand.NewPCG(3, 9))
+	// Distances of count samples in two embeddings with a common part; members lie closer together, in the first more so.
+	draw := func(count int, spread [2]float64) (out [2][]float64) {
+		var x [2][][dim]float64
+		for range count {
+			var common [dim]float64
+			for c := range common {
+				common[c] = rng.NormFloat64()
+			}
+			for side := range x {
+				var row [dim]float64
+				for c := range row {
+					row[c] = spread[side] * (common[c] + 0.5*rng.NormFloat64())
+				}
+				x[side] = append(x[side], row)
+			}
+		}
+		for side := range x {
+			for i := range count {
+				for j := range i {
+					sum := 0.0
+					for c := range dim {
+						sum += (x[side][i][c] - x[side][j][c]) * (x[side][i][c] - x[side][j][c])
+					}
+					out[side] = append(out[side], math.Sqrt(sum))
+				}
+			}
+		}
+		return out
+	}
+	tight, all := [2]float64{0.5, 0.7}, [2]float64{1, 1}
+	large := newCloseness(draw(700, tight), draw(700, all), false)
+	want := (1 - large.Closer[1]) / (1 - large.Closer[0])
+	covered := 0
+	for range rounds {
+		pairs, random := draw(members, tight), draw(samples, all)
+		got := ratioInterval(pairs, random, [2]int{members, samples}, false, rand.New(rand.NewPCG(1, 1)))
+		if got[0] <= want && want <= got[1] {
+			covered++
+		}
+		swapped := ratioInterval([2][]float64{pairs[1], pairs[0]}, [2][]float64{random[1], random[0]}, [2]int{members, samples}, true, rand.New(rand.NewPCG(1, 1)))
+		if *swapped != *got {
+			t.Fatalf("%v, and %v with the sides exchanged", *got, *swapped)
+		}
+	}
+	if covered < 54 {
+		t.Errorf("%d of %d intervals have the ratio %.3f of a large draw", covered, rounds, want)
+	}
+	few := draw(batches*leastBatch-1, tight)
+	if got := ratioInterval(few, draw(samples, all), [2]int{batches*leastBatch - 1, samples}, false, rng); got != nil {
+		t.Errorf("an interval from few members: %v", *got)
+	}
+}
+
 // TestDrawn: every member is drawn equally often, within four standard errors.
 func TestDrawn(t *testing.T) {
 	const size, rounds = 3 * maxDrawn, 400

@@ -180,6 +180,7 @@ const (
 	streamValidate
 	streamCloseness
 	streamMembers
+	streamBatches
 )
 
 // draw gives a map its frequencies or landmarks. Both sides have the same landmarks, and frequencies that depend on

@@ -54,6 +54,9 @@ test("shows members drawn at random beside those with the highest scores", async
   assert.match(await row.locator(".unseen").textContent(), /% of all pairs are closer than its typical one in first, in second [\d.]+ %: .* times as many$/);
   const kinds = await row.locator(".strip img").evaluateAll((images) => images.map((image) => image.className));
   assert.deepEqual(kinds, [...Array(6).fill(""), "strong", "strong"]);
+  const chosen = view.locator("#group-A1");
+  assert.match(await chosen.locator(".sure").innerText(), /^How sure: ×.* was measured from .* members?.*\.$/);
+  assert.ok(!(await chosen.locator(".exact").isVisible()), "the solver's figures are not behind a fold");
   // On the maps, too, members drawn at random come first.
   const legend = () => view.locator("#legend").innerText();
   assert.match(await legend(), /members of A1, drawn at random\s+rings: its highest scores/);
