@@ -7,13 +7,21 @@ import sys
 
 def main(argv: list[str]) -> int:
     """Run what the arguments ask for, and return the exit code: 0 done, 1 failed while running, 2 bad input."""
-    if argv[:1] == ["features"]:
-        from . import _features
+    try:
+        if argv[:1] == ["features"]:
+            from . import _features
 
-        return _features.main(argv[1:])
-    from . import _run
+            run, argv = _features.main, argv[1:]
+        else:
+            from . import _run
 
-    return _run.main(argv)
+            run = _run.main
+    except ModuleNotFoundError as e:  # what both need comes with OpenCLIP
+        print(
+            f"specalign: there is no {e.name} in {sys.prefix}; pip install 'open_clip_torch[training]'", file=sys.stderr
+        )
+        return 2
+    return run(argv)
 
 
 if __name__ == "__main__":

@@ -37,8 +37,10 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # with what cleans up on the way
     try:
         if features:
-            from . import _stores  # which needs torch
-
+            try:
+                from . import _stores
+            except ModuleNotFoundError as e:
+                raise Error(f"there is no {e.name} in {sys.prefix}; pip install 'open_clip_torch[training]'") from None
             sys.exit(_stores.run(sys.argv[2:]))
         sys.exit(_run(sys.argv[1:]))
     except Error as e:

@@ -2,7 +2,10 @@
 
 import json
 import os
+import re
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -249,3 +252,12 @@ def test_usage(arguments, status, message, capsys):
     assert ended == status
     out, err = capsys.readouterr()
     assert message in (err if status else out)
+
+
+@pytest.mark.parametrize("arguments", [["--config", "align.yaml", "--", "--model", "ViT-B-32"], ["features"]])
+def test_without_openclip(arguments):
+    absent = "import sys; sys.modules.update(yaml=None, torch=None, open_clip=None)"
+    program = f"{absent}; from specalign.openclip.__main__ import main; sys.exit(main({arguments}))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert re.fullmatch(r"specalign: there is no \w+ in .*; pip install 'open_clip_torch\[training\]'\n", done.stderr)
