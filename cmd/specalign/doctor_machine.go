@@ -21,6 +21,7 @@ func (e *examination) machine() {
 	s.verdict(err, "Linux 5.4 or later is needed, without a sandbox that forbids pidfd_open", "pidfd", "the sidecar sees its trainer end")
 	fileSize(s)
 	descriptors(s)
+	lockedMemory(s)
 	shm(s)
 	dir, err := socketHome()
 	s.verdict(err, "set TMPDIR, or XDG_RUNTIME_DIR, to a folder of yours with a short path", "sockets", "in %s", dir)
@@ -91,6 +92,21 @@ func descriptors(s section) {
 	s.ok("open files", "limited to %d", r.Cur)
 }
 
+// lockedMemory tells a limit that many look for first: whatever it is, the sidecar works.
+func lockedMemory(s section) {
+	const name = "locked memory"
+	var r unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &r); err != nil {
+		s.verdict(err, "", name, "")
+		return
+	}
+	limit := "not limited"
+	if r.Cur != unix.RLIM_INFINITY {
+		limit = "limited to " + bytesText(r.Cur)
+	}
+	s.ok(name, "%s; the sidecar locks none", limit)
+}
+
 // shm looks at /dev/shm, which the data loader's workers need; the sidecar does not.
 func shm(s section) {
 	const dir, least = "/dev/shm", 256 << 20
@@ -131,6 +147,8 @@ func bytesText(n uint64) string {
 		return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
 	case n >= 1<<20:
 		return fmt.Sprintf("%.0f MiB", float64(n)/(1<<20))
+	case n >= 1<<10:
+		return fmt.Sprintf("%.0f KiB", float64(n)/(1<<10))
 	}
 	return fmt.Sprintf("%d bytes", n)
 }

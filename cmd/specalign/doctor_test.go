@@ -90,7 +90,7 @@ func TestDoctor(t *testing.T) {
 	if o.code != 0 || o.stderr != "" || !e.OK || e.SchemaVersion != 1 || e.Version != version {
 		t.Errorf("%+v", o)
 	}
-	for _, name := range []string{"CPU", "level portable", "threads", "GPU", "launched", "shared memory", "pidfd", "file size", "/dev/shm", "python"} {
+	for _, name := range []string{"CPU", "level portable", "threads", "GPU", "launched", "shared memory", "pidfd", "file size", "locked memory", "/dev/shm", "python"} {
 		if e.find(t, name).Detail == "" {
 			t.Errorf("%s says nothing", name)
 		}
