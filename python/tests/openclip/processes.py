@@ -89,7 +89,7 @@ def compiled(arguments):
 def few_classes(target, arguments):
     """Run `target` with zero-shot evaluation on the first eight of ImageNet's classes.
 
-    OpenCLIP 3.3.0 takes an array of one number for a number, which NumPy refuses from 2.4 on.
+    OpenCLIP 3.3.0 takes an array of one number for a number, which NumPy 2.4 refuses.
     """
     from open_clip_train import zero_shot
 
