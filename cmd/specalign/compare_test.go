@@ -203,13 +203,15 @@ func TestCompareChangedFile(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	cmd.SetOut(&stdout)
 	cmd.SetErr(&stderr)
-	err := f.show(cmd, func(ctx context.Context, in compare.Input, b align.Backend) (*compare.Result, error) {
-		r, err := compare.Run(ctx, in, f.options, b)
-		return r, errors.Join(err, os.Chtimes(reference, time.Time{}, time.Now().Add(time.Minute)))
-	})
-	input := new(align.InputError)
-	if !errors.As(err, &input) || err.Error() != reference+": the file was changed while it was read; compute from a finished copy" || stdout.Len()+stderr.Len() > 0 {
-		t.Errorf("%v, stdout %q, stderr %q", err, &stdout, &stderr)
+	for _, failed := range []error{nil, inputErrorf("row 3 is not finite")} { // of what the file had when it was half written
+		err := f.show(cmd, func(ctx context.Context, in compare.Input, b align.Backend) (*compare.Result, error) {
+			r, err := compare.Run(ctx, in, f.options, b)
+			return r, errors.Join(failed, err, os.Chtimes(reference, time.Time{}, time.Now().Add(time.Minute)))
+		})
+		input := new(align.InputError)
+		if !errors.As(err, &input) || err.Error() != reference+": the file was changed while it was read; compute from a finished copy" || stdout.Len()+stderr.Len() > 0 {
+			t.Errorf("%v, stdout %q, stderr %q", err, &stdout, &stderr)
+		}
 	}
 	if files, err := os.ReadDir(folder); err != nil || len(files) > 0 {
 		t.Errorf("left behind: %v %v", files, err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -139,7 +140,7 @@ func (f *metricsFlags) run(ctx context.Context, given bool, settings *settingFla
 	}
 	r, err := metrics.Run(ctx, a, b, f.options, backend)
 	if err != nil {
-		return nil, err
+		return nil, cmp.Or(unchanged(a, b), err) // a row that is half written is no number
 	}
 	r.DeviceNote = note
 	return &metricsResult{r, held}, unchanged(a, b)
