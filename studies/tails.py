@@ -1,9 +1,9 @@
 """What schatten p = 1, the nuclear norm, adds to ky_fan 30, by the reference: the directions behind the thirty strongest.
 
-Students that were trained without a penalty and with ky_fan 30, and the references of configs/rivals.yaml, in batches of 256
-test images. L is the difference of their cosine kernels, divided by the images; both objectives push its eigenvectors v with
+Students that were trained without a penalty and with ky_fan 30, and the references of configs/rivals.yaml and
+configs/glosses.yaml, in batches of 256 test rows. L is the difference of their cosine kernels, divided by the rows; both objectives push its eigenvectors v with
 the same force, ky_fan 30 the thirty strongest and the nuclear norm all of them, and the student's rows Z take the share
-|vᵀ Z|² of that. A direction is worth following where it tells the ten classes apart: the share of the classes' variance that
+|vᵀ Z|² of that. A direction is worth following where it tells the classes apart: the share of the classes' variance that
 a set of eigenvectors explains, over that of as many random ones. The students' features are those of
 
     bin/specalign train configs/rivals.yaml --set sweep={} --set seeds=[1] --set evaluation.features=true \
@@ -11,7 +11,8 @@ a set of eigenvectors explains, over that of as many random ones. The students' 
     bin/specalign train configs/rivals.yaml --set sweep={} --set seeds=[1] --set evaluation.features=true \
         --set 'penalty={objective: ky_fan, k: 30, weight: {ratio: 0.5}, schedule: cosine}' --out runs/aligned-reference
 
-and the last one again for runs/aligned-imagenet, towards the other reference.
+the last one again for runs/aligned-imagenet, towards the other reference, and both with configs/glosses.yaml for
+runs/glosses-alone and runs/glosses-aligned.
 """
 
 from __future__ import annotations
@@ -25,8 +26,19 @@ from .command import OUT, table
 from .packages import ROOT
 from .second_reference import rank
 
-BATCH, BATCHES, STRONGEST = 256, 20, 30
-REFERENCES = {"network of labels": "reference", "EfficientNet": "imagenet"}
+BATCH, BATCHES, STRONGEST = 256, 15, 30
+# The study whose rows they are, the reference's file, that of the labels, and the runs.
+REFERENCES = {
+    "network of labels": (
+        "weak_student",
+        "reference",
+        "labels",
+        "alone",
+        "aligned-reference",
+    ),
+    "EfficientNet": ("weak_student", "imagenet", "labels", "alone", "aligned-imagenet"),
+    "MiniLM": ("glosses", "reference", "topics", "glosses-alone", "glosses-aligned"),
+}
 
 Floats = npt.NDArray[np.float64]
 
@@ -64,18 +76,19 @@ def tail(student: Floats, reference: Floats, classes: Floats) -> list[float]:
 
 def main() -> None:
     """Print the table."""
-    labels = (OUT / "weak_student" / "test-labels.txt").read_text().splitlines()
-    names, which = np.unique(labels, return_inverse=True)
-    indicators = np.eye(len(names))[which]
-    parts = np.random.default_rng(0).permutation(len(labels))[: BATCH * BATCHES]
     rows = []
-    for name, file in REFERENCES.items():
-        reference = np.load(OUT / "weak_student" / f"test-{file}.npy")
-        for trained, run in (("alone", "alone"), ("ky_fan 30", f"aligned-{file}")):
+    for name, (study, file, listed, *runs) in REFERENCES.items():
+        labels = (OUT / study / f"test-{listed}.txt").read_text().splitlines()
+        names, which = np.unique(labels, return_inverse=True)
+        indicators = np.eye(len(names))[which]
+        order = np.random.default_rng(0).permutation(len(labels))
+        parts = order[: BATCH * BATCHES].reshape(BATCHES, BATCH)
+        reference = np.load(OUT / study / f"test-{file}.npy")
+        for trained, run in zip(("alone", "ky_fan 30"), runs, strict=True):
             student = np.load(ROOT / "runs" / run / "seed-1" / "features.npy")
             sides = [evaluation.unit(x).astype(float) for x in (student, reference)]
             found = []
-            for part in parts.reshape(BATCHES, BATCH):
+            for part in parts:
                 classes = indicators[part] - indicators[part].mean(0)
                 found.append(tail(*(x[part] for x in sides), classes))
             ranks = f"{rank(reference):.1f}", f"{rank(student):.1f}"
