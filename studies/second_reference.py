@@ -1,8 +1,7 @@
 """The second reference of configs/rivals.yaml: EfficientNet-lite0, which has seen ImageNet and not one label of these images.
 
-Its pooled features, centred, in their first 256 principal components (imagenet) and in their first 8 (imagenet8), for the
-parts that studies/weak_student.py makes. Writes studies-out/weak_student/*-imagenet*.npy and prints the effective rank of
-these references and the first.
+Its pooled features, centred, in their first 256 principal components, for the parts that studies/weak_student.py makes.
+Writes studies-out/weak_student/*-imagenet.npy and prints the effective rank of both references.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from . import packages
 from .command import OUT, save
 from .weak_student import PROBED, TEST, TRAINED, VALIDATED
 
-COMPONENTS, FEW, BLOCK = 256, 8, 500
+COMPONENTS, BLOCK = 256, 500
 PARTS = {
     "fit": slice(TRAINED, VALIDATED),
     "validation": slice(VALIDATED, TEST),
@@ -52,14 +51,11 @@ def main() -> None:
     kept = pca.transform(layer).astype(np.float32)
     for name, part in PARTS.items():
         stop = None if part.stop is None else part.stop - TRAINED
-        rows = kept[part.start - TRAINED : stop]
-        save("weak_student", f"{name}-imagenet", rows)
-        save("weak_student", f"{name}-imagenet8", rows[:, :FEW])
-    fit = kept[: VALIDATED - TRAINED]
+        save("weak_student", f"{name}-imagenet", kept[part.start - TRAINED : stop])
     first = np.load(OUT / "weak_student" / "fit-reference.npy")
     print(
         f"{OUT / 'weak_student'}: {COMPONENTS} components with {pca.explained_variance_ratio_.sum():.3f} of the variance; "
-        f"effective rank {rank(fit):.1f}, of {FEW} components {rank(fit[:, :FEW]):.1f}, of the network that has seen labels {rank(first):.1f}"
+        f"effective rank {rank(kept[: VALIDATED - TRAINED]):.1f}, of the network that has seen labels {rank(first):.1f}"
     )
 
 
