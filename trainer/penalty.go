@@ -30,6 +30,7 @@ type Penalty struct {
 	number  uint64 // tells operations apart
 
 	last *align.Result
+	err  error     // of the last step
 	grad []float32 // (n, d1), of the last step's value
 }
 
@@ -65,6 +66,9 @@ func (p *Penalty) Apply(student, reference *G.Node) (*G.Node, error) {
 
 // Last returns what is known of the last step: value, eigenvalues, gap, estimated error. It is nil before the first.
 func (p *Penalty) Last() *align.Result { return p.last }
+
+// Err returns the error of the last step, which Gorgonia's machines wrap in words of their own, without a way to it.
+func (p *Penalty) Err() error { return p.err }
 
 // State returns what the penalty remembers between steps, for Restore.
 func (p *Penalty) State() []byte { return p.session.AppendState(nil) }
@@ -159,7 +163,7 @@ func (o *valueOp) Do(values ...G.Value) (G.Value, error) {
 		return nil, fmt.Errorf("trainer: the penalty has 2 inputs, not %d", len(values))
 	}
 	value, err := o.p.step(values[0], values[1])
-	if err != nil {
+	if o.p.err = err; err != nil {
 		return nil, err
 	}
 	if values[0].Dtype() == tensor.Float64 {

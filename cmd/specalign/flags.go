@@ -104,3 +104,26 @@ func noneEmpty(cmd *cobra.Command) (err error) {
 	}
 	return err
 }
+
+// decimal is the value of a flag that takes a whole number, without the notations of Go, in which 010 is 8.
+type decimal struct{ pflag.Value }
+
+func (d decimal) Set(text string) error {
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return err
+	}
+	return d.Value.Set(strconv.FormatInt(n, 10))
+}
+
+// decimalFlags makes whole numbers decimal ones, of a command and those below it.
+func decimalFlags(cmd *cobra.Command) {
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if t := f.Value.Type(); t == "int" || t == "int64" {
+			f.Value = decimal{f.Value}
+		}
+	})
+	for _, c := range cmd.Commands() {
+		decimalFlags(c)
+	}
+}

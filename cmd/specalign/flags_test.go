@@ -21,6 +21,8 @@ func TestFlagErrors(t *testing.T) {
 		"penalty a b --config=":                   "--config is empty; give FILE, or leave it out",
 		"penalty a b --json=maybe":                `--json is "maybe"; give true or false, or nothing`,
 		"compare a b --top=ten":                   `--top is "ten"; give a whole number`,
+		"compare a b --top=0x10":                  `--top is "0x10"; give a whole number`,
+		"compare a b --top=1_000":                 `--top is "1_000"; give a whole number`,
 		"compare a b --top=":                      "--top is empty; give a whole number",
 		"compare a b --csv=":                      "--csv is empty; give FILE.csv",
 		"compare a b --report=":                   "--report is empty; give FILE.html",
@@ -43,6 +45,9 @@ func TestFlagErrors(t *testing.T) {
 	specalign(t, nil, "").refused(t, 2, `there is no verb ""; specalign -h`)
 	student, reference := planted(t, 20)
 	if o := specalign(t, nil, "penalty", student, reference, "--eta=.5", "--k", "007"); o.code != 0 || !strings.Contains(o.stdout, "k = 7") {
+		t.Errorf("%+v", o)
+	}
+	if o := specalign(t, nil, "compare", student, reference, "--top", "010"); o.code != 0 || strings.Count(o.stdout, "eigenvalue") < 1 {
 		t.Errorf("%+v", o)
 	}
 }

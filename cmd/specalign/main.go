@@ -146,6 +146,7 @@ the reference.`,
 	if c := newProbe(); c != nil {
 		root.AddCommand(c)
 	}
+	decimalFlags(root)
 	return root
 }
 

@@ -45,6 +45,7 @@ class Lines:
         """Pass the lines to `sink`, or to the logger `specalign.sidecar` at the level that they name."""
         self._sink = sink or _to_logger
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._failed = False
 
     def take(self, line: bytes) -> None:
         """Take a line."""
@@ -54,8 +55,10 @@ class Lines:
         self._tail.append(text)
         try:
             self._sink(text)
-        except Exception:  # the caller's sink must not stop the drain: the sidecar would hang on a full pipe
-            _log.exception("the log sink failed")
+        except Exception as e:  # the caller's sink must not stop the drain: the sidecar would hang on a full pipe
+            if not self._failed:
+                _log.warning("the sidecar's lines cannot be written to the log that was given: %s", e)
+            self._failed = True
 
     def tail(self) -> tuple[str, ...]:
         """Return the last lines, oldest first."""

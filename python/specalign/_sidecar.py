@@ -218,16 +218,21 @@ def _sink(log: str | os.PathLike[str] | TextIO | None) -> Callable[[str], None] 
     if log is None:
         return None
     if isinstance(log, (str, bytes, os.PathLike)):
-        # Opened for every line, so that nothing is left open and the file can be rotated; logs are sparse.
+        # Opened for every line, so that nothing is left open and the file can be rotated; logs are sparse. A pipe that
+        # nobody reads is an error, where a blocking open would wait for ever.
         path = _checks.path(log, "log")
+
+        def opener(name: str, flags: int) -> int:
+            return os.open(name, flags | os.O_NONBLOCK, 0o666)
+
         try:
-            with open(path, "a"):
+            with open(path, "a", opener=opener):
                 pass
         except OSError as e:
             raise InputError(f"specalign: the log {path} cannot be written to: {e.strerror}") from None
 
         def append(line: str) -> None:
-            with open(path, "a") as f:
+            with open(path, "a", opener=opener) as f:
                 f.write(line + "\n")
 
         return append

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -60,6 +61,8 @@ def test_arguments_of_a_sidecar(sidecar: specalign.Sidecar, tmp_path: Any) -> No
         error(lambda value=value: specalign.Sidecar(log=value), "log is ")
     error(lambda: specalign.Sidecar(log=tmp_path), "cannot be written to")
     error(lambda: specalign.Sidecar(log=tmp_path / "no" / "log"), "cannot be written to")
+    os.mkfifo(tmp_path / "pipe")  # of which nobody reads
+    error(lambda: specalign.Sidecar(log=tmp_path / "pipe"), "cannot be written to")
     error(lambda: specalign.Sidecar.attach(tmp_path / "a", connect_timeout="x"), "connect_timeout is ")
     error(lambda: sidecar.status(timeout="x"), "timeout is ")
     with pytest.raises(SidecarError, match="is no file"):

@@ -39,6 +39,14 @@ func TestRefusedFolders(t *testing.T) {
 		}
 	}
 	refused(planOf(t, path, "steps=11"), "of other settings")
+	result := filepath.Join(dir, "seed-0", resultName)
+	if err := unix.Mkfifo(result, 0o600); err != nil { // which would be waited for
+		t.Fatal(err)
+	}
+	refused(e, "not a regular file")
+	if err := os.Remove(result); err != nil {
+		t.Fatal(err)
+	}
 	for i := 0; i < len(whole); i += 97 {
 		damaged := slices.Clone(whole)
 		damaged[i] ^= 4

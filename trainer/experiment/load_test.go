@@ -2,6 +2,7 @@ package experiment
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"math"
@@ -106,6 +107,27 @@ func TestDataErrors(t *testing.T) {
 		var input *align.InputError
 		if !errors.As(err, &input) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", set, err, want)
+		}
+	}
+}
+
+// TestOverflow: numbers that float32 cannot hold are told by their row, not in the words of the graph's machine.
+func TestOverflow(t *testing.T) {
+	path := world(t, "")
+	name := filepath.Join(filepath.Dir(path), "train-reference.npy")
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := len(text) - 16; i < len(text); i += 4 { // of the last row
+		binary.LittleEndian.PutUint32(text[i:], math.Float32bits(3e38))
+	}
+	file(t, name, string(text))
+	for set, want := range map[string]string{"steps=30": "squared norm overflows float32"} {
+		_, err := planOf(t, path, strings.Split(set, ",")...).Run(t.Context(), options(filepath.Join(t.TempDir(), "out")))
+		var input *align.InputError
+		if !errors.As(err, &input) || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "PC ") {
+			t.Errorf("%s: %v", set, err)
 		}
 	}
 }

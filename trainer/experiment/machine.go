@@ -130,6 +130,9 @@ func (m *machine) step(d *dataset, batch []int, weight float64) error {
 	}
 	m.vm.Reset()
 	if err := m.vm.RunAll(); err != nil {
+		if m.penalty != nil && m.penalty.Err() != nil {
+			return m.penalty.Err()
+		}
 		return fmt.Errorf("experiment: %w", err)
 	}
 	return nil

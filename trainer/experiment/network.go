@@ -202,7 +202,13 @@ func (n *network) forward(x *rows) (out rows, err error) {
 		if err := vm.RunAll(); err != nil {
 			return out, fmt.Errorf("experiment: %w", err)
 		}
-		copy(out.data[first*out.d:], value.Data().([]float32)[:count*out.d])
+		rows := value.Data().([]float32)[:count*out.d]
+		for i, v := range rows {
+			if v-v != 0 { // NaN or infinite
+				return out, inputErrorf("the student's features of row %d are not finite (%v); lower optimizer.learning_rate, or scale the inputs down", first+i/out.d, v)
+			}
+		}
+		copy(out.data[first*out.d:], rows)
 		vm.Reset()
 	}
 	return out, nil

@@ -195,7 +195,7 @@ func (p *Plan) prepare(o Options) (unlock func(), err error) {
 
 // settle writes the record of the plan, or compares it with the one that is there.
 func settle(path string, text []byte) error {
-	old, err := os.ReadFile(path)
+	old, err := regular.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return writeFile(path, text)
 	}

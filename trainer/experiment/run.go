@@ -16,6 +16,7 @@ import (
 
 	"github.com/specalign/specalign/align"
 	"github.com/specalign/specalign/align/features"
+	"github.com/specalign/specalign/internal/regular"
 )
 
 // run is one seed's.
@@ -47,7 +48,11 @@ var columns = []string{"step", "loss", "task", "penalty", "weight", "anchor", "g
 // all trains from where the run stands and scores.
 func (r *run) all(ctx context.Context) (result *Result, err error) {
 	path := filepath.Join(r.dir, resultName)
-	if text, err := os.ReadFile(path); err == nil {
+	text, err := regular.ReadFile(path)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, &align.InputError{Err: err}
+	}
+	if err == nil {
 		result = &Result{}
 		if json.Unmarshal(text, result) != nil {
 			return nil, inputErrorf("%s is damaged; remove it to score the run again", path)
@@ -103,7 +108,7 @@ func (r *run) all(ctx context.Context) (result *Result, err error) {
 			return nil, err
 		}
 	}
-	text, err := json.MarshalIndent(result, "", "  ")
+	text, err = json.MarshalIndent(result, "", "  ")
 	if err != nil {
 		return nil, err
 	}
