@@ -59,6 +59,9 @@ func OpenImages(name string) (*Images, error) {
 	return m, nil
 }
 
+// Paths returns the files of a list of pictures.
+func (m *Images) Paths() []string { return m.paths }
+
 // Len returns the number of pictures; 0 for nil.
 func (m *Images) Len() int {
 	switch {

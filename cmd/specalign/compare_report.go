@@ -60,6 +60,9 @@ func (f *reportFlags) open(c *compareFlags, student, reference *features.Dataset
 		if page.in.Images, err = report.OpenImages(f.images); err != nil {
 			return nil, fmt.Errorf("--images: %w", bare(err))
 		}
+		if err = spare(page.in.Images.Paths(), namedPath{"--csv", c.csv}, namedPath{"--report", f.path}); err != nil {
+			return nil, err
+		}
 	}
 	if err = page.in.Check(); err != nil {
 		return nil, err

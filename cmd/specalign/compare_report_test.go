@@ -55,6 +55,7 @@ func TestReport(t *testing.T) {
 		{"picture cut off", "cut.png: unexpected EOF", []string{"--images", listFile(t, n, func(int) string { return write("cut.png", "\x89PNG\r\n\x1a\n\x00\x00") })}},
 		{"picture without a path", "row 0 is empty", []string{"--images", listFile(t, n, func(int) string { return "" })}},
 		{"picture a folder", folder + ": it is not a regular file", []string{"--images", listFile(t, n, func(int) string { return folder })}},
+		{"picture overwritten", "--csv " + texts + " is one of the inputs", []string{"--images", listFile(t, n, func(int) string { return texts }), "--csv", texts}},
 		{"picture a pipe", "pipe: it is not a regular file", []string{"--images", listFile(t, n, func(int) string { return pipe })}},
 		{"pictures too few", "there are 3 images for 60 samples", []string{"--images", write("three.txt", "a.png\nb.png\nc.png\n")}},
 		{"pictures damaged", "it does not begin as an .npy file does", []string{"--images", write("images.npy", "no")}},

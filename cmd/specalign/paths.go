@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // namedPath is a path of the command line, and the flag that it came with.
@@ -27,6 +28,18 @@ func distinct(inputs []string, outputs ...namedPath) error {
 		}
 	}
 	return nil
+}
+
+// spare is distinct for inputs of any number, of which only those that exist count.
+func spare(inputs []string, outputs ...namedPath) error {
+	there := slices.DeleteFunc(outputs, func(out namedPath) bool {
+		_, err := os.Stat(out.path)
+		return err != nil
+	})
+	if len(there) == 0 {
+		return nil
+	}
+	return distinct(inputs, there...)
 }
 
 // sameFile tells whether two paths lead to one file, or would if it were made.

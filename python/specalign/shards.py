@@ -26,6 +26,7 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from . import _binary
@@ -105,12 +106,17 @@ def _file(name: str, data: bytes) -> _File:
 
 def _given(shards: Iterable[Shard]) -> ctypes.Array[_Shard]:
     given = list(shards)
+    for i, _, _ in given:
+        if not isinstance(i, int) or not 0 <= i < 1 << 63:
+            raise InputError(f"shards: there is no shard {i!r}; give numbers from 0 on")
     array = (_Shard * len(given))(*(_Shard(_rows(a, i), _rows(b, i), i) for i, a, b in given))
     array.keep = given  # type: ignore[attr-defined]  # the structures have only addresses
     return array
 
 
 def _rows(rows: Rows, shard: int) -> _Rows:
+    if not isinstance(rows, np.ndarray):
+        raise InputError(f"shards: the rows of shard {shard} are {type(rows).__name__}; give a NumPy array")
     kind = _TYPES.get(rows.dtype.name)
     if rows.ndim != 2 or kind is None or not rows.dtype.isnative or not rows.flags.c_contiguous:
         raise InputError(

@@ -139,3 +139,13 @@ def test_a_library_that_is_missing_is_told(tmp_path, monkeypatch):
             steps.merge([])
     finally:
         steps._library.cache_clear()
+
+
+def test_what_is_no_shard() -> None:
+    """A number that no shard has, and rows that are no array, are told by name."""
+    rows = np.zeros((2, 3), np.float32)
+    for number in (-1, 1 << 64, "0"):
+        with pytest.raises(specalign.InputError, match="there is no shard"):
+            steps.partial(b"", [(number, rows, rows)])  # type: ignore[list-item]
+    with pytest.raises(specalign.InputError, match="give a NumPy array"):
+        steps.partial(b"", [(0, None, rows)])  # type: ignore[list-item]

@@ -68,6 +68,14 @@ func TestRefusedFolders(t *testing.T) {
 	text[len(text)-1] ^= 1
 	file(t, inputs, string(text))
 	refused(e, "other rows")
+	record := filepath.Join(dir, settingsName)
+	if err := os.Rename(record, record+".old"); err != nil {
+		t.Fatal(err)
+	}
+	refused(e, "no experiment.json of a run")
+	if err := os.Rename(record+".old", record); err != nil {
+		t.Fatal(err)
+	}
 	d, err := os.Open(dir)
 	if err != nil {
 		t.Fatal(err)

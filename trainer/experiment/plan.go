@@ -173,6 +173,8 @@ func (p *Plan) prepare(o Options) (unlock func(), err error) {
 		return nil, &align.InputError{Err: err}
 	case len(entries) > 0 && !o.Resume:
 		return nil, inputErrorf("%s holds something already; --resume goes on with it, or give another folder with --out", o.Dir)
+	case len(entries) > 0 && !slices.ContainsFunc(entries, isOurs):
+		return nil, inputErrorf("%s holds something, but no %s of a run; give another folder with --out", o.Dir, settingsName)
 	}
 	dir, err := os.Open(o.Dir)
 	if err != nil {
@@ -192,6 +194,10 @@ func (p *Plan) prepare(o Options) (unlock func(), err error) {
 	}
 	return unlock, nil
 }
+
+// isOurs tells what a run has in its folder from its first moment on: the record of its settings, or what a run that was
+// killed left of it, a hidden file.
+func isOurs(e os.DirEntry) bool { return e.Name() == settingsName || strings.HasPrefix(e.Name(), ".") }
 
 // settle writes the record of the plan, or compares it with the one that is there.
 func settle(path string, text []byte) error {
