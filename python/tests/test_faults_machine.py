@@ -94,15 +94,26 @@ def test_interrupt_of_the_whole_group_during_a_launch(home):
     text = """
         import random
         random.seed(5)
-        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        left = 0
+        def alarm(*_):
+            global left
+            left -= 1
+            if left >= 0:
+                raise KeyboardInterrupt
+        signal.signal(signal.SIGALRM, alarm)
         interrupted = 0
         for i in range(40):
             sidecar = None
+            left = 2 if i % 4 == 0 else 1
             try:
-                signal.setitimer(signal.ITIMER_REAL, 0.0001 + 0.03 * random.random(), 0.02 if i % 4 == 0 else 0)
-                sidecar = specalign.Sidecar(device="cpu")
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            except KeyboardInterrupt:
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, 0.0001 + 0.03 * random.random(), 0.02)
+                    sidecar = specalign.Sidecar(device="cpu")
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                except KeyboardInterrupt:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                    interrupted += 1
+            except KeyboardInterrupt:  # the second one, on a slow machine behind the first one's end
                 signal.setitimer(signal.ITIMER_REAL, 0)
                 interrupted += 1
             if sidecar is not None:
@@ -115,6 +126,7 @@ def test_interrupt_of_the_whole_group_during_a_launch(home):
         print(interrupted)
         """
     out, err = trainer(text).communicate(timeout=100)
+    assert out.strip().isdigit(), err
     assert int(out) >= 10, err
 
 
