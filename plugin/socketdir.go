@@ -117,7 +117,8 @@ func sweepSocketDirs(parent string) {
 }
 
 // removeSocketDir removes a directory made for a socket, with the socket that is still in it. Anything else that
-// somebody put there stays.
+// somebody put there stays, but for the empty file by which go-plugin finds a name for its socket: one that is killed in
+// that moment leaves it.
 func removeSocketDir(path string) {
 	if !strings.HasPrefix(filepath.Base(path), socketDirPrefix) {
 		return
@@ -127,7 +128,9 @@ func removeSocketDir(path string) {
 		return
 	}
 	for _, e := range entries {
-		if e.Type()&os.ModeSocket != 0 {
+		info, err := e.Info()
+		empty := err == nil && info.Mode().IsRegular() && info.Size() == 0 && strings.HasPrefix(e.Name(), "plugin")
+		if e.Type()&os.ModeSocket != 0 || empty {
 			_ = os.Remove(filepath.Join(path, e.Name()))
 		}
 	}

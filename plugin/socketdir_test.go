@@ -59,8 +59,10 @@ func TestSocketDirSwept(t *testing.T) {
 	home := socketHome(t)
 	stale := leaveSocketDir(t, home)
 	full := leaveSocketDir(t, home)
-	if err := os.WriteFile(filepath.Join(full, "notes"), nil, 0o600); err != nil {
-		t.Fatal(err)
+	for _, path := range []string{filepath.Join(full, "notes"), filepath.Join(stale, "plugin456")} {
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	other := filepath.Join(home, "other")
 	link := filepath.Join(home, socketDirPrefix+"link")

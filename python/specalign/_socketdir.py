@@ -90,9 +90,14 @@ def _sweep(parent: str) -> None:
 
 
 def _remove(path: str) -> None:
-    """Remove a directory and the socket in it; anything else that somebody put there stays."""
+    """Remove a directory and the socket in it; anything else that somebody put there stays.
+
+    go-plugin makes an empty file to find a name for its socket. One that is killed in that moment leaves it.
+    """
     with contextlib.suppress(OSError):
         for entry in os.scandir(path):
-            if stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode):
+            found = entry.stat(follow_symlinks=False)
+            empty = stat.S_ISREG(found.st_mode) and found.st_size == 0 and entry.name.startswith("plugin")
+            if stat.S_ISSOCK(found.st_mode) or empty:
                 os.unlink(entry.path)
         os.rmdir(path)

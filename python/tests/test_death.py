@@ -139,6 +139,7 @@ class TestDeath:
         trainer.stdout.close()
         assert wait_gone(pid, 1.0)
         (stale,) = home.iterdir()
+        (stale / "plugin456").touch()  # what go-plugin leaves that is killed before it listens
         (home / "specalign-sockets-file").touch()
         (home / "specalign-sockets-link").symlink_to(home)
         with specalign.Sidecar(device="cpu") as sidecar, specalign.Sidecar(device="cpu") as other:
