@@ -39,6 +39,13 @@ func Levels() []string {
 	}
 }
 
+// HasOnRequest says whether this CPU has a level that is none of Levels, but can be opened by its name: "amx", AVX-512
+// with products on AMX, which has not run on a CPU with AMX yet; and "amx-emulated", the same products in plain C.
+func HasOnRequest(isa string) bool {
+	b, err := Open(Options{ISA: isa, Threads: 1})
+	return err == nil && b.Close() == nil
+}
+
 // Open returns a backend at the wanted level. Its threads start with the first operation large enough to use them.
 // The backend is not safe for concurrent use; several backends are independent of each other.
 func Open(opts Options) (align.Backend, error) {
@@ -59,13 +66,6 @@ func Open(opts Options) (align.Backend, error) {
 	// A net under a forgotten Close: threads would stay for ever.
 	b.cleanup = runtime.AddCleanup(b, func(c *C.sa_context) { C.sa_close(c) }, b.c)
 	return b, nil
-}
-
-// Peak is implemented by the backends of this package, for benchmarks.
-type Peak interface {
-	// PeakFLOPS measures the multiply-adds of one thread on registers: floating-point operations a second; 0 of a closed
-	// backend.
-	PeakFLOPS() float64
 }
 
 func (b *backend) PeakFLOPS() float64 {

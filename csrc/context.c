@@ -51,7 +51,7 @@ static const sa_kernels *find_level(const char *isa) {
   if (!isa || !*isa) return levels[0];
   for (; *levels; levels++)
     if (!strcmp((*levels)->name, isa)) return *levels;
-  return NULL;
+  return sa_level_by_request(isa);
 }
 
 static void explain_level(const char *isa, char *message, size_t size) {

@@ -3,8 +3,9 @@
 // cpu.c: which instruction-set levels this CPU and its operating system have.
 #include <pthread.h>
 #include <stddef.h>
+#include <string.h>
 
-#include "internal.h"
+#include "amx.h"
 
 static const sa_kernels *levels[4];
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -33,4 +34,30 @@ static void detect(void) { levels[0] = &sa_kernels_portable; }
 const sa_kernels *const *sa_levels_here(void) {
   pthread_once(&once, detect);
   return levels;
+}
+
+static sa_kernels amx, emulated;
+static bool has_amx;
+static pthread_once_t once_amx = PTHREAD_ONCE_INIT;
+
+// with_product gives a level other products of matrices.
+static sa_kernels with_product(const sa_kernels *rest, const char *name, const sa_tile *product) {
+  sa_kernels k = *rest;
+  k.name = name;
+  k.product = *product;
+  return k;
+}
+
+static void detect_amx(void) {
+  emulated = with_product(&sa_kernels_portable, "amx-emulated", &sa_tile_amx_emulated);
+#if defined(__x86_64__)
+  has_amx = sa_levels_here()[0] == &sa_kernels_avx512 && sa_amx_granted();
+  amx = with_product(&sa_kernels_avx512, "amx", &sa_tile_amx);
+#endif
+}
+
+const sa_kernels *sa_level_by_request(const char *name) {
+  pthread_once(&once_amx, detect_amx);
+  if (!strcmp(name, amx.name ? amx.name : "")) return has_amx ? &amx : NULL;
+  return strcmp(name, emulated.name) ? NULL : &emulated;
 }

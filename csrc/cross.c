@@ -18,7 +18,7 @@ static void cross_task(void *arg, int64_t task, int worker) {
   const sa_block b = sa_grid_block(&j->grid, task);
   const int64_t stride = j->grid.stride;
   float *buf = j->buffers + worker * j->grid.mc * stride;
-  sa_block_run(j->kn, &j->p, &j->grid, b, buf);
+  sa_block_run(&j->p, &j->grid, b, buf);
   for (int64_t i = 0; i < b.rows; i++) {
     float *row = buf + i * stride;
     if (j->kernel == SA_GAUSSIAN)
@@ -54,9 +54,10 @@ sa_status SA_API(cross_kernel)(sa_context *c, sa_matrix k, sa_side a, sa_side b)
     j.scale = -1.0f / a.sigma;
   }
   const double work = pairs * (d * (a.kernel == SA_LAPLACIAN ? 4 : 2) + 32) * SA_NS_PER_FLOP;
-  j.grid = sa_grid_make(c, k.rows, k.cols, work, false);
+  const sa_tile *tile = a.kernel == SA_LAPLACIAN ? &c->kernels->l1 : &c->kernels->product;
+  j.grid = sa_grid_make(c, tile, k.rows, k.cols, work, false);
   j.buffers = sa_take(c, c->threads * j.grid.mc * j.grid.stride);
-  if (!j.buffers || !sa_pack(c, &j.p, &oa, &ob, a.kernel == SA_LAPLACIAN ? c->kernels->tile_l1 : c->kernels->tile_product))
+  if (!j.buffers || !sa_pack(c, &j.p, &oa, &ob, tile))
     return sa_fail(c, SA_ERR_MEMORY, op, "no memory");
   sa_run(c, work, j.grid.count, cross_task, &j);
   return SA_OK;

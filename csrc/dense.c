@@ -32,7 +32,7 @@ static void gram_task(void *arg, int64_t task, int worker) {
   const sa_block b = sa_grid_block(&j->grid, task);
   const int64_t stride = j->grid.stride;
   float *buf = j->buffers + worker * j->grid.mc * stride;
-  sa_block_run(j->kn, &j->p, &j->grid, b, buf);
+  sa_block_run(&j->p, &j->grid, b, buf);
   for (int64_t i = 0; i < b.rows; i++) {
     float *g = sa_row(j->g, b.i0 + i) + b.j0, *row = buf + i * stride;
     const int64_t count = sa_below(b, i);
@@ -60,9 +60,9 @@ sa_status SA_API(gram)(sa_context *c, sa_matrix g, sa_matrix phi1, sa_matrix phi
         o.m[q].rows = sa_min(STRETCH, n - at);
       }
     const double work = (double)d * (double)d * (double)o.m[0].rows * SA_NS_PER_FLOP;
-    j.grid = sa_grid_make(c, d, d, work, true);
+    j.grid = sa_grid_make(c, &c->kernels->product, d, d, work, true);
     j.buffers = sa_take(c, c->threads * j.grid.mc * j.grid.stride);
-    if (!j.buffers || !sa_pack(c, &j.p, &o, &o, c->kernels->tile_product)) return sa_fail(c, SA_ERR_MEMORY, op, "no memory");
+    if (!j.buffers || !sa_pack(c, &j.p, &o, &o, &c->kernels->product)) return sa_fail(c, SA_ERR_MEMORY, op, "no memory");
     j.first = at == 0;
     j.last = at + STRETCH >= n;
     sa_run(c, work, j.grid.count, gram_task, &j);
@@ -84,7 +84,7 @@ static void outer_task(void *arg, int64_t task, int worker) {
   const outer_job *j = arg;
   const sa_block b = sa_grid_block(&j->grid, task);
   float *buf = j->buffers + worker * j->grid.mc * j->grid.stride;
-  sa_block_run(j->kn, &j->p, &j->grid, b, buf);
+  sa_block_run(&j->p, &j->grid, b, buf);
   for (int64_t i = 0; i < b.rows; i++)
     j->kn->add_scaled(sa_row(j->m, b.i0 + i) + b.j0, buf + i * j->grid.stride, b.cols, 1);
 }
@@ -98,9 +98,9 @@ sa_status SA_API(add_outer)(sa_context *c, sa_matrix m, sa_matrix u, sa_matrix w
   outer_job j = {.kn = c->kernels, .m = m};
   const double work = (double)n * (double)n * (2.0 * (double)u.rows + 8) * SA_NS_PER_FLOP;
   const sa_operand a = {.m = {u}, .by_cols = true, .scale = w.data}, b = {.m = {u}, .by_cols = true};
-  j.grid = sa_grid_make(c, n, n, work, false);
+  j.grid = sa_grid_make(c, &c->kernels->product, n, n, work, false);
   j.buffers = sa_take(c, c->threads * j.grid.mc * j.grid.stride);
-  if (!j.buffers || !sa_pack(c, &j.p, &a, &b, c->kernels->tile_product)) return sa_fail(c, SA_ERR_MEMORY, op, "no memory");
+  if (!j.buffers || !sa_pack(c, &j.p, &a, &b, &c->kernels->product)) return sa_fail(c, SA_ERR_MEMORY, op, "no memory");
   sa_run(c, work, j.grid.count, outer_task, &j);
   return SA_OK;
 }
@@ -120,7 +120,7 @@ static void fourier_task(void *arg, int64_t task, int worker) {
   const sa_block b = sa_grid_block(&j->grid, task);
   const int64_t r = j->phi.cols / 2;
   float *buf = j->buffers + worker * j->grid.mc * j->grid.stride;
-  sa_block_run(j->kn, &j->p, &j->grid, b, buf);
+  sa_block_run(&j->p, &j->grid, b, buf);
   for (int64_t i = 0; i < b.rows; i++) {
     float *row = sa_row(j->phi, b.i0 + i) + b.j0;
     j->kn->sincos(row, row + r, buf + i * j->grid.stride, b.cols, j->scale);
@@ -135,9 +135,9 @@ sa_status SA_API(fourier)(sa_context *c, sa_matrix phi, sa_matrix x, sa_matrix w
   fourier_job j = {.kn = c->kernels, .phi = phi, .scale = (float)(1 / sqrt((double)w.rows))};
   const double work = (double)x.rows * (double)w.rows * (2.0 * (double)x.cols + 60) * SA_NS_PER_FLOP;
   const sa_operand a = {.m = {x}}, b = {.m = {w}};
-  j.grid = sa_grid_make(c, x.rows, w.rows, work, false);
+  j.grid = sa_grid_make(c, &c->kernels->product, x.rows, w.rows, work, false);
   j.buffers = sa_take(c, c->threads * j.grid.mc * j.grid.stride);
-  if (!j.buffers || !sa_pack(c, &j.p, &a, &b, c->kernels->tile_product)) return sa_fail(c, SA_ERR_MEMORY, op, "no memory");
+  if (!j.buffers || !sa_pack(c, &j.p, &a, &b, &c->kernels->product)) return sa_fail(c, SA_ERR_MEMORY, op, "no memory");
   sa_run(c, work, j.grid.count, fourier_task, &j);
   return SA_OK;
 }

@@ -77,7 +77,13 @@ float *sa_moved_squares(sa_context *c, sa_matrix x, const float *mean) {
   return sq;
 }
 
-static bool kernel_prepare(sa_context *c, kernel_matrix *k, sa_side s) {
+// tile_of is how to multiply for a kernel. What shares a grid with a Laplacian kernel, beside, takes tiles of that size.
+static const sa_tile *tile_of(const sa_context *c, int kernel, int beside) {
+  const sa_kernels *kn = c->kernels;
+  return kernel == SA_LAPLACIAN ? &kn->l1 : beside == SA_LAPLACIAN ? &kn->beside_l1 : &kn->product;
+}
+
+static bool kernel_prepare(sa_context *c, kernel_matrix *k, sa_side s, const sa_tile *tile) {
   sa_operand o = {.m = {s.x}};
   k->kernel = s.kernel;
   if (s.kernel == SA_GAUSSIAN) {
@@ -93,12 +99,12 @@ static bool kernel_prepare(sa_context *c, kernel_matrix *k, sa_side s) {
   } else if (s.kernel == SA_LAPLACIAN) {
     k->scale = -1.0f / s.sigma;
   }
-  return sa_pack(c, &k->p, &o, &o, s.kernel == SA_LAPLACIAN ? c->kernels->tile_l1 : c->kernels->tile_product);
+  return sa_pack(c, &k->p, &o, &o, tile);
 }
 
 // kernel_block writes the lower part of a block of the kernel matrix to buf.
 static void kernel_block(const sa_kernels *kn, const kernel_matrix *k, const sa_grid *g, sa_block b, float *buf) {
-  sa_block_run(kn, &k->p, g, b, buf);
+  sa_block_run(&k->p, g, b, buf);
   if (k->kernel == SA_LINEAR) return;
   for (int64_t i = 0; i < b.rows; i++) {
     float *row = buf + i * g->stride;
@@ -156,9 +162,10 @@ sa_status SA_API(difference)(sa_context *c, sa_matrix l, sa_matrix k1, sa_matrix
   sa_begin(c);
   difference_job j = {.kn = c->kernels, .l = l, .k1 = k1, .k2 = k2, .eta = eta};
   const double work = kernel_work(&s1) + kernel_work(&s2);
-  j.grid = sa_grid_make(c, n, n, work, true);
+  const sa_tile *tiles[2] = {tile_of(c, s1.kernel, s2.kernel), tile_of(c, s2.kernel, s1.kernel)};
+  j.grid = sa_grid_make(c, tiles[0], n, n, work, true);
   j.buffers = sa_take(c, 2 * c->threads * j.grid.mc * j.grid.stride);
-  if (!j.buffers || !kernel_prepare(c, &j.k[0], s1) || !kernel_prepare(c, &j.k[1], s2))
+  if (!j.buffers || !kernel_prepare(c, &j.k[0], s1, tiles[0]) || !kernel_prepare(c, &j.k[1], s2, tiles[1]))
     return sa_fail(c, SA_ERR_MEMORY, op, "no memory");
   sa_run(c, work, j.grid.count, difference_task, &j);
   return SA_OK;
@@ -181,7 +188,7 @@ static void weights_task(void *arg, int64_t task, int worker) {
   const int64_t size = j->grid.mc * j->grid.stride, stride = j->grid.stride;
   float *kb = j->buffers + 2 * worker * size, *mb = kb + size;
   if (!j->k1.data) kernel_block(j->kn, &j->k, &j->grid, b, kb);
-  if (!j->m.data) sa_block_run(j->kn, &j->outer, &j->grid, b, mb);
+  if (!j->m.data) sa_block_run(&j->outer, &j->grid, b, mb);
   for (int64_t i = 0; i < b.rows; i++) {
     const int64_t count = sa_below(b, i), diagonal = b.i0 + i - b.j0;
     const float *kr = j->k1.data ? sa_row(j->k1, b.i0 + i) + b.j0 : kb + i * stride;
@@ -240,15 +247,16 @@ sa_status SA_API(kernel_gradient)(sa_context *c, sa_matrix g, sa_side s, sa_matr
   weights_job j = {.kn = c->kernels, .k1 = k1, .m = m, .w = m};
   const double pairs = (double)n * (double)n;
   double work = pairs * (m.data ? 8 : 4 + (double)u.rows) * SA_NS_PER_FLOP + (k1.data ? 0 : kernel_work(&s));
-  j.grid = sa_grid_make(c, n, n, work, true);
+  const sa_tile *tile = tile_of(c, s.kernel, s.kernel), *plain = tile_of(c, SA_LINEAR, s.kernel);
+  j.grid = sa_grid_make(c, tile, n, n, work, true);
   j.buffers = sa_take(c, 2 * c->threads * j.grid.mc * j.grid.stride);
   bool ok = j.buffers != NULL;
   if (ok && !m.data) {
     j.w = (sa_matrix){sa_take(c, n * n), n, n, n};
     const sa_operand a = {.m = {u}, .by_cols = true, .scale = w.data}, b = {.m = {u}, .by_cols = true};
-    ok = j.w.data && sa_pack(c, &j.outer, &a, &b, c->kernels->tile_product);
+    ok = j.w.data && sa_pack(c, &j.outer, &a, &b, plain);
   }
-  if (!ok || (!k1.data && !kernel_prepare(c, &j.k, s))) return sa_fail(c, SA_ERR_MEMORY, op, "no memory");
+  if (!ok || (!k1.data && !kernel_prepare(c, &j.k, s, tile))) return sa_fail(c, SA_ERR_MEMORY, op, "no memory");
   sa_run(c, work, j.grid.count, weights_task, &j);
 
   pull_job p = {c->kernels, g, s.x, j.w, NULL, 2 / s.sigma, FAR * s.sigma * FAR * s.sigma};

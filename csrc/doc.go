@@ -15,6 +15,7 @@
 //	matvec.c           products with a few vectors; orthogonalisation
 //	rows.c             what goes row by row
 //	level*.h level_*.c kernels, and the levels
+//	amx*.[ch]          AMX's products, written once for its instructions and for plain C
 //	streams.c          whether standard output was closed, which Go cannot find out
 //
 // # Memory

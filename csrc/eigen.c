@@ -11,7 +11,7 @@ static double *take64(sa_context *c, int64_t count) { return (double *)(void *)s
 
 static bool take_all(sa_eigen_job *j) {
   sa_context *c = j->c;
-  const int64_t n = j->n, mr = c->kernels->mr, nr = c->kernels->nr, wide = n + mr + nr;
+  const int64_t n = j->n, mr = c->kernels->l1.mr, nr = c->kernels->l1.nr, wide = n + mr + nr;
   double **const rows[] = {&j->d, &j->e, &j->tau, &j->z, &j->zk, &j->z2, &j->poles, &j->weights, &j->values, &j->between};
   int64_t **const indices[] = {&j->order, &j->kept, &j->grouped, &j->column, &j->starts};
   bool ok = true;

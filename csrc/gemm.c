@@ -4,14 +4,13 @@
 
 #include <string.h>
 
-sa_grid sa_grid_make(const sa_context *c, int64_t m, int64_t n, double work, bool lower) {
-  const sa_kernels *kn = c->kernels;
+sa_grid sa_grid_make(const sa_context *c, const sa_tile *tile, int64_t m, int64_t n, double work, bool lower) {
   // About 160 x 192: 128 KiB of result and two operand panels of SA_KC fit in 1 MiB of L2.
-  int64_t ti = sa_max(1, 168 / kn->mr), tj = sa_max(1, 192 / kn->nr);
+  int64_t ti = sa_max(1, 168 / tile->mr), tj = sa_max(1, 192 / tile->nr);
   sa_grid g = {.m = m, .n = n, .lower = lower};
   const int64_t threads = work < 2 * SA_GRAIN_NS ? 1 : c->threads;
   for (;;) {
-    g.mc = ti * kn->mr, g.nc = tj * kn->nr;
+    g.mc = ti * tile->mr, g.nc = tj * tile->nr;
     g.count = 0;
     for (int64_t i = 0; i < m; i += g.mc) g.count += sa_ceil(lower ? sa_min(n, i + g.mc) : n, g.nc);
     // Smaller blocks where threads would run out of them.
@@ -33,6 +32,11 @@ sa_block sa_grid_block(const sa_grid *g, int64_t task) {
   const int64_t j = task * g->nc;
   return (sa_block){i, sa_min(g->mc, g->m - i), j, sa_min(g->nc, g->n - j)};
 }
+
+static int64_t padded(const sa_tile *tile, int64_t k) { return sa_ceil(k, tile->step) * tile->step; }
+
+// words is how many floats of memory so many numbers take in panels.
+static int64_t words(const sa_tile *tile, int64_t count) { return count * tile->parts / 2; }
 
 typedef struct pack_job {
   const sa_kernels *kn;
@@ -58,18 +62,29 @@ static void pack_stretch(const sa_kernels *kn, float *dst, const sa_operand *o, 
                   scale, shift ? shift + left : NULL);
 }
 
+// pack_panel is pack_stretch in the tile's own form.
+static void pack_panel(const sa_kernels *kn, const sa_tile *tile, float *dst, const sa_operand *o, bool is_a, int64_t first,
+                       int64_t count, int64_t k0, int64_t kc) {
+  const int64_t width = is_a ? tile->mr : tile->nr;
+  if (!tile->split) {
+    pack_stretch(kn, dst, o, first, width, count, k0, kc);
+    return;
+  }
+  float stretch[SA_KC * SA_SPLIT_WIDTH];
+  pack_stretch(kn, stretch, o, first, width, count, k0, kc);
+  tile->split(dst, stretch, kc, is_a);
+}
+
 static void pack_task(void *arg, int64_t task, int worker) {
   (void)worker;
   const pack_job *j = arg;
   const sa_gemm *p = j->p;
   const bool is_a = task < j->panels_a;
-  const int64_t w = is_a ? j->kn->mr : j->kn->nr, first = (is_a ? task : task - j->panels_a) * w;
+  const int64_t w = is_a ? p->tile->mr : p->tile->nr, first = (is_a ? task : task - j->panels_a) * w;
   for (int64_t l = 0; l < p->k; l += SA_KC) {
     const int64_t kc = sa_min(SA_KC, p->k - l);
-    if (is_a)
-      pack_stretch(j->kn, p->a + l * p->wide_a + first * kc, j->a, first, w, p->m, l, kc);
-    else
-      pack_stretch(j->kn, p->b + l * p->wide_b + first * kc, j->b, first, w, p->n, l, kc);
+    float *panels = is_a ? p->a + words(p->tile, l * p->wide_a) : p->b + words(p->tile, l * p->wide_b);
+    pack_panel(j->kn, p->tile, panels + words(p->tile, first * padded(p->tile, kc)), is_a ? j->a : j->b, is_a, first, is_a ? p->m : p->n, l, kc);
   }
 }
 
@@ -77,35 +92,37 @@ static int64_t operand_count(const sa_operand *o) {
   return o->by_cols ? o->m[0].cols + (o->m[1].data ? o->m[1].cols : 0) : o->m[0].rows;
 }
 
-bool sa_pack(sa_context *c, sa_gemm *p, const sa_operand *a, const sa_operand *b, sa_tile_fn *tile) {
-  const sa_kernels *kn = c->kernels;
+bool sa_pack(sa_context *c, sa_gemm *p, const sa_operand *a, const sa_operand *b, const sa_tile *tile) {
   p->tile = tile;
   p->m = operand_count(a);
   p->n = operand_count(b);
   p->k = a->by_cols ? a->m[0].rows : a->m[0].cols;
-  const int64_t pa = sa_ceil(p->m, kn->mr), pb = sa_ceil(p->n, kn->nr);
-  p->wide_a = pa * kn->mr;
-  p->wide_b = pb * kn->nr;
-  p->a = sa_take(c, p->wide_a * p->k);
-  p->b = sa_take(c, p->wide_b * p->k);
+  const int64_t pa = sa_ceil(p->m, tile->mr), pb = sa_ceil(p->n, tile->nr);
+  p->wide_a = pa * tile->mr;
+  p->wide_b = pb * tile->nr;
+  p->a = sa_take(c, words(tile, p->wide_a * padded(tile, p->k)));
+  p->b = sa_take(c, words(tile, p->wide_b * padded(tile, p->k)));
   if (!p->a || !p->b) return false;
-  pack_job j = {kn, p, a, b, pa};
+  pack_job j = {c->kernels, p, a, b, pa};
   sa_run(c, (double)(p->m + p->n) * (double)p->k * 8 * SA_NS_PER_BYTE, pa + pb, pack_task, &j);
   return true;
 }
 
-void sa_block_run(const sa_kernels *kn, const sa_gemm *p, const sa_grid *g, sa_block b, float *buf) {
-  const int64_t mr = kn->mr, nr = kn->nr;
+void sa_block_run(const sa_gemm *p, const sa_grid *g, sa_block b, float *buf) {
+  const sa_tile *tile = p->tile;
+  const int64_t mr = tile->mr, nr = tile->nr;
+  if (tile->begin) tile->begin();
   for (int64_t l = 0; l < p->k; l += SA_KC) {
-    const int64_t kc = sa_min(SA_KC, p->k - l);
+    const int64_t kc = padded(tile, sa_min(SA_KC, p->k - l));
     for (int64_t j = 0; j < b.cols; j += nr) {
-      const float *pb = p->b + l * p->wide_b + (b.j0 + j) * kc;
+      const float *pb = p->b + words(tile, l * p->wide_b + (b.j0 + j) * kc);
       for (int64_t i = 0; i < b.rows; i += mr) {
         if (g->lower && b.i0 + i + mr <= b.j0 + j) continue;
-        p->tile(kc, p->a + l * p->wide_a + (b.i0 + i) * kc, pb, buf + i * g->stride + j, g->stride, l > 0);
+        tile->multiply(kc, p->a + words(tile, l * p->wide_a + (b.i0 + i) * kc), pb, buf + i * g->stride + j, g->stride, l > 0);
       }
     }
   }
+  if (tile->end) tile->end();
 }
 
 void sa_reflect(const sa_kernels *kn, sa_matrix l, sa_block b, const float *buf, int64_t stride) {
@@ -134,16 +151,17 @@ static void multiply_task(void *arg, int64_t task, int worker) {
   const multiply_job *j = arg;
   const sa_block b = sa_grid_block(&j->grid, task);
   float *buf = j->buffers + worker * j->grid.mc * j->grid.stride;
-  sa_block_run(j->kn, &j->p, &j->grid, b, buf);
+  sa_block_run(&j->p, &j->grid, b, buf);
   for (int64_t i = 0; i < b.rows; i++)
     j->kn->scaled(sa_row(j->g, b.i0 + i) + b.j0, buf + i * j->grid.stride, b.cols, j->alpha);
 }
 
 bool sa_multiply(sa_context *c, sa_matrix g, sa_operand a, sa_operand b, float alpha) {
   multiply_job j = {.kn = c->kernels, .g = g, .alpha = alpha};
-  if (!sa_pack(c, &j.p, &a, &b, c->kernels->tile_product)) return false;
+  const sa_tile *tile = &c->kernels->product;
+  if (!sa_pack(c, &j.p, &a, &b, tile)) return false;
   const double work = 2.0 * (double)g.rows * (double)g.cols * (double)j.p.k * SA_NS_PER_FLOP;
-  j.grid = sa_grid_make(c, g.rows, g.cols, work, false);
+  j.grid = sa_grid_make(c, tile, g.rows, g.cols, work, false);
   j.buffers = sa_take(c, c->threads * j.grid.mc * j.grid.stride);
   if (!j.buffers) return false;
   sa_run(c, work, j.grid.count, multiply_task, &j);

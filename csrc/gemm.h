@@ -8,7 +8,7 @@
 
 #include "internal.h"
 
-enum { SA_KC = 256 };
+enum { SA_KC = 256, SA_SPLIT_WIDTH = 32 };  // the width of panels that are split
 
 // sa_operand is a set of vectors of length k, one a row or column of the result: the rows of m[0], or, by_cols, the
 // columns of [m[0] m[1]].
@@ -20,12 +20,13 @@ typedef struct sa_operand {
 } sa_operand;
 
 // sa_gemm is a reduction over k of packed panels. k is cut every SA_KC; for each stretch all panels lie one behind the
-// other, so that a block reads one contiguous piece of each operand: stretch l, vector i starts at l * wide + i * kc.
+// other, so that a block reads one contiguous piece of each operand: stretch l, vector i starts at l * wide + i * kc, with
+// kc padded to whole steps of the tile.
 typedef struct sa_gemm {
   float *a, *b;
   int64_t m, n, k;
   int64_t wide_a, wide_b;  // m and n, rounded up to whole panels
-  sa_tile_fn *tile;
+  const sa_tile *tile;
 } sa_gemm;
 
 // sa_block is rows i0 .. i0+rows of columns j0 .. j0+cols of a result.
@@ -41,14 +42,15 @@ typedef struct sa_grid {
   bool lower;
 } sa_grid;
 
-sa_grid sa_grid_make(const sa_context *c, int64_t m, int64_t n, double work, bool lower);
+// sa_grid_make cuts a result into whole tiles, except at its ends.
+sa_grid sa_grid_make(const sa_context *c, const sa_tile *tile, int64_t m, int64_t n, double work, bool lower);
 sa_block sa_grid_block(const sa_grid *g, int64_t task);
 
 // sa_pack packs both operands. False: no memory.
-bool sa_pack(sa_context *c, sa_gemm *p, const sa_operand *a, const sa_operand *b, sa_tile_fn *tile);
+bool sa_pack(sa_context *c, sa_gemm *p, const sa_operand *a, const sa_operand *b, const sa_tile *tile);
 
 // sa_block_run computes a block into buf. lower: tiles wholly above the diagonal are skipped.
-void sa_block_run(const sa_kernels *kn, const sa_gemm *p, const sa_grid *g, sa_block b, float *buf);
+void sa_block_run(const sa_gemm *p, const sa_grid *g, sa_block b, float *buf);
 
 // sa_reflect writes the part of a block on and below the diagonal to l (n, n) and, mirrored, above it.
 void sa_reflect(const sa_kernels *kn, sa_matrix l, sa_block b, const float *buf, int64_t stride);

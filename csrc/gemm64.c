@@ -101,7 +101,7 @@ static void gemm64_task(void *arg, int64_t task, int worker) {
 void sa_gemm64(const sa_eigen_job *j, int64_t m, int64_t n, int64_t k, double alpha, sa_view a, sa_view b, double *out,
                int64_t ldc, const int64_t *rows, bool add, bool lower) {
   const sa_kernels *kn = j->c->kernels;
-  gemm64_job g = {.j = j, .m = m, .n = n, .k = k, .mr = kn->mr, .nr = kn->nr / 2, .alpha = alpha, .a = a, .b = b,
+  gemm64_job g = {.j = j, .m = m, .n = n, .k = k, .mr = kn->l1.mr, .nr = kn->l1.nr / 2, .alpha = alpha, .a = a, .b = b,
                   .out = out, .ldc = ldc, .rows = rows, .add = add, .lower = lower};
   if (m < 1 || n < 1 || k < 1) return;
   g.panels_a = sa_ceil(m, g.mr);

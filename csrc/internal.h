@@ -15,15 +15,25 @@
 // panels a (k, mr) and b (k, nr).
 typedef void sa_tile_fn(int64_t k, const float *a, const float *b, float *c, int64_t ldc, bool add);
 
+// sa_tile is one way to multiply: the size of its tiles, and how it wants its operands.
+typedef struct sa_tile {
+  sa_tile_fn *multiply;
+  int mr, nr;
+  int step;  // a stretch of k is padded with zeros to a multiple of this
+  int parts;  // of two bytes that a number takes in a panel; 2: it is a float
+  // split turns a packed stretch (k, width) of floats into what multiply reads; NULL: it reads the floats
+  void (*split)(float *panel, const float *stretch, int64_t k, bool is_a);
+  void (*begin)(void), (*end)(void);  // around the tiles of a block, on their thread; NULL: nothing to do
+} sa_tile;
+
 // sa_kernels is one instruction-set level: serial inner loops, no threads, no memory, no shapes to check. A level
 // is level.h compiled over its own vector primitives. count, rows, cols may be any number >= 0.
 typedef struct sa_kernels {
   const char *name;
-  int mr, nr;  // tile of the matrix product
-  int lanes;   // floats in a vector
+  int lanes;  // floats in a vector
 
-  // products: c += a bᵀ, and c += Σ_k |a_k - b_k|
-  sa_tile_fn *tile_product, *tile_l1;
+  // a bᵀ; the same on tiles of l1's size; Σ_k |a_k - b_k|
+  sa_tile product, beside_l1, l1;
   // pack_rows: dst (k, width), dst[l * width + i] = src[i * stride + l] - shift[l] for i < rows (shift may be NULL)
   void (*pack_rows)(float *dst, int64_t width, const float *src, int64_t stride, int64_t rows, int64_t k,
                     const float *shift);
@@ -74,7 +84,7 @@ typedef struct sa_kernels {
   void (*sign_sum)(float *g, int64_t g_stride, const float *xa, const float *x, int64_t stride, const float *weight,
                    int64_t weight_stride, int rows, int64_t n, int64_t d, float alpha);
 
-  // float64, for the dense eigensolver (level_double.h). tile64 has mr rows by nr/2 columns; c = the product of packed
+  // float64, for the dense eigensolver (level_double.h). tile64 has l1's rows and half its columns; c = the product of packed
   // panels, += where add
   void (*tile64)(int64_t k, const double *a, const double *b, double *c, int64_t ldc, bool add);
   double (*dot_double)(const double *a, const double *b, int64_t count);
@@ -105,6 +115,10 @@ extern const sa_kernels sa_kernels_avx2, sa_kernels_avx512;
 
 // sa_levels_here returns the levels of this CPU, best first, ended by NULL.
 const sa_kernels *const *sa_levels_here(void);
+
+// sa_level_by_request returns a level that is taken by its name only, or NULL where this CPU lacks it: "amx", which no CPU
+// with AMX has run yet, and its twin in plain C, "amx-emulated".
+const sa_kernels *sa_level_by_request(const char *name);
 
 typedef struct sa_slab {
   struct sa_slab *next;

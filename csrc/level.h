@@ -150,11 +150,10 @@ INLINE void vf_sincos(vf x, vf *sine, vf *cosine) {
 
 const sa_kernels LEVEL = {
     .name = LEVEL_NAME,
-    .mr = MR,
-    .nr = NR,
     .lanes = VL,
-    .tile_product = tile_product,
-    .tile_l1 = tile_l1,
+    .product = {tile_product, MR, NR, 1, 2, NULL, NULL, NULL},
+    .beside_l1 = {tile_product, MR, NR, 1, 2, NULL, NULL, NULL},
+    .l1 = {tile_l1, MR, NR, 1, 2, NULL, NULL, NULL},
     .pack_rows = pack_rows,
     .pack_cols = pack_cols,
     .transpose = transpose,

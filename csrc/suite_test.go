@@ -11,8 +11,8 @@ import (
 )
 
 // TestBackend runs the suite of all backends at every level that this CPU has, on one thread and on three, whose shares
-// of the rows are never equal. AddressSanitizer sees the best level only; TestSessionAgreesWithGo shows
-// it whole steps at all levels.
+// of the rows are never equal, and on AMX's arithmetic in C. AddressSanitizer sees the best level only;
+// TestSessionAgreesWithGo shows it whole steps at all levels, TestAMX that arithmetic.
 func TestBackend(t *testing.T) {
 	levels, threads := Levels(), []int{1, 3}
 	if asan {
@@ -26,7 +26,16 @@ func TestBackend(t *testing.T) {
 			})
 		}
 	}
+	if !asan && !testing.Short() {
+		t.Run(amx, func(t *testing.T) {
+			t.Parallel()
+			aligntest.Backend(t, opener(t, amx, 3))
+		})
+	}
 }
+
+// amx is AMX's level in plain C.
+const amx = "amx-emulated"
 
 // opener returns what opens a backend for a test.
 func opener(t *testing.T, isa string, threads int) func() align.Backend {
@@ -41,7 +50,7 @@ func opener(t *testing.T, isa string, threads int) func() align.Backend {
 
 // TestSession runs the suite of whole steps at every level.
 func TestSession(t *testing.T) {
-	for _, isa := range Levels() {
+	for _, isa := range append(Levels(), amx) {
 		t.Run(isa, func(t *testing.T) {
 			t.Parallel()
 			aligntest.Session(t, opener(t, isa, 1))

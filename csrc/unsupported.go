@@ -18,3 +18,6 @@ func StdoutClosed() bool { return false }
 
 // Levels returns nothing: this build has no C kernels.
 func Levels() []string { return nil }
+
+// HasOnRequest says no: this build has no C kernels.
+func HasOnRequest(string) bool { return false }

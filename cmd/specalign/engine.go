@@ -46,10 +46,10 @@ func openCPU(threads int) (align.Backend, error) {
 	return csrc.Open(csrc.Options{ISA: isa, Threads: threads})
 }
 
-// wantedISA reads SPECALIGN_ISA: empty for the CPU's best level.
+// wantedISA reads SPECALIGN_ISA: empty for the CPU's best level. AMX is taken only where it is named here.
 func wantedISA() (string, error) {
 	isa, levels := os.Getenv("SPECALIGN_ISA"), csrc.Levels()
-	if isa != "" && !slices.Contains(levels, isa) {
+	if isa != "" && !slices.Contains(levels, isa) && !csrc.HasOnRequest(isa) {
 		return "", inputErrorf("SPECALIGN_ISA is %q, but this CPU has %s; unset it for the best level", isa, strings.Join(levels, ", "))
 	}
 	return isa, nil

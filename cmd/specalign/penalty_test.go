@@ -217,6 +217,9 @@ func TestISA(t *testing.T) {
 			t.Errorf("%s: %+v %v", level, o, err)
 		}
 	}
+	if o := specalign(t, []string{"SPECALIGN_ISA=amx-emulated"}, "penalty", x, y); o.code != 0 || !strings.Contains(o.stdout, "cpu, amx-emulated") {
+		t.Errorf("%+v", o)
+	}
 	specalign(t, []string{"SPECALIGN_ISA=sse9"}, "penalty", x, y).refused(t, 2, `SPECALIGN_ISA is "sse9", but this CPU has `+strings.Join(csrc.Levels(), ", "))
 	specalign(t, []string{"SPECALIGN_THREADS=many"}, "penalty", x, y).refused(t, 2, `SPECALIGN_THREADS is "many"`)
 }

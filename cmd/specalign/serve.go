@@ -20,7 +20,7 @@ by go-plugin's protocol and ends it. With --daemon it serves every process of th
 file, until it is told to end by SIGTERM or SIGINT.
 
 The log goes to stderr; SPECALIGN_LOG sets its level: off, error, warn, info (the default), debug, trace.
-SPECALIGN_ISA (portable, avx2, avx512) and SPECALIGN_THREADS choose how it computes.`,
+SPECALIGN_ISA (portable, avx2, avx512, amx) and SPECALIGN_THREADS choose how it computes.`,
 		Example: `  specalign serve --daemon --attach sidecar.json
   specalign serve --daemon --attach sidecar.json --prometheus 127.0.0.1:9464
   specalign doctor --attach sidecar.json`,
