@@ -1,5 +1,6 @@
 // amx_tile.h: products on AMX, written once over four operations on tile registers, LOAD(register, address, bytes between
-// rows), STORE of the same, ZERO(register) and DP(sums, a, b), which an includer defines, for its instructions or in C.
+// rows), STORE of the same, ZERO(register) and DP(sums, a, b), which an includer defines, with REGISTERS, its variables, for
+// its instructions or in C. (No thread-local ones: a shared library that Python loads has little room for them.)
 //
 // A float is split into three bfloat16: high, the nearest one, middle, that of what is left, and low, that of what is left
 // then. A remainder of at most 2^-24 of the float is lost. Of the nine products of two floats' parts six are summed; middle
@@ -63,6 +64,7 @@ static void split(float *panel, const float *stretch, int64_t k, bool is_a) {
 
 static void product(int64_t k, const float *a, const float *b, float *c, int64_t ldc, bool add) {
   enum { HALF = 1024, MIDDLE = 2048, LOW = 4096, STEP = 6144 };
+  REGISTERS;
   const char *pa = (const char *)a, *pb = (const char *)b;
   float *const below = c + 16 * ldc;
   const int64_t row = ldc * (int64_t)sizeof(float);

@@ -20,6 +20,7 @@
 // writes before it.
 #define FENCE __asm__ volatile("" ::: "memory")
 
+#define REGISTERS
 #define LOAD(r, p, stride) _tile_loadd(r, p, (size_t)(stride))
 #define STORE(r, p, stride) _tile_stored(r, p, (size_t)(stride))
 #define ZERO(r) _tile_zero(r)
