@@ -1,13 +1,12 @@
 package report
 
 import (
-	"bufio"
-	"errors"
 	"fmt"
 	"image"
 	_ "image/gif" // the formats that pictures may have
 	_ "image/jpeg"
 	_ "image/png"
+	"math"
 	"path/filepath"
 	"strings"
 
@@ -41,20 +40,15 @@ func OpenImages(name string) (*Images, error) {
 		m.array, err = features.OpenImages(name)
 		return m, err
 	}
-	f, err := regular.Open(name)
+	lines, err := regular.Lines(name, math.MaxInt)
 	if err != nil {
-		return nil, inputErrorf("report: %s: %w", name, cause(err))
+		return nil, inputErrorf("report: %s: %w; it should be a list of paths, one a line", name, cause(err))
 	}
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		path := strings.TrimSuffix(lines.Text(), "\r")
+	for _, path := range lines {
 		if path != "" && !filepath.IsAbs(path) {
 			path = filepath.Join(filepath.Dir(name), path)
 		}
 		m.paths = append(m.paths, path)
-	}
-	if err := errors.Join(lines.Err(), f.Close()); err != nil {
-		return nil, inputErrorf("report: %s: %w; it should be a list of paths, one a line", name, cause(err))
 	}
 	return m, nil
 }

@@ -1,44 +1,26 @@
 package main
 
 import (
-	"bufio"
 	"encoding/csv"
-	"errors"
 	"io"
 	"strconv"
-	"strings"
 
 	"github.com/specalign/specalign/align/compare"
 	"github.com/specalign/specalign/internal/regular"
 )
 
-// maxLine bounds a line of a list, in bytes.
-const maxLine = 1 << 16
-
 // readLines reads a list of n lines; nil where no file is named.
-func readLines(flag, path string, n int) (lines []string, err error) {
+func readLines(flag, path string, n int) ([]string, error) {
 	if path == "" {
 		return nil, nil
 	}
-	f, err := regular.Open(path)
-	if err != nil {
-		return nil, inputErrorf("%s: %s: %w", flag, path, reason(err))
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	scan := bufio.NewScanner(f)
-	scan.Buffer(make([]byte, 0, 4096), maxLine)
-	for scan.Scan() {
-		if len(lines) == n {
-			return nil, inputErrorf("%s: %s has more than %d lines, but there are %d samples; give one line a sample", flag, path, n, n)
-		}
-		lines = append(lines, strings.TrimSuffix(scan.Text(), "\r"))
-	}
-	switch err := scan.Err(); {
-	case errors.Is(err, bufio.ErrTooLong):
-		return nil, inputErrorf("%s: %s:%d: the line is longer than %d bytes; that is no list", flag, path, len(lines)+1, maxLine)
+	lines, err := regular.Lines(path, n+1)
+	switch {
 	case err != nil:
-		return nil, inputErrorf("%s: %w", flag, err)
-	case len(lines) != n:
+		return nil, inputErrorf("%s: %s: %w", flag, path, reason(err))
+	case len(lines) > n:
+		return nil, inputErrorf("%s: %s has more than %d lines, but there are %d samples; give one line a sample", flag, path, n, n)
+	case len(lines) < n:
 		return nil, inputErrorf("%s: %s has %d lines, but there are %d samples; give one line a sample", flag, path, len(lines), n)
 	}
 	return lines, nil

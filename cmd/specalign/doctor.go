@@ -79,6 +79,9 @@ Exit code 1 where something failed; a warning is no failure.`,
   specalign doctor --attach sidecar.json --json`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if attach != "" && cmd.Flags().Changed("python") {
+				return inputErrorf("--python is given, but --attach asks a daemon and looks at no Python; leave one of them out")
+			}
 			ctx, cancel := interruptible(cmd.Context())
 			defer cancel()
 			e, err := examine(ctx, attach, python, cmd.ErrOrStderr())

@@ -124,6 +124,7 @@ func TestDaemon(t *testing.T) {
 			t.Fatal("the daemon does not answer")
 		}
 	}
+	specalign(t, nil, "doctor", "--attach", attach, "--python", "python3").refused(t, 2, "--python is given, but --attach asks a daemon")
 	e, o := doctor(t, nil, "--attach", attach)
 	if c := e.find(t, "daemon"); c.Status != statusOK || !strings.Contains(c.Detail, "specalign "+version) || o.code != 0 {
 		t.Errorf("%+v %+v", c, o)

@@ -34,6 +34,9 @@ func unusedFlag(given map[string]any, cfg *align.Config) error {
 	if _, ok := given["tolerance"]; ok && !iterates(cfg) {
 		return inputErrorf("--tolerance is given, but %s as exactly as can be; leave it out", wholeSpectrum(cfg))
 	}
+	if _, ok := given["eta"]; ok && onlyRelational(cfg) {
+		return inputErrorf("--eta is given, but the objective relational_kl compares the kernels themselves and not their difference; leave it out")
+	}
 	if err := unusedKernel(given, cfg); err != nil {
 		return err
 	}
@@ -138,6 +141,11 @@ func findsPairs(cfg *align.Config) bool {
 	return slices.ContainsFunc(cfg.ResolvedTerms(), func(t align.Term) bool {
 		return t.Objective != align.ObjectiveFrobenius && t.Objective != align.ObjectiveRelationalKL
 	})
+}
+
+// onlyRelational tells whether no objective is one of the difference of the kernels, which alone has an eta.
+func onlyRelational(cfg *align.Config) bool {
+	return !slices.ContainsFunc(cfg.ResolvedTerms(), func(t align.Term) bool { return t.Objective != align.ObjectiveRelationalKL })
 }
 
 // withoutPairs names the objectives for a sentence.

@@ -25,6 +25,7 @@ func TestUnusedSettings(t *testing.T) {
 		"--kernel gaussian --num-features 64":                                             "--num-features is given, but the kernels of 20 rows are exact by default",
 		"--objective schatten --tolerance 1e-3":                                           "--tolerance is given, but the eigenvalues of the objective schatten are found as exactly as can be",
 		"--solver dense --tolerance 1e-3":                                                 "--tolerance is given, but the solver dense finds eigenvalues as exactly as can be",
+		"--objective relational_kl --eta 2":                                               "--eta is given, but the objective relational_kl compares the kernels themselves",
 		"--objective frobenius --seed 1":                                                  "--seed is given, but nothing is random",
 		"--solver dense --seed 1":                                                         "--seed is given, but nothing is random",
 		"--kernel linear --student-kernel gaussian --reference-kernel gaussian":           "--kernel is given, but each side has a kernel of its own",

@@ -42,6 +42,10 @@ def seconds(value: Any, name: str) -> float:
 
 def weight(value: Any, name: str = "weight") -> float:
     """Return a factor of a penalty, a tensor of one element included. Raises `InputError`."""
+    if getattr(value, "requires_grad", False):
+        raise InputError(
+            f"specalign: {name} is a tensor that wants a gradient, and none flows to it; give {name}.detach()"
+        )
     number = _number(value)
     if not abs(number) <= MOST_WEIGHT:
         raise InputError(f"specalign: {name} is {brief(value)}; give a finite number, at most {MOST_WEIGHT:g} in size")

@@ -137,6 +137,8 @@ def test_arguments_of_the_loss(sidecar: specalign.Sidecar) -> None:
     with SpecAlignOf(sidecar) as loss_fn:
         loss_fn.weight = torch.tensor(2.0)  # type: ignore[assignment]
         assert loss_fn(x, y) == 2 * loss_fn.last.value  # type: ignore[union-attr]
+        learned = torch.nn.Parameter(torch.tensor(2.0))
+        error(lambda: SpecAlign(learned), "weight is a tensor that wants a gradient")  # type: ignore[arg-type]
         loss_fn.weight = "x"  # type: ignore[assignment]
         error(lambda: loss_fn(x, y), "weight is 'x'")
 

@@ -1,11 +1,11 @@
 package experiment
 
 import (
-	"bufio"
 	"cmp"
 	"errors"
 	"fmt"
 	"hash/crc64"
+	"math"
 	"slices"
 	"unsafe"
 
@@ -46,9 +46,6 @@ func (r *rows) checksum() uint64 {
 	return crc64.Checksum(bytes, crc64.MakeTable(crc64.ECMA)) ^ uint64(r.n)
 }
 
-// maxLabel bounds a line of a file of labels, in bytes.
-const maxLabel = 4096
-
 // labels are the classes of rows: numbers, which follow the order of the names.
 type labels struct {
 	numbers []int
@@ -58,21 +55,13 @@ type labels struct {
 
 // readLabels reads one label a line.
 func readLabels(path string) (l labels, err error) {
-	f, err := regular.Open(path)
+	lines, err := regular.Lines(path, math.MaxInt)
 	if err != nil {
 		return l, &align.InputError{Err: err}
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	scan := bufio.NewScanner(f)
-	scan.Buffer(make([]byte, 0, maxLabel), maxLabel)
 	sum := crc64.New(crc64.MakeTable(crc64.ECMA))
-	var lines []string
-	for scan.Scan() {
-		lines = append(lines, scan.Text())
-		_, _ = fmt.Fprintln(sum, scan.Text())
-	}
-	if err := scan.Err(); err != nil {
-		return l, inputErrorf("%s: line %d: %w", path, len(lines)+1, err)
+	for _, line := range lines {
+		_, _ = fmt.Fprintln(sum, line)
 	}
 	l.names = slices.Compact(slices.Sorted(slices.Values(lines)))
 	for _, name := range lines {

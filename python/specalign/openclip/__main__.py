@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from . import _loop
+
 
 def main(argv: list[str]) -> int:
     """Run what the arguments ask for, and return the exit code: 0 done, 1 failed while running, 2 bad input."""
@@ -16,10 +18,8 @@ def main(argv: list[str]) -> int:
             from . import _run
 
             run = _run.main
-    except ModuleNotFoundError as e:  # what both need comes with OpenCLIP
-        print(
-            f"specalign: there is no {e.name} in {sys.prefix}; pip install 'open_clip_torch[training]'", file=sys.stderr
-        )
+    except ModuleNotFoundError as e:
+        print(_loop.absent(e), file=sys.stderr)
         return 2
     return run(argv)
 

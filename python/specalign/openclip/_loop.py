@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
@@ -16,6 +17,11 @@ _RELEASED = (
     "model", "data", "loss", "epoch", "optimizer", "scaler", "scheduler", "dist_model", "args", "tb_writer",
 )  # fmt: skip
 _TASKS = ("state", "data", "args", "tb_writer")
+
+
+def absent(e: ModuleNotFoundError) -> str:
+    """Return what to do about a module that comes with OpenCLIP and is not here."""
+    return f"specalign: there is no {e.name} in {sys.prefix}; pip install 'open_clip_torch[training]'"
 
 
 @dataclass(frozen=True)

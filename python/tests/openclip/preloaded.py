@@ -9,7 +9,7 @@ for module in (
     "specalign.openclip._attach",
     "specalign.openclip._features",
     "specalign.openclip._live",
-    "specalign.openclip._run",
+    "specalign.openclip._train",
     "specalign.torch",
 ):
     importlib.import_module(module)
