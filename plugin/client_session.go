@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/specalign/specalign/align"
+	"github.com/specalign/specalign/internal/steps"
 	pb "github.com/specalign/specalign/plugin/proto"
 )
 
@@ -38,7 +39,7 @@ func (c *Client) Session(ctx context.Context, cfg align.Config) (*ClientSession,
 		return nil, fmt.Errorf("plugin: settings: %w", err)
 	}
 	s := &ClientSession{c: c, asked: cfg, request: string(b)}
-	if err := s.fit(ctx, layout{slot: slotHeader, size: 2 * slotHeader}); err != nil {
+	if err := s.fit(ctx, layout{slot: steps.SlotHeader, size: 2 * steps.SlotHeader}); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -151,7 +152,7 @@ func (s *ClientSession) layout(student, reference align.Features) layout {
 	up := func(n uint64) uint64 { return (n + alignment - 1) / alignment * alignment }
 	bytes := func(f align.Features, size int) uint64 { return up(uint64(f.Rows) * uint64(f.Cols) * uint64(size)) }
 	var l layout
-	l.slot = up(slotHeader + uint64(align.MaxStateSize(&s.asked, student.Cols, reference.Cols)))
+	l.slot = up(steps.SlotHeader + uint64(align.MaxStateSize(&s.asked, student.Cols, reference.Cols)))
 	l.reference = bytes(student, student.Type.Size())
 	l.gradient = l.reference + bytes(reference, reference.Type.Size())
 	l.size = 2*l.slot + l.gradient + bytes(student, 4)

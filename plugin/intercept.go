@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/specalign/specalign/align"
+	"github.com/specalign/specalign/internal/steps"
 	pb "github.com/specalign/specalign/plugin/proto"
 )
 
@@ -97,12 +98,18 @@ func (s *server) recovered(method string, err *error) {
 // toStatus gives an error the code that the protocol states.
 func (s *server) toStatus(method string, err error) error {
 	var input *align.InputError
+	var order *steps.OrderError
+	var full *steps.FullError
 	var st interface{ GRPCStatus() *status.Status }
 	switch {
 	case errors.As(err, &st):
 		return st.GRPCStatus().Err()
 	case errors.As(err, &input):
 		return status.Error(codes.InvalidArgument, oneLine(err.Error()))
+	case errors.As(err, &order):
+		return status.Error(codes.FailedPrecondition, oneLine(err.Error()))
+	case errors.As(err, &full):
+		return status.Error(codes.ResourceExhausted, oneLine(err.Error()))
 	case errors.Is(err, errEnded):
 		return status.Error(codes.NotFound, err.Error())
 	case errors.Is(err, context.DeadlineExceeded):

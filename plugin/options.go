@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/specalign/specalign/align"
+	"github.com/specalign/specalign/internal/steps"
 )
 
 // Options are what the program that serves brings along.
@@ -33,33 +34,10 @@ func (o *Options) check() error {
 }
 
 // Devices opens the engine's backends. CPU returns the one of a build without GPU support.
-type Devices interface {
-	// Resolve turns the setting device (auto, cpu, cuda, cuda:N) into the name of one device. note says why that one,
-	// where there was a choice. A device that cannot be had is an *align.InputError.
-	Resolve(device string) (name, note string, err error)
-	// Open returns a backend on a device that Resolve named. threads is 0 where the choice is the backend's.
-	Open(name string, threads int) (align.Backend, error)
-}
+type Devices = steps.Devices
 
 // CPU returns the Devices of a build that has the CPU only; open opens the backend.
-func CPU(open func(threads int) (align.Backend, error)) Devices { return cpuDevices{open} }
-
-type cpuDevices struct {
-	open func(threads int) (align.Backend, error)
-}
-
-func (cpuDevices) Resolve(device string) (name, note string, err error) {
-	switch device {
-	case "cpu":
-		return "cpu", "", nil
-	case "auto":
-		return "cpu", "this build has no GPU support", nil
-	}
-	return "", "", &align.InputError{Err: fmt.Errorf(
-		"plugin: device is %s, but this build has no GPU support; give auto or cpu, or install the GPU build", device)}
-}
-
-func (d cpuDevices) Open(_ string, threads int) (align.Backend, error) { return d.open(threads) }
+func CPU(open func(threads int) (align.Backend, error)) Devices { return steps.CPU(open) }
 
 // NewLogger returns the sidecar's logger. level is off, error, warn, info (also the empty one), debug or trace, as the
 // environment variable SPECALIGN_LOG gives it. Lines begin with their level in brackets, which hosts understand;

@@ -80,13 +80,3 @@ func parseStep(req *pb.StepRequest, size uint64, state span) (*shape, error) {
 func (sh *shape) features(a *arena, side int) align.Features {
 	return align.Features{Rows: sh.rows, Cols: sh.cols[side], Type: sh.dtype[side], Data: a.bytes(sh.place[side])}
 }
-
-// checkMemory returns what a step may take together with the session's arena, and refuses one that would take more
-// memory than there is: a few rows of one column each could otherwise end the sidecar.
-func checkMemory(cfg *align.Config, rows int, cols [2]int, arena, memory uint64) (need uint64, err error) {
-	if need = arena + align.Memory(cfg, rows, cols); need > memory {
-		return 0, inputErrorf("plugin: %d rows of %d and %d columns may take %.1f GiB with these settings, %.1f GiB of shared memory among them, and there are %.1f GiB for the sidecar; give fewer rows a step, random features instead of exact kernels, or ky_fan instead of schatten",
-			rows, cols[0], cols[1], gib(need), gib(arena), gib(memory))
-	}
-	return need, nil
-}

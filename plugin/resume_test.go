@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/specalign/specalign/align"
+	"github.com/specalign/specalign/internal/steps"
 	pb "github.com/specalign/specalign/plugin/proto"
 )
 
@@ -108,7 +109,7 @@ func TestResumeRefused(t *testing.T) {
 	}{
 		{"other step", "holds the state after step 1", func(s *ClientSession) { s.seq = 3 }},
 		{"no state", "there is none in its slot", func(s *ClientSession) { s.seq = 2 }},
-		{"damaged", "checksum does not match", func(s *ClientSession) { s.arena.data[s.slot+slotHeader+3] ^= 1 }},
+		{"damaged", "checksum does not match", func(s *ClientSession) { s.arena.data[s.slot+steps.SlotHeader+3] ^= 1 }},
 		{"no slots", "has no state slots", func(s *ClientSession) { s.slot = 0 }},
 		{"other settings", "with other settings", func(s *ClientSession) { s.request = `{"k": 2}` }},
 		{"other version", "version 7", func(s *ClientSession) { s.arena.data[s.slot+8] = 7 }},
@@ -141,7 +142,7 @@ func TestSlotTooSmall(t *testing.T) {
 	l := s.layout(features(8, 6, 1), features(8, 9, 1)).behind(s.slot)
 	r, err := s.c.rpc.OpenSession(t.Context(), &pb.OpenSessionRequest{
 		ProtocolMajor: ProtocolMajor, SettingsJson: "{}", ArenaFd: int32(s.arena.file.Fd()),
-		ArenaSize: uint64(len(s.arena.data)), StateSlotSize: slotHeader,
+		ArenaSize: uint64(len(s.arena.data)), StateSlotSize: steps.SlotHeader,
 	})
 	if err != nil {
 		t.Fatal(err)

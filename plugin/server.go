@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/specalign/specalign/align"
+	"github.com/specalign/specalign/internal/steps"
 	pb "github.com/specalign/specalign/plugin/proto"
 )
 
@@ -25,14 +26,14 @@ type server struct {
 	opts     Options
 	mode     string // "launched" or "daemon"
 	launcher int    // pid of the launching process, 0 in a daemon
-	engines  *engines
+	engines  *steps.Engines
 	peers    *peers
 	tally    tally
 	metrics  *metrics
 	begin    time.Time
 
 	ready     chan struct{} // closed when the default engine is open, or could not be opened
-	engine    *engine       // nil if not
+	engine    *steps.Engine // nil if not
 	note      string        // why this device, or why none
 	startOnce sync.Once
 
@@ -48,7 +49,7 @@ type server struct {
 
 func newServer(o Options, mode string, launcher int) *server {
 	s := &server{
-		opts: o, mode: mode, launcher: launcher, engines: newEngines(o.Devices), metrics: newMetrics(), begin: time.Now(),
+		opts: o, mode: mode, launcher: launcher, engines: steps.NewEngines(o.Devices), metrics: newMetrics(), begin: time.Now(),
 		ready: make(chan struct{}), stopping: make(chan struct{}), sessions: map[string]*session{}, opening: map[int]int{},
 	}
 	s.peers = newPeers(s.processGone)
@@ -59,7 +60,7 @@ func newServer(o Options, mode string, launcher int) *server {
 func (s *server) start() {
 	s.startOnce.Do(func() {
 		defer close(s.ready)
-		e, note, err := s.engines.get("auto", 0)
+		e, note, err := s.engines.Get("auto", 0)
 		if err != nil {
 			s.note = err.Error()
 			s.opts.Log.Error("no engine", "error", err)
@@ -96,7 +97,7 @@ func (s *server) close(wait time.Duration) {
 		s.freeing.Wait()
 		<-s.ready
 		if s.engine != nil {
-			if err := s.engines.put(s.engine); err != nil {
+			if err := s.engines.Put(s.engine); err != nil {
 				s.opts.Log.Warn("closing the engine", "error", err)
 			}
 		}
@@ -181,17 +182,17 @@ func (s *server) OpenSession(ctx context.Context, req *pb.OpenSessionRequest) (*
 
 // open waits for its turn, because it calls the backend.
 func (s *server) open(ctx context.Context, pid int, a *arena, sl slots, cfg align.Config, resume uint64) (*session, error) {
-	e, _, err := s.engines.get(cfg.Device, cfg.Threads)
+	e, _, err := s.engines.Get(cfg.Device, cfg.Threads)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.engines.take(ctx); err != nil {
-		return nil, errors.Join(err, s.engines.put(e))
+	if err := s.engines.Take(ctx); err != nil {
+		return nil, errors.Join(err, s.engines.Put(e))
 	}
-	defer s.engines.give()
+	defer s.engines.Give()
 	se, err := newSession(pid, s.engines, e, a, sl, cfg, resume)
 	if err != nil {
-		return nil, errors.Join(err, s.engines.put(e))
+		return nil, errors.Join(err, s.engines.Put(e))
 	}
 	return se, nil
 }
@@ -306,7 +307,7 @@ func (s *server) CloseSession(ctx context.Context, req *pb.CloseSessionRequest) 
 	s.mu.Unlock()
 	select {
 	case <-se.freed:
-		s.opts.Log.Info("session closed", "session", se.id[:8], "steps", se.seq)
+		s.opts.Log.Info("session closed", "session", se.id[:8], "steps", se.steps.Seq)
 		return &pb.CloseSessionReply{}, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()

@@ -2,15 +2,12 @@ package plugin
 
 import (
 	"context"
-	"errors"
 	"math"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -161,79 +158,6 @@ func TestAnswersDuringStep(t *testing.T) {
 		t.Errorf("after its end: %v", err)
 	}
 	step(t, other, 8, 1)
-}
-
-// TestFairness: turns are had in the order in which they were asked for, and a caller that gives up loses only its own.
-func TestFairness(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		es := newEngines(goDevices())
-		if err := es.take(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		impatient, cancel := context.WithCancel(t.Context())
-		var order []int
-		for i := range 10 {
-			ctx := t.Context()
-			if i == 4 {
-				ctx = impatient
-			}
-			go func() {
-				if err := es.take(ctx); err != nil {
-					return
-				}
-				defer es.give()
-				order = append(order, i)
-			}()
-			synctest.Wait() // until it stands in the queue
-		}
-		cancel()
-		es.give()
-		synctest.Wait()
-		if want := []int{0, 1, 2, 3, 5, 6, 7, 8, 9}; !slices.Equal(order, want) {
-			t.Errorf("order %v, want %v", order, want)
-		}
-		if err := es.take(impatient); !errors.Is(err, context.Canceled) || len(es.turn) != 0 {
-			t.Errorf("cancelled beforehand: %v, %d", err, len(es.turn))
-		}
-	})
-}
-
-// TestSlowDevice: while a device is opened for one session, the memory of another's step is counted without waiting.
-func TestSlowDevice(t *testing.T) {
-	opening, proceed := make(chan struct{}), make(chan struct{})
-	es := newEngines(CPU(func(int) (align.Backend, error) {
-		close(opening)
-		<-proceed
-		return align.NewGo(1), nil
-	}))
-	opened := make(chan *engine)
-	go func() {
-		e, _, err := es.get("cpu", 0)
-		if err != nil {
-			t.Error(err)
-		}
-		opened <- e
-	}()
-	<-opening
-	counted := make(chan struct{})
-	go func() {
-		defer close(counted)
-		held, err := es.hold(0, 1)
-		if err != nil {
-			t.Error(err)
-		}
-		es.release(held)
-	}()
-	select {
-	case <-counted:
-	case <-time.After(10 * time.Second):
-		t.Error("it waits for the device")
-	}
-	close(proceed)
-	if err := es.put(<-opened); err != nil {
-		t.Error(err)
-	}
-	<-counted
 }
 
 // TestConcurrentSessions runs several sessions of different shapes at once; each has its own bits.

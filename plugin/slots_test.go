@@ -2,12 +2,12 @@ package plugin
 
 import (
 	"bytes"
-	"encoding/binary"
 	"math"
 	"strings"
 	"testing"
 
 	"github.com/specalign/specalign/align"
+	"github.com/specalign/specalign/internal/steps"
 )
 
 func TestSlots(t *testing.T) {
@@ -55,101 +55,6 @@ func TestSlotsRefused(t *testing.T) {
 	}
 }
 
-// TestSlotDamaged: no single damaged bit goes unnoticed.
-func TestSlotDamaged(t *testing.T) {
-	slot := make([]byte, 128)
-	writeSlot(slot, 5, 99, []byte("a state of some bytes"))
-	if got, err := readSlot(slot, 5, 99); err != nil || string(got) != "a state of some bytes" {
-		t.Fatalf("%q, %v", got, err)
-	}
-	for i := range slotHeader + 21 {
-		if i >= 36 && i < slotHeader {
-			continue // zeros that nobody reads
-		}
-		for bit := range 8 {
-			slot[i] ^= 1 << bit
-			if _, err := readSlot(slot, 5, 99); !isInput(err) {
-				t.Errorf("byte %d bit %d: %v", i, bit, err)
-			}
-			slot[i] ^= 1 << bit
-		}
-	}
-	for n := range slotHeader + 21 {
-		if _, err := readSlot(slot[:n], 5, 99); !isInput(err) {
-			t.Errorf("%d bytes: %v", n, err)
-		}
-	}
-}
-
-// FuzzSlot: whatever stands in a slot, it is either refused or what was written; and the engine takes it or refuses it.
-func FuzzSlot(f *testing.F) {
-	s, err := align.NewSession(align.DefaultConfig(), align.NewGo(1))
-	if err != nil {
-		f.Fatal(err)
-	}
-	if _, err := s.Step(f.Context(), features(8, 6, 1), features(8, 9, 2), nil); err != nil {
-		f.Fatal(err)
-	}
-	state := s.AppendState(nil)
-	slot := make([]byte, slotHeader+len(state))
-	writeSlot(slot, 1, 99, state)
-	f.Add(slot, state)
-	f.Add([]byte(slotMagic), []byte{})
-	f.Add(make([]byte, slotHeader), bytes.Repeat([]byte{0xff}, 40))
-	f.Fuzz(func(t *testing.T, slot, state []byte) {
-		if got, err := readSlot(slot, 1, 99); err == nil {
-			again := bytes.Clone(slot)
-			writeSlot(again, 1, 99, got)
-			n := slotHeader + len(got)
-			if !bytes.Equal(again[:36], slot[:36]) || !bytes.Equal(again[slotHeader:n], slot[slotHeader:n]) {
-				t.Error("accepted, but never written like that")
-			}
-		} else if !isInput(err) {
-			t.Errorf("%v", err)
-		}
-		// A state with a good checksum around it gets as far as the engine.
-		whole := make([]byte, slotHeader+len(state))
-		writeSlot(whole, 1, 99, state)
-		got, err := readSlot(whole, 1, 99)
-		if err != nil || !bytes.Equal(got, state) {
-			t.Fatalf("%v", err)
-		}
-		s, err := align.NewSession(align.DefaultConfig(), align.NewGo(1))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = s.Close() }()
-		if err := s.RestoreState(got); err != nil {
-			if !isInput(err) {
-				t.Errorf("%v", err)
-			}
-			return
-		}
-		if _, err := s.Step(t.Context(), features(4, 6, 1), features(4, 9, 2), nil); err != nil {
-			t.Errorf("a step after a state that was accepted: %v", err)
-		}
-	})
-}
-
-func TestFingerprint(t *testing.T) {
-	cfg := align.DefaultConfig()
-	one, err := fingerprint(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg.Device, cfg.Threads = "cpu", 3
-	if same, _ := fingerprint(cfg); same != one {
-		t.Error("it depends on the device")
-	}
-	cfg.Eta = 0.5
-	if other, _ := fingerprint(cfg); other == one {
-		t.Error("it does not depend on eta")
-	}
-	if binary.Size(one) != 8 {
-		t.Error("its size")
-	}
-}
-
 // TestStateFits: the client's slots hold what the engine leaves in them, whatever the widths of the rows; so do those
 // of random features more than there are by default, which `auto` may turn to at any step.
 func TestStateFits(t *testing.T) {
@@ -170,7 +75,7 @@ func TestStateFits(t *testing.T) {
 	cfg.Kernel, cfg.NumFeatures = align.KernelGaussian, 2*align.DefaultNumFeatures
 	s := open(t, c, cfg)
 	state := uint64(align.MaxStateSize(&cfg, d1, d1))
-	if l := s.layout(student, student); l.slot < slotHeader+state || state < 4*4*uint64(cfg.NumFeatures) {
+	if l := s.layout(student, student); l.slot < steps.SlotHeader+state || state < 4*4*uint64(cfg.NumFeatures) {
 		t.Errorf("a slot of %d bytes for a state of %d", l.slot, state)
 	}
 }
