@@ -17,9 +17,9 @@ GPU_HEADERS = $(wildcard csrc/*.h csrc/emulator/*.h)
 SYSO   = cuda/kernels_linux_amd64.syso
 PLACE  = cmp -s $< $(SYSO) || cp $< $(SYSO)
 GO_GPU = CGO_ENABLED=1 CGO_CFLAGS="-O2 -g -I$(CURDIR)/csrc/compat -I$(CUDA_HOME)/include" CGO_LDFLAGS="-L$(CURDIR)/$(GPU_BUILD) -L$(CUDA_LIB) -Wl,-Bstatic -lstdc++ -Wl,-Bdynamic -static-libgcc"
-GO_EMU = CGO_ENABLED=1 CGO_CFLAGS="-O2 -g -I$(CURDIR)/csrc/compat -I$(CUDA_HOME)/include" CGO_LDFLAGS="-L$(CURDIR)/$(EMU_BUILD) -lstdc++"
+GO_EMU = CGO_ENABLED=1 CGO_CFLAGS="-O2 -g -I$(CURDIR)/csrc/compat -I$(CUDA_HOME)/include" CGO_LDFLAGS="-L$(CURDIR)/$(EMU_BUILD) -Wl,-rpath,\$$ORIGIN -lstdc++"
 
-.PHONY: gpu gpu-test gpu-test-bundle gpu-check cuda-toolkit emu-test emu-tsan emu-asan emu-go
+.PHONY: gpu gpu-test gpu-test-bundle gpu-check cuda-toolkit emu-gpu emu-test emu-tsan emu-asan emu-go
 
 cuda-toolkit: $(CUDA_VENV)/.stamp
 $(CUDA_VENV)/.stamp: csrc/requirements-cuda.txt
@@ -64,18 +64,24 @@ $(EMU_BUILD)/%.o: csrc/%.cu $(GPU_HEADERS)
 	@g++ $(EMU_FLAGS) -x c++ -c $< -o $@
 $(EMU_BUILD)/kernels.syso: $(KERNELS:%=$(EMU_BUILD)/%.o)
 	@ld -r -o $@ $^
-$(EMU_BUILD)/libcuda.a: csrc/emulator/driver.cc $(GPU_BUILD)/libcuda.so $(GPU_HEADERS)
+# The driver of the emulator: a library beside the programs, as a real one is somewhere on the machine. The runtime is
+# part of the kernels.
+$(EMU_BUILD)/libcuda.so.1: csrc/emulator/driver.cc $(GPU_BUILD)/libcuda.so $(GPU_HEADERS)
 	@mkdir -p $(@D)
-	@rm -f $@
 	@g++ $(EMU_FLAGS) -Icsrc/compat -I$(CUDA_HOME)/include -c $< -o $(EMU_BUILD)/driver.o
 	@gcc -fPIC -w -c $(GPU_BUILD)/libcuda.c -o $(EMU_BUILD)/stubs.o
-	@ld -r -o $(EMU_BUILD)/libcuda.o $(EMU_BUILD)/driver.o $(EMU_BUILD)/stubs.o
-	@ar rc $@ $(EMU_BUILD)/libcuda.o
-	@ar rc $(EMU_BUILD)/libcudart_static.a
+	@g++ -shared -Wl,-soname,libcuda.so.1 -o $@ $(EMU_BUILD)/driver.o $(EMU_BUILD)/stubs.o
+	@ln -sf libcuda.so.1 $(EMU_BUILD)/libcuda.so
+	@rm -f $(EMU_BUILD)/libcudart_static.a && ar rc $(EMU_BUILD)/libcudart_static.a
 
-emu-go: $(EMU_BUILD)/kernels.syso $(EMU_BUILD)/libcuda.a
+emu-go: $(EMU_BUILD)/kernels.syso $(EMU_BUILD)/libcuda.so.1
 	@$(PLACE)
 	@$(GO_EMU) go test -c -tags gpu -o $(EMU_BUILD)/cuda.test ./cuda
+
+emu-gpu: $(EMU_BUILD)/kernels.syso $(EMU_BUILD)/libcuda.so.1 bundle ## build/emulator: specalign and a specalign-gpu whose GPU is the emulator, for tests
+	@$(PLACE)
+	@$(GO_EMU) go build -trimpath -buildvcs=false -tags gpu -ldflags '$(LDFLAGS)' -o $(EMU_BUILD)/specalign-gpu ./cmd/specalign
+	@CGO_ENABLED=1 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $(EMU_BUILD)/specalign ./cmd/specalign
 
 # Every operation in three orders of the threads, plainly and under both sanitizers, and that planted faults are found.
 $(EMU_BUILD)/ops: csrc/emulator/ops_test.cc $(KERNELS:%=$(EMU_BUILD)/%.o)

@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "faults.h"
 #include "fibers.h"
 
 #define __global__
@@ -92,6 +93,7 @@ struct Stream { std::vector<std::function<int()>> *recorded = nullptr; };
 
 // enqueue runs work at once, or records it while a graph is captured.
 inline int enqueue(Stream *s, std::function<int()> work) {
+  if (lost(false)) return kLaunchFailure;
   if (!s || !s->recorded) return work();
   s->recorded->push_back(std::move(work));
   return 0;
@@ -100,7 +102,7 @@ inline int enqueue(Stream *s, std::function<int()> work) {
 enum Shape { kOrdinary, kCooperative, kCluster };
 template <class... P, class... A>
 int launch(Shape shape, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, Stream *s, A... args) {
-  return enqueue(s, [=] { return run(grid, block, shared, shape != kOrdinary, [=] { kernel(args...); }); });
+  return enqueue(s, [=] { return lost(true) ? (int)kLaunchFailure : run(grid, block, shared, shape != kOrdinary, [=] { kernel(args...); }); });
 }
 
 }  // namespace simt
@@ -114,19 +116,30 @@ using std::min;
 typedef int cudaError_t;
 typedef simt::Stream *cudaStream_t;
 typedef std::vector<std::function<int()>> *cudaGraph_t, *cudaGraphExec_t;
-enum { cudaSuccess, cudaErrorInvalidValue, cudaErrorMemoryAllocation, cudaErrorNoDevice = 100 };
+enum { cudaSuccess, cudaErrorInvalidValue, cudaErrorMemoryAllocation, cudaErrorInsufficientDriver = 35, cudaErrorNoDevice = 100 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
 enum { cudaStreamNonBlocking = 1, cudaStreamCaptureModeThreadLocal = 1, cudaHostAllocDefault = 0 };
 enum { cudaDevAttrMultiProcessorCount = 16, cudaDevAttrComputeCapabilityMajor = 75, cudaDevAttrComputeCapabilityMinor = 76 };
 enum { cudaFuncAttributeMaxDynamicSharedMemorySize = 8, cudaFuncAttributeNonPortableClusterSizeAllowed = 13 };
 
 inline cudaError_t cudaGetLastError() { return std::exchange(simt::last_error, 0); }
-inline const char *cudaGetErrorString(cudaError_t e) { return e ? "the emulated launch failed" : "no error"; }
+inline const char *cudaGetErrorString(cudaError_t e) {
+  switch (e) {
+    case cudaSuccess: return "no error";
+    case cudaErrorMemoryAllocation: return "out of memory";
+    case cudaErrorInsufficientDriver: return "CUDA driver version is insufficient for CUDA runtime version";
+    case simt::kLaunchFailure: return "unspecified launch failure";
+  }
+  return "the emulated call failed";
+}
 template <class F>
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *count, F, int, size_t) { return *count = 1, 0; }
-inline cudaError_t cudaSetDevice(int) { return 0; }
+inline cudaError_t cudaSetDevice(int) {
+  return simt::driver() < simt::kRuntime ? (int)cudaErrorInsufficientDriver : simt::lost(false) ? (int)simt::kLaunchFailure : 0;
+}
 inline cudaError_t cudaDeviceGetAttribute(int *v, int which, int) {
-  *v = which == cudaDevAttrMultiProcessorCount ? 4 : which == cudaDevAttrComputeCapabilityMajor ? 9 : 0;
+  const int capability = simt::capability();
+  *v = which == cudaDevAttrMultiProcessorCount ? 4 : which == cudaDevAttrComputeCapabilityMajor ? capability / 10 : capability % 10;
   return 0;
 }
 template <class F>
@@ -162,7 +175,7 @@ inline cudaError_t cudaMemcpy2DAsync(void *d, size_t dp, const void *p, size_t s
 }
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned) { return *s = new simt::Stream, 0; }
 inline cudaError_t cudaStreamDestroy(cudaStream_t s) { return delete s, 0; }
-inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return 0; }
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return simt::lost(false) ? (int)simt::kLaunchFailure : 0; }
 inline cudaError_t cudaStreamBeginCapture(cudaStream_t s, int) { return s->recorded = new std::vector<std::function<int()>>, 0; }
 inline cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g) { return *g = std::exchange(s->recorded, nullptr), 0; }
 inline cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t *e, cudaGraph_t g, unsigned long long) {
