@@ -169,8 +169,11 @@ var ErrStopped = errors.New("align: stopped")
 type Device interface {
 	Backend
 	Spectrum
-	// Clear sets m to 0.
+	// Clear sets m to 0, Copy dst, of the shape of src, to src.
 	Clear(m Matrix) error
+	Copy(dst, src Matrix) error
+	// CenterRows subtracts from each row of m its mean, in place.
+	CenterRows(m Matrix) error
 	// Host returns the backend for settings and batches that the device leaves to the CPU. Close closes it, too.
 	Host() Backend
 }

@@ -16,8 +16,8 @@ type deviceSession struct {
 }
 
 // onDevice is a step on the device: its operations are only enqueued, and the host waits twice, for the eigenvalues and
-// for the gradient. It returns neither result nor error where the step is the host's: other solvers, whole spectra,
-// centring and the smallest batches; equal inputs and rows that call for a message; and, with a warning, an iteration
+// for the gradient. It returns neither result nor error where the step is the host's: other solvers, whole spectra
+// and the smallest batches; equal inputs and rows that call for a message; and, with a warning, an iteration
 // that did not converge.
 func (st *step) onDevice(ctx context.Context, f [2]Features, grad []float32) (*Result, error) {
 	if err := ctx.Err(); err != nil {
@@ -48,7 +48,8 @@ type deviceStep struct {
 	route   string
 	solver  Solver
 	x       [2]Matrix // rows
-	phi     [2]Matrix // (n, D) features, empty for an exact Gaussian or Laplacian
+	raw     [2]Matrix // (n, D) features before centring, empty for an exact Gaussian or Laplacian
+	phi     [2]Matrix // (n, D) features, centred where that is asked for
 	inv, w  [2]Matrix
 	sq      [2]Matrix
 	figures []float64 // on the device
@@ -70,7 +71,7 @@ const (
 // begin decides whether the step is the device's, and finds bandwidths that are not known yet.
 func (d *deviceStep) begin(ctx context.Context, f [2]Features) (bool, error) {
 	cfg := &d.s.cfg
-	if cfg.Center || cfg.Solver == SolverDense || cfg.Solver == SolverPower {
+	if cfg.Solver == SolverDense || cfg.Solver == SolverPower {
 		return false, nil
 	}
 	d.approx = cfg.StepApproximation(d.n)
@@ -326,5 +327,10 @@ func (d *deviceStep) result(p *pairs, order []int) (*Result, error) {
 		return nil, err
 	}
 	d.u = d.vectors.rows(live)
+	if d.s.cfg.Center { // exact eigenvectors are orthogonal to the ones vector
+		if err := d.b.CenterRows(d.u); err != nil {
+			return nil, err
+		}
+	}
 	return res, d.upload(d.weights, weights[:live])
 }

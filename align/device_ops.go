@@ -34,25 +34,49 @@ func (d *deviceStep) features(side int, f Features) error {
 	}
 	switch {
 	case kernel == KernelLinear:
-		d.phi[side] = d.x[side]
+		d.raw[side] = d.x[side]
 	case kernel == KernelCosine:
 		if d.inv[side], err = d.ws.Get("inv"+name, 1, d.n); err != nil {
 			return err
 		}
-		if d.phi[side], err = d.ws.Get("phi"+name, d.n, f.Cols); err != nil {
+		if d.raw[side], err = d.ws.Get("raw"+name, d.n, f.Cols); err != nil {
 			return err
 		}
-		return d.b.Normalize(d.phi[side], d.inv[side], d.x[side], d.sq[side])
+		if err := d.b.Normalize(d.raw[side], d.inv[side], d.x[side], d.sq[side]); err != nil {
+			return err
+		}
 	case d.approx.Fourier():
 		if err := d.frequencies(side, f.Cols); err != nil {
 			return err
 		}
-		if d.phi[side], err = d.ws.Get("phi"+name, d.n, 2*d.w[side].Rows); err != nil {
+		if d.raw[side], err = d.ws.Get("raw"+name, d.n, 2*d.w[side].Rows); err != nil {
 			return err
 		}
-		return d.b.Fourier(d.phi[side], d.x[side], d.w[side])
+		if err := d.b.Fourier(d.raw[side], d.x[side], d.w[side]); err != nil {
+			return err
+		}
+	default:
+		return nil // exact, through the kernel matrix
 	}
-	return nil
+	d.phi[side] = d.raw[side]
+	if !d.s.cfg.Center {
+		return nil
+	}
+	if d.phi[side], err = d.ws.Get("centred"+name, d.n, d.raw[side].Cols); err != nil {
+		return err
+	}
+	if err := d.b.Copy(d.phi[side], d.raw[side]); err != nil {
+		return err
+	}
+	return d.centerColumns(d.phi[side])
+}
+
+func (d *deviceStep) centerColumns(m Matrix) error {
+	mean, err := d.ws.Get("mean", 1, m.Cols)
+	if err != nil {
+		return err
+	}
+	return d.b.CenterColumns(m, mean)
 }
 
 // frequencies draws the random frequencies of a side, where the device does not hold them yet.
@@ -103,7 +127,29 @@ func (d *deviceStep) operator() (l Matrix, factors Factors, err error) {
 			}
 		}
 	}
-	return l, factors, d.b.Difference(l, d.k1, d.k2, d.kernelSide(0), d.kernelSide(1), float32(d.s.cfg.Eta))
+	return l, factors, d.difference(l)
+}
+
+// difference enqueues L, unless it is empty, and the kernel matrices, centred as step.difference does.
+func (d *deviceStep) difference(l Matrix) error {
+	if err := d.b.Difference(l, d.k1, d.k2, d.kernelSide(0), d.kernelSide(1), float32(d.s.cfg.Eta)); err != nil {
+		return err
+	}
+	if !d.s.cfg.Center || !d.phi[0].empty() && !d.phi[1].empty() {
+		return nil
+	}
+	matrices := []Matrix{l}
+	if d.sh.relational { // it compares centred kernels; the gradient of an exact one wants it as it is
+		matrices = append(matrices, d.k1, d.k2)
+	}
+	for _, m := range matrices {
+		if !m.empty() {
+			if err := d.b.CenterBoth(m); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // goal is the estimate of M's error at which the iteration stops: a nearly repeated eigenvalue shows late to one start
@@ -183,7 +229,7 @@ func (d *deviceStep) terms(l Matrix) error {
 			}
 		case ObjectiveRelationalKL:
 			if used { // an earlier term of this kind overwrote the kernel matrices
-				if err := d.b.Difference(Matrix{}, d.k1, d.k2, d.kernelSide(0), d.kernelSide(1), float32(d.s.cfg.Eta)); err != nil {
+				if err := d.difference(Matrix{}); err != nil {
 					return err
 				}
 			}
@@ -215,6 +261,11 @@ func (d *deviceStep) gradient(res *Result, grad []float32) error {
 		}
 	}
 	if d.phi[0].empty() {
+		if !d.m.empty() && d.s.cfg.Center { // as step.throughMatrix
+			if err := d.b.CenterBoth(d.m); err != nil {
+				return err
+			}
+		}
 		err = d.b.KernelGradient(gx, d.kernelSide(0), d.m, d.u, d.weights, d.k1)
 	} else {
 		err = d.throughFeatures(gx)
@@ -264,13 +315,16 @@ func (d *deviceStep) throughFeatures(gx Matrix) error {
 	} else {
 		err = d.b.FactorGradient(g, d.phi[0], Matrix{}, d.u, d.weights)
 	}
+	if err == nil && d.s.cfg.Center {
+		err = d.centerColumns(g)
+	}
 	switch {
 	case err != nil:
 		return err
 	case !d.w[0].empty():
-		return d.b.FourierBackward(gx, g, d.phi[0], d.w[0])
+		return d.b.FourierBackward(gx, g, d.raw[0], d.w[0])
 	case !d.inv[0].empty():
-		return d.b.NormalizeBackward(gx, g, d.phi[0], d.inv[0])
+		return d.b.NormalizeBackward(gx, g, d.raw[0], d.inv[0])
 	}
 	return nil
 }

@@ -1,5 +1,6 @@
-// center.cu: means of columns, and centring of columns and of symmetric matrices; sums in float64.
+// center.cu: means of columns, and centring of columns, of rows and of symmetric matrices; sums in float64.
 #include "device.h"
+#include "specalign_cuda.h"
 
 // --- column means: blocks of 32 columns by CHUNK rows sum up, lanes along the columns; then the chunks are added.
 
@@ -68,6 +69,26 @@ __global__ void __launch_bounds__(256) less_row_kernel(sa_matrix out, sa_matrix 
 
 sa_status sa_less_row(sa_context *c, sa_matrix out, sa_matrix x, const double *mean) {
   SA_LAUNCH(c, less_row_kernel, sa_blocks(x.rows * x.cols, 256), 256, 0, out, x, mean);
+  return SA_OK;
+}
+
+// --- center_rows: m_ij -= mean of row i; a block works on a row.
+
+struct MeanShared { double part[8]; };
+
+__global__ void __launch_bounds__(256) center_rows_kernel(sa_matrix m) {
+  SHARED(MeanShared, shared);
+  float *row = sa_row(m, blockIdx.x);
+  double s = 0;
+  for (int64_t j = threadIdx.x; j < m.cols; j += 256) s += (double)row[j];
+  const double mean = sa_block_sum(s, shared.part) / (double)m.cols;
+  for (int64_t j = threadIdx.x; j < m.cols; j += 256) row[j] = (float)((double)row[j] - mean);
+}
+
+extern "C" sa_status SA_API(center_rows)(sa_context *c, sa_matrix m) {
+  sa_begin(c, "center_rows");
+  SA_CHECK(c, sa_there(m), "there is no m");
+  SA_LAUNCH(c, center_rows_kernel, (unsigned)m.rows, 256, sizeof(MeanShared), m);
   return SA_OK;
 }
 

@@ -44,6 +44,15 @@ extern "C" sa_status SA_API(clear)(sa_context *c, sa_matrix m) {
   return sa_check(c, cudaMemset2DAsync(m.data, (size_t)m.stride * sizeof(float), 0, (size_t)m.cols * sizeof(float), (size_t)m.rows, c->stream), "clearing");
 }
 
+// --- copy: dst = src.
+
+extern "C" sa_status SA_API(copy)(sa_context *c, sa_matrix dst, sa_matrix src) {
+  sa_begin(c, "copy");
+  SA_CHECK(c, sa_there(src) && sa_is(dst, src.rows, src.cols), "dst and src differ in shape");
+  return sa_check(c, cudaMemcpy2DAsync(dst.data, (size_t)dst.stride * sizeof(float), src.data, (size_t)src.stride * sizeof(float),
+                                       (size_t)src.cols * sizeof(float), (size_t)src.rows, cudaMemcpyDeviceToDevice, c->stream), "copy");
+}
+
 // --- add_scaled: m += a l.
 
 __global__ void __launch_bounds__(256) add_scaled_kernel(sa_matrix m, sa_matrix l, float a) {

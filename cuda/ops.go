@@ -124,5 +124,13 @@ func (b *backend) Clear(m align.Matrix) error {
 	return b.run(func() C.sa_status { return C.sacuda_clear(b.c, cmatrix(m)) })
 }
 
+func (b *backend) Copy(dst, src align.Matrix) error {
+	return b.run(func() C.sa_status { return C.sacuda_copy(b.c, cmatrix(dst), cmatrix(src)) })
+}
+
+func (b *backend) CenterRows(m align.Matrix) error {
+	return b.run(func() C.sa_status { return C.sacuda_center_rows(b.c, cmatrix(m)) })
+}
+
 // Host returns the backend that does what this one leaves to the CPU.
 func (b *backend) Host() align.Backend { return b.host }

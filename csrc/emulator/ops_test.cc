@@ -88,6 +88,9 @@ static void everything(int64_t n, int64_t d1, int64_t d2) {
   OK(SA_API(add_scaled)(c, m, l, 0.5f));
   OK(SA_API(center_both)(c, l));
   result(m), result(l);
+  OK(SA_API(copy)(c, cross, l));
+  OK(SA_API(center_rows)(c, u));
+  result(cross), result(u);
   OK(SA_API(clear)(c, m));
   OK(SA_API(sync)(c));
   add(out, 64 * sizeof *out);
