@@ -10,6 +10,7 @@ import (
 	"io"
 	"math"
 	"reflect"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 
@@ -134,9 +135,16 @@ func (d decoder) bare(node *yaml.Node) error {
 		return d.wrong(node, "anchors and aliases are not taken here; write the value out")
 	case node.Style&yaml.TaggedStyle != 0:
 		return d.wrong(node, "tags such as %s are not taken here", shown(node.Tag))
+	case node.Kind == yaml.ScalarNode && numeric(node.ShortTag()) && odd.MatchString(node.Value):
+		return d.wrong(node, "%s is read as another number by others; write it in decimal digits, without a zero before them", shown(node.Value))
 	}
 	return nil
 }
+
+func numeric(tag string) bool { return tag == "!!int" || tag == "!!float" }
+
+// odd are numbers that YAML 1.1 and 1.2, or a person, read differently: 017 is 15 or 17.
+var odd = regexp.MustCompile(`^[-+]?0[0-9a-zA-Z]|_`)
 
 // value decodes one value; name is what it is called in messages.
 func (d decoder) value(node *yaml.Node, name string, to reflect.Value) error {
