@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"strconv"
+	"strings"
 )
 
 // Kernel names a positive semidefinite function of two rows.
@@ -82,10 +83,7 @@ func ParseSigma(s string) (Sigma, error) {
 		return Sigma{Rule: s}, nil
 	}
 	v, err := strconv.ParseFloat(s, 64)
-	if err == nil {
-		err = checkSigma(v)
-	}
-	if err != nil {
+	if err != nil || strings.ContainsAny(s, "_xX") || checkSigma(v) != nil { // Go's 1_000 and 0x10 are no one else's
 		return Sigma{}, fmt.Errorf("sigma is %q; give %s, %s or a number between %g and %g", s, SigmaMedian, SigmaMatch, minSigma, maxSigma)
 	}
 	return Sigma{Value: v}, nil

@@ -44,6 +44,9 @@ func TestFlagErrors(t *testing.T) {
 	specalign(t, nil, "penalty", "", "b").refused(t, 2, "argument 1 of penalty is empty")
 	specalign(t, nil, "").refused(t, 2, `there is no verb ""; specalign -h`)
 	student, reference := planted(t, 20)
+	for _, sigma := range []string{"1_000", "0x10", "nan", "0"} {
+		specalign(t, nil, "penalty", student, reference, "--kernel=gaussian", "--sigma="+sigma).refused(t, 2, `sigma is "`+sigma+`"; give median, match or a number`)
+	}
 	if o := specalign(t, nil, "penalty", student, reference, "--eta=.5", "--k", "007"); o.code != 0 || !strings.Contains(o.stdout, "k = 7") {
 		t.Errorf("%+v", o)
 	}
