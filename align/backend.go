@@ -174,6 +174,16 @@ type Device interface {
 	Copy(dst, src Matrix) error
 	// CenterRows subtracts from each row of m its mean, in place.
 	CenterRows(m Matrix) error
+	// Differences writes the number of elements in which a and b, both of one shape, differ to out[0].
+	Differences(a, b Matrix, out []float64) error
+	// Load is Widen of rows that are in the device's memory; Fetch copies such rows as they are to host memory, densely,
+	// and waits for them.
+	Load(dst Matrix, f Features) error
+	Fetch(dst []byte, f Features) error
+	// After lets what is enqueued from here on wait for what is on another stream of the process now, Before the other
+	// stream for what is enqueued here. A stream is given by its CUDA handle, the default one by 0.
+	After(stream uintptr) error
+	Before(stream uintptr) error
 	// Host returns the backend for settings and batches that the device leaves to the CPU. Close closes it, too.
 	Host() Backend
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"unsafe"
 )
 
 // deviceSession is what a session keeps on a device.
@@ -13,13 +14,16 @@ type deviceSession struct {
 	ws    *workspace
 	drawn [2]draw
 	start int // columns of the start vector there
+
+	rows [2][]byte // host memory for rows of the device's that a step of the host's reads
+	grad []float32 // the same for the gradient
 }
 
 // onDevice is a step on the device: its operations are only enqueued, and the host waits twice, for the eigenvalues and
 // for the gradient. It returns neither result nor error where the step is the host's: other solvers, whole spectra
 // and the smallest batches; equal inputs and rows that call for a message; and, with a warning, an iteration
 // that did not converge.
-func (st *step) onDevice(ctx context.Context, f [2]Features, grad []float32) (*Result, error) {
+func (st *step) onDevice(ctx context.Context, f [2]Features, grad target) (*Result, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -29,13 +33,51 @@ func (st *step) onDevice(ctx context.Context, f [2]Features, grad []float32) (*R
 		return nil, err
 	}
 	res, err := d.value(f)
-	if res == nil || err != nil || grad == nil {
+	if res == nil || err != nil || !st.wantGrad {
 		return res, err
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	return res, d.gradient(res, grad)
+}
+
+// leftToHost is a step on the CPU of what may be in the device's memory: rows are brought down, the gradient goes up.
+func (st *step) leftToHost(ctx context.Context, f [2]Features, grad target) (*Result, error) {
+	if err := st.bring(&f); err != nil {
+		return nil, err
+	}
+	if grad.device.empty() {
+		return st.onHost(ctx, f, grad.host)
+	}
+	dev := st.s.dev
+	dev.grad = resize(dev.grad, f[0].Rows*f[0].Cols)
+	res, err := st.onHost(ctx, f, dev.grad)
+	if err != nil {
+		return nil, err
+	}
+	return res, dev.b.Widen(grad.device, bytesOf(dev.grad), Float32)
+}
+
+// bring replaces rows in the device's memory by copies in host memory.
+func (st *step) bring(f *[2]Features) error {
+	dev := st.s.dev
+	for side := range f {
+		if !f[side].Device {
+			continue
+		}
+		dev.rows[side] = resize(dev.rows[side], f[side].Rows*f[side].Cols*f[side].Type.Size())
+		if err := dev.b.Fetch(dev.rows[side], f[side]); err != nil {
+			return err
+		}
+		f[side].Data, f[side].Device, f[side].Stride = dev.rows[side], false, 0
+	}
+	return nil
+}
+
+// bytesOf views host memory as the bytes that it consists of, on a little-endian machine.
+func bytesOf(v []float32) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(v))), 4*len(v))
 }
 
 // deviceStep is a step on the device under way.
@@ -52,6 +94,7 @@ type deviceStep struct {
 	phi     [2]Matrix // (n, D) features, centred where that is asked for
 	inv, w  [2]Matrix
 	sq      [2]Matrix
+	compare bool      // whether L is 0 if the rows on the device turn out to be equal
 	figures []float64 // on the device
 	host    []float64 // the same, once they are here
 	vectors Matrix
@@ -60,12 +103,14 @@ type deviceStep struct {
 	m       Matrix
 }
 
-// The scalars of a step, by where they stand: scans of both sides and of the gradient, sums, one value of a term each,
-// then the eigenvalues and what Spectrum says of them, and last a scan that nobody reads.
+// The scalars of a step, by where they stand: scans of both sides and of the gradient, its norm, in how many elements the
+// sides differ, sums, one value of a term each, then the eigenvalues and what Spectrum says of them, and last a scan that
+// nobody reads.
 const (
-	atGradient = 6
-	atNorm     = 9
-	atTerms    = 10
+	atGradient    = 6
+	atNorm        = 9
+	atDifferences = 10
+	atTerms       = 11
 )
 
 // begin decides whether the step is the device's, and finds bandwidths that are not known yet.
@@ -92,18 +137,26 @@ func (d *deviceStep) begin(ctx context.Context, f [2]Features) (bool, error) {
 	}
 	for side := range f {
 		if cfg.KernelOf(side).NeedsSigma() && d.state.sigma[side] == 0 {
-			if err := d.loadAll(f); err != nil {
+			host := f
+			if err := d.bring(&host); err != nil {
+				return false, err
+			}
+			if err := d.loadAll(host); err != nil {
 				return false, err
 			}
 			if err := d.bandwidths(ctx); err != nil || d.provisional {
+				d.notes = nil // the host will say it
 				return false, err
 			}
 			break
 		}
 	}
-	equal := cfg.Eta == 1 && cfg.KernelOf(0) == cfg.KernelOf(1) && d.state.sigma[0] == d.state.sigma[1] && f[0].Cols == f[1].Cols &&
-		f[0].Type == f[1].Type && bytes.Equal(f[0].Data, f[1].Data)
-	return !equal, nil
+	alike := cfg.Eta == 1 && cfg.KernelOf(0) == cfg.KernelOf(1) && d.state.sigma[0] == d.state.sigma[1] && f[0].Cols == f[1].Cols
+	if f[0].Device || f[1].Device {
+		d.compare = alike
+		return true, nil
+	}
+	return !alike || f[0].Type != f[1].Type || !bytes.Equal(f[0].Data, f[1].Data), nil
 }
 
 // The limits of the device's routes.
@@ -138,6 +191,11 @@ func (d *deviceStep) value(f [2]Features) (*Result, error) {
 			return nil, err
 		}
 	}
+	if d.compare {
+		if err := d.b.Differences(d.x[0], d.x[1], d.figures[atDifferences:atDifferences+1]); err != nil {
+			return nil, err
+		}
+	}
 	l, factors, err := d.operator()
 	if err != nil {
 		return nil, err
@@ -160,7 +218,7 @@ func (d *deviceStep) value(f [2]Features) (*Result, error) {
 		if err := d.b.Download64(d.host, d.figures); err != nil {
 			return nil, err
 		}
-		if d.host[0] >= 0 || d.host[3] >= 0 {
+		if d.host[0] >= 0 || d.host[3] >= 0 || d.compare && d.host[atDifferences] == 0 {
 			return nil, nil // the host finds the words
 		}
 		ok, err := d.norms()

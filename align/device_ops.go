@@ -23,7 +23,12 @@ func (d *deviceStep) features(side int, f Features) error {
 	if d.x[side], err = d.ws.Get("x"+name, d.n, f.Cols); err != nil {
 		return err
 	}
-	if err := d.b.Widen(d.x[side], f.Data, f.Type); err != nil {
+	if f.Device {
+		err = d.b.Load(d.x[side], f)
+	} else {
+		err = d.b.Widen(d.x[side], f.Data, f.Type)
+	}
+	if err != nil {
 		return err
 	}
 	if d.sq[side], err = d.ws.Get("sq"+name, 1, d.n); err != nil {
@@ -245,11 +250,15 @@ func (d *deviceStep) terms(l Matrix) error {
 	return nil
 }
 
-// gradient enqueues the way back to the rows, waits, and checks that all of it is finite.
-func (d *deviceStep) gradient(res *Result, grad []float32) error {
+// gradient enqueues the way back to the rows, waits, and checks that all of it is finite. The copy to the device's memory
+// is behind that, and nobody waits for it here.
+func (d *deviceStep) gradient(res *Result, grad target) error {
 	if d.m.empty() && d.u.Rows == 0 { // the penalty does not depend on the student
-		clear(grad)
-		return nil
+		if grad.host != nil {
+			clear(grad.host)
+			return nil
+		}
+		return d.b.Clear(grad.device)
 	}
 	gx, err := d.ws.Get("gradient", d.n, d.x[0].Cols)
 	if err != nil {
@@ -279,17 +288,32 @@ func (d *deviceStep) gradient(res *Result, grad []float32) error {
 	if err := d.b.SumSquares(gx, d.figures[atNorm:atNorm+1]); err != nil {
 		return err
 	}
-	if err := d.b.Download(grad, gx); err != nil {
-		return err
+	if grad.host != nil {
+		if err := d.b.Download(grad.host, gx); err != nil {
+			return err
+		}
 	}
 	if err := d.b.Download64(d.host[atGradient:atNorm+1], d.figures[atGradient:atNorm+1]); err != nil {
 		return err
 	}
 	res.GradientNorm = math.Sqrt(d.host[atNorm])
 	if row := d.host[atGradient]; row >= 0 {
-		return finiteGradient(grad, d.x[0].Cols)
+		host := grad.host
+		if host == nil {
+			d.dev.grad = resize(d.dev.grad, gx.Rows*gx.Cols)
+			host = d.dev.grad
+			if err := d.b.Download(host, gx); err != nil {
+				return err
+			}
+		}
+		if err := finiteGradient(host, gx.Cols); err != nil {
+			return err
+		}
 	}
-	return nil
+	if grad.host != nil {
+		return nil
+	}
+	return d.b.Copy(grad.device, gx)
 }
 
 // finiteGradient finds the words for a gradient (n, d) that is not finite; rows whose squares alone overflow are fine.

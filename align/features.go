@@ -46,4 +46,26 @@ type Features struct {
 	Rows, Cols int
 	Type       DType
 	Data       []byte // Rows*Cols elements, row-major, little-endian; read, never written or kept after a call
+
+	// Device says that Data is memory of the session's device: it only carries address and extent, and Go code never
+	// touches it. What writes the rows has to be ordered before the device's stream; see Device. Their starts are Stride
+	// elements apart, Cols where that is 0; the rows of host memory are always dense.
+	Device bool
+	Stride int
+}
+
+// RowStride returns the elements between the starts of two rows.
+func (f *Features) RowStride() int {
+	if f.Stride == 0 {
+		return f.Cols
+	}
+	return f.Stride
+}
+
+// extent returns the bytes that Data has to have.
+func (f *Features) extent() int { return ((f.Rows-1)*f.RowStride() + f.Cols) * f.Type.Size() }
+
+// Holds tells whether Data is as long as the shape says.
+func (f *Features) Holds() bool {
+	return f.Rows > 0 && f.Cols > 0 && f.RowStride() >= f.Cols && f.Type.Size() > 0 && len(f.Data) >= f.extent()
 }

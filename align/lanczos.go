@@ -348,9 +348,9 @@ func (it *krylov) finish(accepted bool) (*pairs, error) {
 }
 
 // resize returns a slice of that length, its contents undefined, reusing memory.
-func resize(s []float64, n int) []float64 {
+func resize[T any](s []T, n int) []T {
 	if cap(s) < n {
-		return make([]float64, n, n+n/2)
+		return make([]T, n, n+n/2)
 	}
 	return s[:n]
 }

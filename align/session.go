@@ -111,12 +111,26 @@ var sideName = [2]string{"student", "reference"}
 // Wrong shapes and values that are not finite give an *InputError, an end of ctx its error. After any error the session
 // is usable and its state as before, but grad may have been written to.
 func (s *Session) Step(ctx context.Context, student, reference Features, grad []float32) (*Result, error) {
+	return s.take(ctx, student, reference, target{host: grad})
+}
+
+// StepDevice is Step whose gradient goes to a matrix in memory of the session's device, with the same bits; none is
+// wanted where grad has no Data. The gradient is enqueued on the device's stream: what reads it has to be ordered behind
+// that, as by Device.Before or Sync.
+func (s *Session) StepDevice(ctx context.Context, student, reference Features, grad Matrix) (*Result, error) {
+	return s.take(ctx, student, reference, target{device: grad})
+}
+
+func (s *Session) take(ctx context.Context, student, reference Features, grad target) (*Result, error) {
 	begin := time.Now()
-	if err := checkShapes(student, reference, grad); err != nil {
+	if err := s.checkPlaces(student, reference, grad); err != nil {
+		return nil, err
+	}
+	if err := checkShapes(student, reference, grad.host); err != nil {
 		return nil, err
 	}
 	st := &s.step
-	*st = step{s: s, b: s.b, ws: s.ws, n: student.Rows, wantGrad: grad != nil, slopes: st.slopes, state: state{warm: st.state.warm}}
+	*st = step{s: s, b: s.b, ws: s.ws, n: student.Rows, wantGrad: grad.wanted(), slopes: st.slopes, state: state{warm: st.state.warm}}
 	st.state.set(&s.state)
 	defer func() { st.side = [2]embedding{} }() // the caller's memory is not ours after this
 	s.pcg.Seed(s.cfg.Seed, st.state.steps)
@@ -153,7 +167,10 @@ func checkShapes(student, reference Features, grad []float32) error {
 		if f.Cols > math.MaxInt32 || f.Rows > math.MaxInt32 || f.Rows > math.MaxInt/16/f.Cols {
 			return inputErrorf("align: the %s features are %d x %d, which is too large", sideName[i], f.Rows, f.Cols)
 		}
-		if want := f.Rows * f.Cols * size; len(f.Data) != want {
+		if f.Stride != 0 && (f.Stride < f.Cols || !f.Device && f.Stride != f.Cols || f.Stride > math.MaxInt/16/f.Rows) {
+			return inputErrorf("align: the %s features are %d x %d with %d elements between the starts of two rows, which cannot be", sideName[i], f.Rows, f.Cols, f.Stride)
+		}
+		if want := f.extent(); len(f.Data) != want {
 			return inputErrorf("align: the %s features are %d x %d %s and need %d bytes, but %d are given", sideName[i], f.Rows, f.Cols, f.Type, want, len(f.Data))
 		}
 	}
@@ -162,6 +179,33 @@ func checkShapes(student, reference Features, grad []float32) error {
 	}
 	if grad != nil && len(grad) != student.Rows*student.Cols {
 		return inputErrorf("align: the gradient has %d elements, the student's rows %d", len(grad), student.Rows*student.Cols)
+	}
+	return nil
+}
+
+// target is where a gradient goes: to host memory, to the device's, or, where both are empty, nowhere.
+type target struct {
+	host   []float32
+	device Matrix
+}
+
+func (t *target) wanted() bool { return t.host != nil || !t.device.empty() }
+
+// checkPlaces refuses memory of a device that the session does not have, and a gradient there of the wrong shape.
+func (s *Session) checkPlaces(student, reference Features, grad target) error {
+	for i, f := range []Features{student, reference} {
+		if f.Device && s.dev == nil {
+			return inputErrorf("align: the %s features are in a device's memory, and the session runs on %s; give them in host memory", sideName[i], s.b.Info().Device)
+		}
+	}
+	g := grad.device
+	switch {
+	case g.empty():
+		return nil
+	case s.dev == nil:
+		return inputErrorf("align: the gradient is to go to a device's memory, and the session runs on %s; give host memory", s.b.Info().Device)
+	case g.Rows != student.Rows || g.Cols != student.Cols || !g.Holds():
+		return inputErrorf("align: the gradient is a matrix (%d, %d), the student's rows are (%d, %d)", g.Rows, g.Cols, student.Rows, student.Cols)
 	}
 	return nil
 }

@@ -47,14 +47,19 @@ type embedding struct {
 }
 
 // run is the step, on the device where there is one that can do it.
-func (st *step) run(ctx context.Context, f [2]Features, grad []float32) (*Result, error) {
-	var notes []string
-	if st.s.dev != nil {
-		if res, err := st.onDevice(ctx, f, grad); res != nil || err != nil {
-			return res, err
-		}
-		notes = st.notes
+func (st *step) run(ctx context.Context, f [2]Features, grad target) (*Result, error) {
+	if st.s.dev == nil {
+		return st.onHost(ctx, f, grad.host)
 	}
+	if res, err := st.onDevice(ctx, f, grad); res != nil || err != nil {
+		return res, err
+	}
+	return st.leftToHost(ctx, f, grad)
+}
+
+// onHost is the step on the CPU.
+func (st *step) onHost(ctx context.Context, f [2]Features, grad []float32) (*Result, error) {
+	notes := st.notes // the device's, where it gave the step up
 	if err := st.loadAll(f); err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "device.h"
+#include "specalign_cuda.h"
 
 enum { FIGURES = 4096 };
 
@@ -31,6 +32,7 @@ static cudaError_t open_on(sa_context *c) {
   if (e == cudaSuccess) e = cudaDeviceGetAttribute(&c->major, cudaDevAttrComputeCapabilityMajor, c->device);
   if (e == cudaSuccess) e = cudaDeviceGetAttribute(&c->minor, cudaDevAttrComputeCapabilityMinor, c->device);
   if (e == cudaSuccess) e = cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking);
+  if (e == cudaSuccess) e = cudaEventCreateWithFlags(&c->event, cudaEventDisableTiming);
   if (e == cudaSuccess) e = cudaMallocHost(&c->figures, FIGURES * sizeof(double));
   return e;
 }
@@ -68,6 +70,7 @@ extern "C" void SA_API(close)(sa_context *c) {
     free(s);
   }
   if (c->figures) cudaFreeHost(c->figures);
+  if (c->event) cudaEventDestroy(c->event);
   if (c->stream) cudaStreamDestroy(c->stream);
   free(c);
 }
@@ -166,6 +169,22 @@ extern "C" sa_status SA_API(download64)(sa_context *c, double *dst, const double
   SA_TRY(sa_check(c, cudaStreamSynchronize(c->stream), "waiting for the copy"));
   if (to != dst) memcpy(dst, to, bytes);
   return SA_OK;
+}
+
+// waits lets one stream wait for what is on another one. The event may be recorded again at once.
+static sa_status waits(sa_context *c, cudaStream_t stream, cudaStream_t other) {
+  SA_TRY(sa_check(c, cudaEventRecord(c->event, other), "marking a stream"));
+  return sa_check(c, cudaStreamWaitEvent(stream, c->event, 0), "waiting for a stream");
+}
+
+extern "C" sa_status SA_API(after)(sa_context *c, void *stream) {
+  sa_begin(c, "after");
+  return waits(c, c->stream, (cudaStream_t)stream);
+}
+
+extern "C" sa_status SA_API(before)(sa_context *c, void *stream) {
+  sa_begin(c, "before");
+  return waits(c, (cudaStream_t)stream, c->stream);
 }
 
 extern "C" sa_status SA_API(sync)(sa_context *c) {

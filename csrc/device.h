@@ -20,6 +20,7 @@ struct sa_slab {
 struct sa_context {
   int device, multiprocessors, major, minor;
   cudaStream_t stream;
+  cudaEvent_t event;  // by which streams wait for one another
   sa_slab *slabs;
   double *figures;  // pinned host memory, FIGURES numbers
   const char *op;   // the operation under way, or enqueued last

@@ -18,6 +18,22 @@ sa_status SA_API(copy)(sa_context *c, sa_matrix dst, sa_matrix src);
 // center_rows enqueues m_ij -= mean of row i.
 sa_status SA_API(center_rows)(sa_context *c, sa_matrix m);
 
+// differences: out[0] = number of elements in which a and b differ.
+// a, b: the same shape; out: 1
+sa_status SA_API(differences)(sa_context *c, sa_matrix a, sa_matrix b, double *out);
+
+// load is widen of rows in the device's memory, whose starts are stride elements apart.
+// dst: (rows, cols)
+sa_status SA_API(load)(sa_context *c, sa_matrix dst, const void *src, int64_t stride, int32_t dtype);
+
+// fetch copies such rows to dense host memory and waits for the copy.
+sa_status SA_API(fetch)(sa_context *c, void *dst, const void *src, int64_t rows, int64_t cols, int64_t stride, int32_t dtype);
+
+// after: what is enqueued from here on waits for what is on stream, a cudaStream_t, now; before: stream waits for what is
+// enqueued here.
+sa_status SA_API(after)(sa_context *c, void *stream);
+sa_status SA_API(before)(sa_context *c, void *stream);
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,4 +1,4 @@
-// sums.cu: sums over whole matrices, m += a l, and the Gram-Schmidt step.
+// sums.cu: sums over whole matrices, where two differ, m += a l, and the Gram-Schmidt step.
 #include "device.h"
 #include "specalign_cuda.h"
 
@@ -34,6 +34,25 @@ extern "C" sa_status SA_API(sum_squares)(sa_context *c, sa_matrix l, double *out
   SA_MEMORY(c, part);
   SA_LAUNCH(c, row_squares_kernel, (unsigned)l.rows, 256, sizeof(SumShared), part, l);
   return sa_sum_to(c, out, part, l.rows, 1);
+}
+
+// --- differences: out[0] = number of elements in which a and b differ.
+
+__global__ void __launch_bounds__(256) row_differences_kernel(double *part, sa_matrix a, sa_matrix b) {
+  SHARED(SumShared, shared);
+  double s = 0;
+  for (int64_t j = threadIdx.x; j < a.cols; j += 256) s += sa_row(a, blockIdx.x)[j] != sa_row(b, blockIdx.x)[j];
+  s = sa_block_sum(s, shared.part);
+  if (threadIdx.x == 0) part[blockIdx.x] = s;
+}
+
+extern "C" sa_status SA_API(differences)(sa_context *c, sa_matrix a, sa_matrix b, double *out) {
+  sa_begin(c, "differences");
+  SA_CHECK(c, sa_there(a) && sa_is(b, a.rows, a.cols) && out, "a and b differ in shape, or there is no out");
+  double *part = sa_take<double>(c, a.rows);
+  SA_MEMORY(c, part);
+  SA_LAUNCH(c, row_differences_kernel, (unsigned)a.rows, 256, sizeof(SumShared), part, a, b);
+  return sa_sum_to(c, out, part, a.rows, 1);
 }
 
 // --- clear: m = 0.

@@ -150,12 +150,36 @@ func (b *backend) Widen(dst align.Matrix, src []byte, t align.DType) error {
 	if t.Size() == 0 || dst.Rows < 1 || dst.Cols < 1 || len(src)/t.Size()/dst.Cols < dst.Rows {
 		return fmt.Errorf("cuda: widen: %d bytes of %v do not hold (%d, %d)", len(src), t, dst.Rows, dst.Cols)
 	}
-	dtype := map[align.DType]C.int32_t{
-		align.Float32: C.SA_FLOAT32, align.Float16: C.SA_FLOAT16, align.BFloat16: C.SA_BFLOAT16, align.Float64: C.SA_FLOAT64,
-	}[t]
 	return b.run(func() C.sa_status {
-		return C.sacuda_widen(b.c, cmatrix(dst), unsafe.Pointer(unsafe.SliceData(src)), dtype)
+		return C.sacuda_widen(b.c, cmatrix(dst), unsafe.Pointer(unsafe.SliceData(src)), dtypes[t])
 	})
+}
+
+var dtypes = map[align.DType]C.int32_t{
+	align.Float32: C.SA_FLOAT32, align.Float16: C.SA_FLOAT16, align.BFloat16: C.SA_BFLOAT16, align.Float64: C.SA_FLOAT64,
+}
+
+func (b *backend) Load(dst align.Matrix, f align.Features) error {
+	if dst.Rows != f.Rows || dst.Cols != f.Cols || !f.Holds() {
+		return fmt.Errorf("cuda: load: %d bytes of %v do not hold (%d, %d)", len(f.Data), f.Type, dst.Rows, dst.Cols)
+	}
+	return b.run(func() C.sa_status {
+		return C.sacuda_load(b.c, cmatrix(dst), unsafe.Pointer(unsafe.SliceData(f.Data)), C.int64_t(f.RowStride()), dtypes[f.Type])
+	})
+}
+
+func (b *backend) Fetch(dst []byte, f align.Features) error {
+	if !f.Holds() || len(dst)/f.Type.Size()/f.Cols < f.Rows {
+		return fmt.Errorf("cuda: fetch: %d bytes, of %d of %v, do not hold (%d, %d)", len(dst), len(f.Data), f.Type, f.Rows, f.Cols)
+	}
+	return b.run(func() C.sa_status {
+		return C.sacuda_fetch(b.c, unsafe.Pointer(unsafe.SliceData(dst)), unsafe.Pointer(unsafe.SliceData(f.Data)), C.int64_t(f.Rows), C.int64_t(f.Cols), C.int64_t(f.RowStride()), dtypes[f.Type])
+	})
+}
+
+// handle passes a stream to C: a handle of CUDA's is an address, or a small number.
+func handle(stream uintptr) unsafe.Pointer {
+	return *(*unsafe.Pointer)(unsafe.Pointer(&stream)) // no address of Go's, which go vet would guess
 }
 
 func (b *backend) Download(dst []float32, src align.Matrix) error {

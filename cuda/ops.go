@@ -134,3 +134,15 @@ func (b *backend) CenterRows(m align.Matrix) error {
 
 // Host returns the backend that does what this one leaves to the CPU.
 func (b *backend) Host() align.Backend { return b.host }
+
+func (b *backend) Differences(x, y align.Matrix, out []float64) error {
+	return b.run(func() C.sa_status { return C.sacuda_differences(b.c, cmatrix(x), cmatrix(y), cscalars(out, 1)) })
+}
+
+func (b *backend) After(stream uintptr) error {
+	return b.run(func() C.sa_status { return C.sacuda_after(b.c, handle(stream)) })
+}
+
+func (b *backend) Before(stream uintptr) error {
+	return b.run(func() C.sa_status { return C.sacuda_before(b.c, handle(stream)) })
+}

@@ -19,6 +19,7 @@ func Backend(t *testing.T, open func() align.Backend) {
 	}{
 		{"Memory", (*suite).memory},
 		{"Widen", (*suite).widen},
+		{"Device", (*suite).device},
 		{"Scan", (*suite).scan},
 		{"ScanFindsBadRows", (*suite).scanFindsBadRows},
 		{"Normalize", (*suite).normalize},

@@ -55,6 +55,7 @@ func Session(t *testing.T, open func() align.Backend) {
 		{"Exchange", (*sessions).exchange},
 		{"BadRows", (*sessions).badRows},
 		{"BadShapes", (*sessions).badShapes},
+		{"DeviceRows", (*sessions).deviceRows},
 		{"Repeatable", (*sessions).repeatable},
 		{"State", (*sessions).state},
 		{"History", (*sessions).history},

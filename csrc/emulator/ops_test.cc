@@ -48,6 +48,10 @@ static void everything(int64_t n, int64_t d1, int64_t d2) {
   sa_matrix l = matrix(n, n), k1 = matrix(n, n), k2 = matrix(n, n), m = matrix(n, n, true), mean = matrix(1, d1), u = matrix(3, n), w = matrix(1, 3);
   sa_matrix v = matrix(2, n), y = matrix(2, n), t = matrix(2, d1 + d2), gram = matrix(d1 + d2, d1 + d2), wf = matrix(r, d1), pf = matrix(n, 2 * r), gf = matrix(n, 2 * r);
   sa_matrix one = matrix(1, n), basis = matrix(5, n), vectors = matrix(3, n), start = matrix(1, n), cross = matrix(n, n);
+  OK(SA_API(load)(c, g, l.data, 2 * l.stride, SA_FLOAT16));
+  result(g);
+  OK(SA_API(copy)(c, g, x1));
+  OK(SA_API(differences)(c, g, phi, out + 3));
   OK(SA_API(scan)(c, x1, sq, out));
   OK(SA_API(normalize)(c, phi, inv, x1, sq));
   OK(SA_API(normalize_backward)(c, g, x1, phi, inv));

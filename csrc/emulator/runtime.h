@@ -115,9 +115,11 @@ using std::min;
 
 typedef int cudaError_t;
 typedef simt::Stream *cudaStream_t;
+typedef struct simt_event *cudaEvent_t;
 typedef std::vector<std::function<int()>> *cudaGraph_t, *cudaGraphExec_t;
 enum { cudaSuccess, cudaErrorInvalidValue, cudaErrorMemoryAllocation, cudaErrorInsufficientDriver = 35, cudaErrorNoDevice = 100 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
+enum { cudaEventDisableTiming = 2 };
 enum { cudaStreamNonBlocking = 1, cudaStreamCaptureModeThreadLocal = 1, cudaHostAllocDefault = 0 };
 enum { cudaDevAttrMultiProcessorCount = 16, cudaDevAttrComputeCapabilityMajor = 75, cudaDevAttrComputeCapabilityMinor = 76 };
 enum { cudaFuncAttributeMaxDynamicSharedMemorySize = 8, cudaFuncAttributeNonPortableClusterSizeAllowed = 13 };
@@ -175,6 +177,12 @@ inline cudaError_t cudaMemcpy2DAsync(void *d, size_t dp, const void *p, size_t s
 }
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned) { return *s = new simt::Stream, 0; }
 inline cudaError_t cudaStreamDestroy(cudaStream_t s) { return delete s, 0; }
+// Streams do at once what they are asked for, so that there is nothing that an event could wait for.
+struct simt_event {};
+inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned) { return *e = new simt_event, 0; }
+inline cudaError_t cudaEventDestroy(cudaEvent_t e) { return delete e, 0; }
+inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return 0; }
+inline cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return 0; }
 inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return simt::lost(false) ? (int)simt::kLaunchFailure : 0; }
 inline cudaError_t cudaStreamBeginCapture(cudaStream_t s, int) { return s->recorded = new std::vector<std::function<int()>>, 0; }
 inline cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g) { return *g = std::exchange(s->recorded, nullptr), 0; }
