@@ -1,5 +1,6 @@
-// Command capi is a C library, built with -buildmode=c-shared: the steps of compare over shards for programs that have
-// the rows in memory. specalign_shards.h is its interface.
+// Command capi is a C library, built with -buildmode=c-shared, for programs that have the rows in memory: the steps of
+// compare over shards, whose interface is specalign_shards.h, and penalties in the caller's process,
+// specalign_session.h.
 //
 // It reads no files, which keeps it small.
 package main
@@ -12,7 +13,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"unsafe"
 
 	"github.com/specalign/specalign/align"
@@ -126,7 +126,8 @@ func pass(plan C.specalign_file, rows *C.specalign_shard, count C.int64_t, threa
 		}
 		ids, pairs[is] = append(ids, int(s.shard)), pair
 	}
-	backend, err := csrc.Open(csrc.Options{ISA: os.Getenv("SPECALIGN_ISA"), Threads: int(threads)})
+	environment()
+	backend, err := csrc.OpenWanted(int(threads))
 	if err != nil {
 		return nil, err
 	}

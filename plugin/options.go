@@ -36,6 +36,9 @@ func (o *Options) check() error {
 // Devices opens the engine's backends. CPU returns the one of a build without GPU support.
 type Devices = steps.Devices
 
+// Machine are the Devices of a machine: the CPU and its GPUs.
+type Machine = steps.Machine
+
 // CPU returns the Devices of a build that has the CPU only; open opens the backend.
 func CPU(open func(threads int) (align.Backend, error)) Devices { return steps.CPU(open) }
 

@@ -38,7 +38,7 @@ func measurePeaks(ctx context.Context, threads int) (peaks, error) {
 	}()
 	for i := range backends {
 		var err error
-		if backends[i], err = openCPU(1); err != nil {
+		if backends[i], err = csrc.OpenWanted(1); err != nil {
 			return p, err
 		}
 		if _, ok := backends[i].(csrc.Peak); !ok {
@@ -157,7 +157,7 @@ func (k *machineKernels) list(n, d1, d2 int) []kernel {
 
 // measureKernels runs each operation for a while; its best run counts.
 func measureKernels(ctx context.Context, threads, n, d1, d2 int, peak float64) (figures []kernelFigure, err error) {
-	b, err := openCPU(threads)
+	b, err := csrc.OpenWanted(threads)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/specalign/specalign/align"
+	"github.com/specalign/specalign/csrc"
 )
 
 // stepReport is what the contestants' steps took.
@@ -66,7 +67,7 @@ func newContest(ctx context.Context, o *benchOptions, threads int) (c *contest, 
 		}
 	}()
 	c.student, c.reference = benchBatch(o.rows, o.dims[0], o.dims[1])
-	if c.backend, err = openCPU(threads); err != nil {
+	if c.backend, err = csrc.OpenWanted(threads); err != nil {
 		return c, err
 	}
 	cfg := align.DefaultConfig()

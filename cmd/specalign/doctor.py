@@ -1,5 +1,6 @@
 # What `specalign doctor` asks a Python; any version of Python 3 must be able to run it. Prints one line of JSON.
 import json
+import os
 import sys
 
 answer = {
@@ -30,6 +31,8 @@ if answer["supported"]:
         else:
             try:
                 answer["program"] = _binary.find()
+                beside = os.path.dirname(os.path.realpath(answer["program"]))
+                answer["library"] = os.path.isfile(os.path.join(beside, "libspecalign.so"))
             except Exception:
                 pass
     if "torch" in answer["packages"]:

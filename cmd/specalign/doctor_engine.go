@@ -74,7 +74,7 @@ func (e *examination) engine(ctx context.Context) {
 		}
 		s.verdict(err, "set SPECALIGN_ISA to another level, and report this", "level "+level, "agrees with the plain Go engine")
 	}
-	isa, err := wantedISA()
+	isa, err := csrc.WantedISA()
 	if err != nil || isa != "" {
 		s.verdict(err, "unset SPECALIGN_ISA, or give one of the levels above", "SPECALIGN_ISA", "%s is used", isa)
 	}
@@ -83,7 +83,7 @@ func (e *examination) engine(ctx context.Context) {
 
 // threads compares what the process may run on with what a container grants it.
 func threads(s section) {
-	wanted, err := wantedThreads()
+	wanted, err := csrc.WantedThreads()
 	if err != nil {
 		s.verdict(err, "unset SPECALIGN_THREADS, or give a number", "threads", "")
 		return

@@ -28,6 +28,7 @@ type probe struct {
 	Packages   map[string]string `json:"packages"` // versions; a package that is not there is missing
 	Specalign  string            `json:"specalign_error"`
 	Program    string            `json:"program"` // that the package would launch, empty where it finds none
+	Library    bool              `json:"library"` // libspecalign.so beside it
 	Torch      string            `json:"torch_error"`
 	CUDA       bool              `json:"cuda"`
 	Loop       string            `json:"loop"` // "known", "unknown", or "" where it could not be looked at
@@ -81,7 +82,11 @@ func (p *probe) client(s section) {
 	case v != version:
 		s.add(statusWarn, "specalign", fmt.Sprintf("%s, but this program is %s; the package runs %s", v, version, p.Program), "install the same release of both")
 	default:
-		s.ok("specalign", "%s, runs %s", v, p.Program)
+		inProcess := "; isolation none needs libspecalign.so beside it, which is not there"
+		if p.Library {
+			inProcess = ", or in process libspecalign.so beside it"
+		}
+		s.ok("specalign", "%s, runs %s%s", v, p.Program, inProcess)
 	}
 }
 

@@ -59,6 +59,7 @@ func TestDoctorPython(t *testing.T) {
 		detail        string
 	}{
 		"well":       {answer(all + loop), "specalign", statusOK, version + ", runs /b"},
+		"library":    {answer(all + `,"library":true` + loop), "specalign", statusOK, "/b, or in process libspecalign.so beside it"},
 		"known loop": {answer(all + loop), "training loop", statusOK, "train_one_epoch(model)"},
 		"other loop": {answer(all + `,"loop":"unknown","loop_detail":"train_one_epoch(state)"`), "training loop", statusWarn, "train_one_epoch(state)"},
 		"no loop":    {answer(all + `,"loop_detail":"ImportError: x"`), "training loop", statusWarn, "cannot be looked at: ImportError: x"},

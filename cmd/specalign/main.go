@@ -21,10 +21,10 @@ import (
 
 	"github.com/specalign/specalign/align"
 	"github.com/specalign/specalign/csrc"
+	release "github.com/specalign/specalign/internal/version"
 )
 
-// version is that of the Python package, too.
-const version = "0.1.0"
+const version = release.Number
 
 // commit is what the program was built from; the Makefile sets it.
 var commit string

@@ -109,11 +109,11 @@ func penalty(ctx context.Context, cfg align.Config, student, reference, gradOut 
 	if err != nil {
 		return nil, err
 	}
-	device, note, err := machine{openAll}.Resolve(cfg.Device)
+	device, note, err := machine(openAll).Resolve(cfg.Device)
 	if err != nil {
 		return nil, err
 	}
-	backend, err := machine{openAll}.Open(device, cfg.Threads)
+	backend, err := machine(openAll).Open(device, cfg.Threads)
 	if err != nil {
 		return nil, err
 	}

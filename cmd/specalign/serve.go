@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/specalign/specalign/csrc"
 	"github.com/specalign/specalign/plugin"
 )
 
@@ -35,10 +36,10 @@ SPECALIGN_ISA (portable, avx2, avx512, amx) and SPECALIGN_THREADS choose how it 
 				return inputErrorf("serve --prometheus belongs to --daemon")
 			}
 			handOver()
-			if _, err := wantedISA(); err != nil {
+			if _, err := csrc.WantedISA(); err != nil {
 				return err
 			}
-			if _, err := wantedThreads(); err != nil {
+			if _, err := csrc.WantedThreads(); err != nil {
 				return err
 			}
 			log, err := plugin.NewLogger(plugin.NewLogWriter(os.Stderr), os.Getenv("SPECALIGN_LOG"), daemon)

@@ -1,23 +1,53 @@
 package steps
 
-import "github.com/specalign/specalign/align"
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/specalign/specalign/align"
+)
 
 // CPU returns the Devices of a build that has the CPU only; open opens the backend.
-func CPU(open func(threads int) (align.Backend, error)) Devices { return cpuDevices{open} }
-
-type cpuDevices struct {
-	open func(threads int) (align.Backend, error)
+func CPU(open func(threads int) (align.Backend, error)) Devices {
+	return Machine{CPU: open, GPUs: func() ([]string, string) { return nil, "this build has no GPU support" }}
 }
 
-func (cpuDevices) Resolve(device string) (name, note string, err error) {
-	switch device {
-	case "cpu":
+// Machine are the Devices of a machine: the CPU and its GPUs.
+type Machine struct {
+	CPU  func(threads int) (align.Backend, error)
+	GPUs func() (names []string, reason string)                       // reason: why there is none
+	GPU  func(name string, host align.Backend) (align.Backend, error) // takes host over
+}
+
+// Resolve implements Devices.
+func (m Machine) Resolve(device string) (name, note string, err error) {
+	if device == "cpu" {
 		return "cpu", "", nil
-	case "auto":
-		return "cpu", "this build has no GPU support", nil
 	}
-	return "", "", inputErrorf(
-		"plugin: device is %s, but this build has no GPU support; give auto or cpu, or install the GPU build", device)
+	names, reason := m.GPUs()
+	ordinal := 0
+	if text, ok := strings.CutPrefix(device, "cuda:"); ok {
+		if ordinal, err = strconv.Atoi(text); err != nil || ordinal < 0 {
+			return "", "", inputErrorf("device is %s; give auto, cpu, cuda or cuda:N", device)
+		}
+	}
+	switch {
+	case device == "auto" && len(names) == 0:
+		return "cpu", reason, nil
+	case len(names) == 0:
+		return "", "", inputErrorf("device is %s, but %s; give auto or cpu", device, reason)
+	case ordinal >= len(names):
+		return "", "", inputErrorf("device is %s, but the GPUs here are cuda:0 to cuda:%d", device, len(names)-1)
+	}
+	return fmt.Sprintf("cuda:%d", ordinal), names[ordinal], nil
 }
 
-func (d cpuDevices) Open(_ string, threads int) (align.Backend, error) { return d.open(threads) }
+// Open implements Devices.
+func (m Machine) Open(name string, threads int) (align.Backend, error) {
+	host, err := m.CPU(threads)
+	if err != nil || name == "cpu" {
+		return host, err
+	}
+	return m.GPU(name, host)
+}

@@ -6,7 +6,8 @@
     python python/bench/step.py --rows 1024 --k 30 --json
 
 Also the transport's overhead: a step's time through Python, gRPC and the arena, copies included, less the engine's own
-time, in turns with the least that two processes need for that on this machine (floor.py). Every contestant's gradient
+time, in turns with the least that two processes need for that on this machine (floor.py) and with the same beside the
+engine in this process (`isolation="none"`). Every contestant's gradient
 error is measured against float64, so that nobody wins by stopping early. The machine's load is printed because on a
 busy one medians say little; then compare the minima.
 """
@@ -47,6 +48,26 @@ def features(rows: int, d1: int, d2: int, trained: bool) -> tuple[torch.Tensor, 
     student = other @ rng.standard_normal((32, d1)) + 2 * rng.standard_normal((rows, d1))
     reference = hidden @ rng.standard_normal((32, d2)) + 2 * rng.standard_normal((rows, d2))
     return torch.from_numpy(student.astype(np.float32)), torch.from_numpy(reference.astype(np.float32))
+
+
+class Route:
+    """Takes steps in a session; remembers what they cost."""
+
+    def __init__(self, session: specalign.Session, student: torch.Tensor, reference: torch.Tensor) -> None:
+        """Every step is of these rows."""
+        self.session, self.rows = session, (student, reference)
+        self.out = torch.empty_like(student)
+        self.overhead: list[float] = []
+        self.engine: list[float] = []
+        self.last: specalign.Result
+
+    def __call__(self) -> tuple[float, torch.Tensor]:
+        """Take one; return value and gradient."""
+        begin = time.perf_counter()
+        self.last = r = self.session.step(*self.rows, out=self.out)
+        self.overhead.append(time.perf_counter() - begin - r.seconds)
+        self.engine.append(r.seconds)
+        return r.value, self.out
 
 
 def cpu() -> str:
@@ -106,24 +127,13 @@ def main() -> None:
     value, grad = exact(student, reference, a.k)
 
     floor = Floor(a.rows, *a.dims)
-    with specalign.Sidecar(device="cpu", threads=a.threads) as sidecar:
-        session = sidecar.session(k=a.k)
-        out = torch.empty_like(student)
-        overhead: list[float] = []
-        engine: list[float] = []
+    here = specalign.Sidecar(device="cpu", threads=a.threads, isolation="none")
+    with here, specalign.Sidecar(device="cpu", threads=a.threads) as sidecar:
+        step, inside = (Route(s.session(k=a.k), student, reference) for s in (sidecar, here))
         load = os.getloadavg()[0]
-        last: list[specalign.Result] = []
-
-        def step() -> tuple[float, torch.Tensor]:
-            begin = time.perf_counter()
-            r = session.step(student, reference, out=out)
-            overhead.append(time.perf_counter() - begin - r.seconds)
-            engine.append(r.seconds)
-            last[:] = [r]
-            return r.value, out
-
         calls: dict[str, Callable[[], tuple[float, torch.Tensor]]] = {
             "sidecar": step,
+            "in process": inside,
             "torch, formed, eigh": lambda: rivals.dense(student, reference, a.k),
             "torch, formed, Lanczos": lambda: rivals.lanczos_formed(student, reference, a.k),
             "torch, matrix-free, Lanczos": lambda: rivals.lanczos_free(student, reference, a.k),
@@ -134,24 +144,27 @@ def main() -> None:
             calls["torch, matrix-free, Lanczos, compiled"] = lambda: free(student, reference, a.k)
         if a.k == 1:
             calls["paper: 20 + 20 power steps"] = lambda: rivals.paper(student, reference, a.k)
-        for _ in range(STEPS):
-            step()
-        work = statistics.median(engine)
-        overhead.clear()
-        engine.clear()
+        for route in (step, inside):
+            for _ in range(STEPS):
+                route()
+        work = statistics.median(step.engine)
+        for route in (step, inside):
+            route.overhead.clear()
+            route.engine.clear()
         least: list[float] = []
         for _ in range(0, STEPS, BURST):
-            for _ in range(BURST):
-                step()
+            for route in (step, inside):
+                for _ in range(BURST):
+                    route()
             least += [floor.step(work) for _ in range(BURST)]
         floor.close()
-        alone = overhead[:], engine[:]
+        alone, beside = (step.overhead[:], step.engine[:]), inside.overhead[:]
         times = contest(calls, a.rounds, a.seconds)
         errors = {}
         for name, call in calls.items():
             v, g = call()
             errors[name] = (abs(v - value) / value, ((g.double() - grad).norm() / grad.norm()).item())
-        r = last[0]
+        r = step.last
 
     best = min(times["sidecar"]), statistics.median(times["sidecar"])
     rows: list[dict[str, Any]] = [
@@ -190,6 +203,7 @@ def main() -> None:
             "python": platform.python_version(),
         },
         "overhead_ms": {"min": min(alone[0]) * 1e3, "median": statistics.median(alone[0]) * 1e3},
+        "in_process_overhead_ms": {"min": min(beside) * 1e3, "median": statistics.median(beside) * 1e3},
         "floor_ms": {"min": min(least) * 1e3, "median": statistics.median(least) * 1e3},
         "engine_ms": {"min": min(alone[1]) * 1e3, "median": statistics.median(alone[1]) * 1e3},
         "contestants": rows,
@@ -210,7 +224,7 @@ def main() -> None:
             f"{row['contestant']:38} {row['min_ms']:8.2f} {row['median_ms']:8.2f} {row['min_ratio']:13.2f} "
             f"{row['median_ratio']:10.2f} {row['gradient_error']:15.1e}"
         )
-    o, e, f = report["overhead_ms"], report["engine_ms"], report["floor_ms"]
+    o, e, f, i = (report[name] for name in ("overhead_ms", "engine_ms", "floor_ms", "in_process_overhead_ms"))
     fastest = min((row for row in rows if row["contestant"].startswith("torch")), key=lambda row: row["min_ms"])
     for rival in (fastest, *(row for row in rows if row["contestant"].startswith("paper"))):
         kind = "the fastest of PyTorch, " if rival is fastest else ""
@@ -218,7 +232,8 @@ def main() -> None:
         print(f"{rival['min_ratio']:.2f} times as fast by the minima, {rival['median_ratio']:.2f} by the medians")
     print(f"{STEPS} steps one behind the other: engine min {e['min']:.3f}, median {e['median']:.3f} ms;", end=" ")
     print(f"transport beside it min {o['min']:.3f}, median {o['median']:.3f} ms,", end=" ")
-    print(f"where copies and two wake-ups alone take min {f['min']:.3f}, median {f['median']:.3f}")
+    print(f"where copies and two wake-ups alone take min {f['min']:.3f}, median {f['median']:.3f};", end=" ")
+    print(f"in process min {i['min']:.3f}, median {i['median']:.3f}")
 
 
 if __name__ == "__main__":

@@ -62,7 +62,19 @@ class Layout:
         return cls(shape, slot_size, student, reference, gradient, up(gradient + shape.rows * shape.student_cols * 4))
 
 
-class Arena:
+class Memory:
+    """Bytes, and arrays that view them."""
+
+    def __init__(self, memory: np.ndarray = _NONE) -> None:
+        """View `memory`, (bytes,) uint8."""
+        self.memory = memory
+
+    def view(self, offset: int, rows: int, cols: int, dtype: np.dtype[Any]) -> np.ndarray:
+        """Return (rows, cols) elements at a byte offset as an array; writing to it writes the memory."""
+        return self.memory[offset : offset + rows * cols * dtype.itemsize].view(dtype).reshape(rows, cols)
+
+
+class Arena(Memory):
     """A memfd that can neither shrink nor grow, mapped here and backed by real pages from the start."""
 
     def __init__(self, size: int, slot_size: int) -> None:
@@ -70,7 +82,7 @@ class Arena:
         self.size = up(max(size, 1), mmap.PAGESIZE)
         self.slot_size = slot_size
         self.fd = -1
-        self.memory = _NONE
+        super().__init__()
         _memory.check(self.size, "a session's shared memory")
         try:
             self.fd = os.memfd_create("specalign-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -88,10 +100,6 @@ class Arena:
                 "shared memory counts against the memory limit of a container"
             ) from e
         self.memory = np.frombuffer(memory, dtype=np.uint8)
-
-    def view(self, offset: int, rows: int, cols: int, dtype: np.dtype[Any]) -> np.ndarray:
-        """Return (rows, cols) elements at a byte offset as an array; writing to it writes the arena."""
-        return self.memory[offset : offset + rows * cols * dtype.itemsize].view(dtype).reshape(rows, cols)
 
     def take_state(self, other: Arena) -> None:
         """Copy both state slots of another arena whose slots are no larger than this one's."""

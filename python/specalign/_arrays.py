@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ._arena import Arena
+from ._arena import Memory, Shape
 from ._errors import InputError
-from ._messages import DType
+from ._messages import MAX_COLS, MAX_ROWS, DType
 
 _TYPES = {
     "float32": DType.FLOAT32,
@@ -80,7 +80,31 @@ class Rows:
             source = self.source.clone() if self.source.device.type == "cpu" else self.source.cpu()
         return dataclasses.replace(self, source=source)
 
-    def load(self, arena: Arena, offset: int) -> None:
+    def place(self) -> tuple[int, int] | None:
+        """Return where the rows lie in the host's memory, and how many elements from one to the next.
+
+        None where they are no rows of native numbers one behind the other, and must be copied.
+        """
+        x = self.source
+        if self.tensor:
+            if not _plain(x) or (x.stride(1) != 1 and self.cols > 1):
+                return None
+            address, near = x.data_ptr(), x.stride(0)
+        else:
+            size = x.itemsize
+            if (
+                not x.dtype.isnative
+                or not x.flags.aligned
+                or (x.strides[1] != size and self.cols > 1)
+                or x.strides[0] % size
+            ):
+                return None
+            address, near = x.__array_interface__["data"][0], x.strides[0] // size
+        if self.rows == 1:
+            near = self.cols
+        return (address, near) if near >= self.cols else None
+
+    def load(self, arena: Memory, offset: int) -> None:
         """Copy the rows into the arena, densely, in their own type."""
         target = arena.view(offset, self.rows, self.cols, _STORAGE[self.dtype])
         if not self.tensor:
@@ -138,10 +162,33 @@ def _array(x: Any, name: str) -> np.ndarray:
     return np.asarray(array)
 
 
+def _plain(x: Any) -> bool:
+    """Tell whether a detached tensor's elements are numbers in the host's memory."""
+    return type(x) is sys.modules["torch"].Tensor and x.device.type == "cpu" and not x.is_neg()
+
+
 def _alone(x: Any) -> bool:
     """Tell whether a detached tensor should be copied as an array."""
-    plain = type(x) is sys.modules["torch"].Tensor and x.device.type == "cpu" and not x.is_neg()
-    return plain and x.nbytes <= _COPIED_ALONE
+    return _plain(x) and x.nbytes <= _COPIED_ALONE
+
+
+def shape_of(student: Rows, reference: Rows) -> Shape:
+    """Return the shape of a step."""
+    return Shape(student.rows, student.cols, reference.cols, student.dtype, reference.dtype)
+
+
+def check_shape(student: Rows, reference: Rows) -> None:
+    """Raise `InputError` for rows that no step can take, wherever it runs."""
+    for name, given in (("student", student), ("reference", reference)):
+        if given.rows < 1 or given.cols < 1:
+            raise InputError(
+                f"specalign: {name} has {given.rows} rows of {given.cols} columns; give at least one of each"
+            )
+    if student.rows > MAX_ROWS or max(student.cols, reference.cols) > MAX_COLS:
+        raise InputError(
+            f"specalign: {student.rows} rows of {student.cols} and {reference.cols} columns; "
+            f"give at most {MAX_ROWS} rows a step, of at most {MAX_COLS} columns"
+        )
 
 
 def _as_array(x: Any) -> np.ndarray:
@@ -176,6 +223,30 @@ def check_out(out: Any, student: Rows) -> None:
         raise InputError("specalign: elements of out share memory; give an array with a place for each")
 
 
+def dense(x: Any) -> int | None:
+    """Return where the elements of an array or tensor lie that are float32, one behind the other, in the host's memory.
+
+    None where they are not.
+    """
+    if is_tensor(x):
+        x = x.detach()
+        fits = _plain(x) and x.dtype == sys.modules["torch"].float32 and x.is_contiguous()
+        return x.data_ptr() if fits else None
+    if x.dtype != _FLOAT32 or not x.flags.c_contiguous or not x.flags.aligned:
+        return None
+    address: int = x.__array_interface__["data"][0]
+    return address
+
+
+def room(student: Rows) -> Any:
+    """Return a new array or tensor for the gradient, which the library can write in place; None where there is none."""
+    if student.dtype != DType.FLOAT32 or (student.tensor and student.device.type != "cpu"):
+        return None
+    if student.tensor:
+        return sys.modules["torch"].empty((student.rows, student.cols), dtype=student.source.dtype)
+    return np.empty((student.rows, student.cols), np.float32)
+
+
 def moments(*used: Any) -> list[tuple[Any, Any]]:
     """Mark where this thread's streams of the tensors' GPUs stand: pairs of device and event, for `wait_for`."""
     devices = {x.device for x in used if is_tensor(x) and x.device.type == "cuda"}
@@ -203,7 +274,7 @@ def on_gpu(student: Rows, out: Any) -> Any:
     return torch.empty((student.rows, student.cols), dtype=student.source.dtype, device=student.device)
 
 
-def gradient(arena: Arena, offset: int, student: Rows, out: Any) -> Any:
+def gradient(arena: Memory, offset: int, student: Rows, out: Any) -> Any:
     """Return the float32 gradient at `offset` in `out`, or as a new array of the student's type and device."""
     source = arena.view(offset, student.rows, student.cols, _FLOAT32)
     if out is None and not student.tensor:

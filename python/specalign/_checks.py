@@ -59,6 +59,13 @@ def whole(value: Any, name: str, least: int) -> int:
     return int(value)
 
 
+def isolation(value: Any) -> str:
+    """Return where the engine is to run. Raises `InputError`."""
+    if value not in ("process", "none"):
+        raise InputError(f'specalign: isolation is {brief(value)}; give "process" or "none"')
+    return str(value)
+
+
 def path(value: Any, name: str) -> str:
     """Return an absolute path. Raises `InputError`."""
     try:

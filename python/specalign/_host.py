@@ -11,6 +11,7 @@ from . import _fork
 from ._calm import uninterrupted
 from ._connection import Connection, Lost
 from ._errors import ClosedError, Error, SidecarError, StepTimeoutError
+from ._messages import HelloReply, StatusReply
 from ._process import Cancel, Process
 
 _ALIVE_TIMEOUT = 5.0  # seconds in which a sidecar whose step took too long must give a sign of life
@@ -33,6 +34,7 @@ class Host:
         self.pid = os.getpid()
         self.closed = False
         self.connection: Connection | None = None
+        self._hello = HelloReply()
         self.process: Process | None = None
         self.orphans: deque[tuple[Connection, str]] = deque()  # sessions that nobody holds any more
 
@@ -45,6 +47,21 @@ class Host:
                 cancel = Cancel()
                 return uninterrupted(lambda: self._make(cancel), cancel.ask)
             return self.connection
+
+    def hello(self) -> HelloReply:
+        """Return who answers, or did last."""
+        connection = self.connection
+        if connection is not None:
+            self._hello = connection.hello
+        return self._hello
+
+    def status(self, timeout: float) -> StatusReply:
+        """Ask what runs there. Raises `SidecarError`."""
+        connection = self.get()
+        try:
+            return connection.status(timeout)
+        except Lost as e:
+            raise self.drop(connection, str(e)) from None
 
     def _make(self, cancel: Cancel) -> Connection:
         """Make the connection. One that nobody waits for any more is ended."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from . import _checks, _fork, _memory
 from ._arrays import Rows, check_out, moments, on_gpu, wait_for
 from ._errors import ClosedError, InputError
-from ._host import Host
+from ._inprocess import InProcessStepper
 from ._job import Job, StepFuture
 from ._result import Result
 from ._stepper import Stepper
@@ -32,12 +32,12 @@ class Session:
     session's state in it, belongs to this process. So a sidecar that dies is replaced and the step repeated, with the
     same bits as if nothing had happened. Threads may share a session: its steps run one after the other, in the order
     of the calls.
+
+    With `Sidecar(isolation="none")` the rows of `step` are read where they lie, wherever that is possible.
     """
 
-    def __init__(
-        self, sidecar: Sidecar, host: Host, settings: dict[str, Any], timeout: float, max_restarts: int
-    ) -> None:
-        """Open a session; use `Sidecar.session`."""
+    def __init__(self, sidecar: Sidecar, stepper: Stepper | InProcessStepper, timeout: float) -> None:
+        """Take the steps of `stepper`; use `Sidecar.session`."""
         self._sidecar = sidecar  # keeps it alive
         self._pid = os.getpid()
         self._timeout = timeout
@@ -46,7 +46,7 @@ class Session:
         self._busy = False  # the stepper is in use: its memory holds the rows of a step that is not done
         self._worker: threading.Thread | None = None
         self._left_behind = False
-        self._stepper = Stepper(host, settings, timeout, max_restarts)
+        self._stepper = stepper
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -221,8 +221,7 @@ class Session:
 
     def _run(self, job: Job) -> Result:
         """Take the step of a job. The caller has made _busy true."""
-        layout = job.loaded or self._stepper.load(job.student, job.reference)
-        return self._stepper.step(layout, job.student, job.want_gradient, job.out, job.timeout)
+        return self._stepper.step(job)
 
     def _release(self) -> None:
         with self._cond:

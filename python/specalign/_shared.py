@@ -5,23 +5,24 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from . import _checks
 from ._result import Result
 from ._sidecar import Sidecar
 
 _lock = threading.Lock()
-_sidecar: Sidecar | None = None
+_sidecars: dict[str, Sidecar] = {}  # by isolation
 
 
-def sidecar() -> Sidecar:
+def sidecar(isolation: str = "process") -> Sidecar:
     """Return the process's shared sidecar, launched when it is first asked for; it ends with the process."""
-    global _sidecar
     with _lock:
-        if _sidecar is None or _sidecar.closed:
-            _sidecar = Sidecar()
-        return _sidecar
+        shared = _sidecars.get(isolation)
+        if shared is None or shared.closed:
+            shared = _sidecars[isolation] = Sidecar(isolation=isolation)
+        return shared
 
 
-def penalty(student: Any, reference: Any, **settings: Any) -> Result:
+def penalty(student: Any, reference: Any, *, isolation: str = "process", **settings: Any) -> Result:
     """Compute one penalty and its gradient in a sidecar that the process shares.
 
     Every call stands for itself: bandwidths are found on these rows. For training use a `Session` or
@@ -30,11 +31,12 @@ def penalty(student: Any, reference: Any, **settings: Any) -> Result:
     Args:
         student: (n, d1) array or tensor; see `Session.step`.
         reference: (n, d2) array or tensor of the same samples.
+        isolation: `process` or `none`; see `Sidecar`.
         **settings: see `Sidecar.session`.
 
     Raises:
         InputError: shapes, types, values or settings that cannot be.
         SidecarError: the sidecar could not be started, or failed.
     """
-    with sidecar().session(**settings) as session:
+    with sidecar(_checks.isolation(isolation)).session(**settings) as session:
         return session.step(student, reference)

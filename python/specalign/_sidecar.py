@@ -12,17 +12,19 @@ from ._attach import find_daemon
 from ._calm import uninterrupted
 from ._connection import Connection, Lost
 from ._errors import Error, InputError, SidecarError
-from ._host import Connect, Host
+from ._host import Host
+from ._inprocess import InProcess, InProcessStepper
 from ._messages import HelloReply, StatusReply
 from ._process import Cancel, Process
 from ._session import Session
+from ._stepper import Stepper
 from ._version import __version__
 
 _CLIENT = f"python {__version__}"
 
 
 class Sidecar:
-    """A sidecar: a process of its own that computes penalties and gradients.
+    """A sidecar: a process of its own that computes penalties and gradients, or the same in this one.
 
     ::
 
@@ -46,6 +48,7 @@ class Sidecar:
         timeout: float = 120.0,
         launch_timeout: float = 30.0,
         max_restarts: int = 5,
+        isolation: str = "process",
     ) -> None:
         """Launch a sidecar and wait until it answers.
 
@@ -58,23 +61,29 @@ class Sidecar:
             timeout: seconds that a step may take, unless `step` says otherwise.
             launch_timeout: seconds that the start may take.
             max_restarts: how often in a row a dead sidecar is replaced before `SidecarError` is raised.
+            isolation: `process`, or `none`: the same kernels in this process, by the library beside the program. That
+                saves the way to another process, and a fault in a kernel ends this one. Nothing is launched then;
+                `launch_timeout` and `max_restarts` mean nothing.
 
         Raises:
             InputError: an argument that cannot be.
-            SidecarError: the program is missing, or ended before it was ready.
+            SidecarError: the program or the library is missing, or the program ended before it was ready.
             ProtocolError: the program is of another protocol version, or no sidecar.
         """
         sink = _sink(log)
         launch_timeout = _checks.seconds(launch_timeout, "launch_timeout")
         program = None if binary is None else _checks.path(binary, "binary")
+        defaults = {"device": device} if threads is None else {"device": device, "threads": threads}
+        if _checks.isolation(isolation) == "none":
+            self._begin(lambda: InProcess(program, sink), defaults, timeout, max_restarts)
+            return
 
         def launch(cancel: Cancel) -> tuple[Connection, Process | None]:
             process = Process(_binary.find(program), ["serve"], _CLIENT, sink, launch_timeout, cancel)
             assert process.connection is not None
             return process.connection, process
 
-        defaults = {"device": device} if threads is None else {"device": device, "threads": threads}
-        self._start(launch, defaults, timeout, max_restarts)
+        self._begin(lambda: Host(launch), defaults, timeout, max_restarts)
 
     @classmethod
     def attach(
@@ -110,27 +119,24 @@ class Sidecar:
             return connection, None
 
         self = cls.__new__(cls)
-        self._start(join, {}, timeout, max_restarts)
+        self._begin(lambda: Host(join), {}, timeout, max_restarts)
         return self
 
-    def _start(
-        self,
-        connect: Connect,
-        defaults: dict[str, Any],
-        timeout: float,
-        max_restarts: int,
+    def _begin(
+        self, host: Callable[[], Host | InProcess], defaults: dict[str, Any], timeout: float, max_restarts: int
     ) -> None:
         _fork.check_new()
         self._timeout = _checks.seconds(timeout, "timeout")
         self._max_restarts = _checks.whole(max_restarts, "max_restarts", 0)
         self._defaults = defaults
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
-        self._host = Host(connect)
+        self._host = host()
         # Runs when nobody holds the sidecar any more, and at the end of the interpreter.
         self._finalizer = weakref.finalize(self, self._host.close)
-        _fork.register(self._host)
+        if isinstance(self._host, Host):
+            _fork.register(self._host)
         try:
-            self._hello = self._host.get().hello
+            self._host.get()
         except BaseException:
             uninterrupted(self._finalizer)
             raise
@@ -147,25 +153,18 @@ class Sidecar:
     def hello(self) -> HelloReply:
         """Who answers: `pid`, `version`, `device`, `device_note`, `isa`, `threads`, protocol version."""
         self._check_process()
-        connection = self._host.connection
-        if connection is not None:
-            self._hello = connection.hello
-        return self._hello
+        return self._host.hello()
 
     @property
     def pid(self) -> int:
-        """The process number of the sidecar; another one after a restart."""
+        """The process number of the sidecar, another one after a restart; this process's own without isolation."""
         return self.hello.pid
 
     def status(self, timeout: float = 10.0) -> StatusReply:
         """Ask what runs there: sessions, steps, failed steps, seconds, and `hello`. Raises `SidecarError`."""
         self._check_process()
         timeout = _checks.seconds(timeout, "timeout")
-        connection = self._host.get()
-        try:
-            return connection.status(timeout)
-        except Lost as e:
-            raise self._host.drop(connection, str(e)) from None
+        return self._host.status(timeout)
 
     def session(self, **settings: Any) -> Session:
         """Open a session: settings, and what the sidecar remembers from step to step.
@@ -179,7 +178,13 @@ class Sidecar:
         """
         self._check_process()
         given = {k: v for k, v in settings.items() if v is not None}
-        session = Session(self, self._host, {**self._defaults, **given}, self._timeout, self._max_restarts)
+        settings = {**self._defaults, **given}
+        stepper: Stepper | InProcessStepper
+        if isinstance(self._host, Host):
+            stepper = Stepper(self._host, settings, self._timeout, self._max_restarts)
+        else:
+            stepper = InProcessStepper(self._host, settings)
+        session = Session(self, stepper, self._timeout)
         self._sessions.add(session)
         return session
 
@@ -210,8 +215,9 @@ class Sidecar:
         """Show what runs where."""
         if self._host.closed:
             return "<specalign.Sidecar, closed>"
-        h = self._hello
-        return f"<specalign.Sidecar {h.version}, pid {h.pid}, {h.device} ({h.isa})>"
+        h = self._host.hello()
+        where = f"pid {h.pid}" if isinstance(self._host, Host) else "in this process"
+        return f"<specalign.Sidecar {h.version}, {where}, {h.device} ({h.isa})>"
 
 
 def _sink(log: str | os.PathLike[str] | TextIO | None) -> Callable[[str], None] | None:

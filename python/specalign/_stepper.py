@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from . import _checks, _memory
-from ._arena import Arena, Layout, Shape, up
-from ._arrays import Rows, gradient
+from ._arena import Arena, Layout, up
+from ._arrays import Rows, check_shape, gradient, shape_of
 from ._connection import PROTOCOL_MAJOR, Connection, Forgotten, Lost
 from ._errors import ClosedError, Error, InputError, SidecarError, StepTimeoutError
 from ._host import Host
-from ._messages import MAX_COLS, MAX_ROWS, OpenSessionRequest, Region, StepRequest
+from ._job import Job
+from ._messages import OpenSessionRequest, Region, StepRequest
 from ._result import Result
 
 _log = logging.getLogger("specalign")
@@ -63,16 +64,7 @@ class Stepper:
 
     def check(self, student: Rows, reference: Rows) -> None:
         """Raise `InputError` for rows that no step here can take, before anything is allocated for them."""
-        for name, given in (("student", student), ("reference", reference)):
-            if given.rows < 1 or given.cols < 1:
-                raise InputError(
-                    f"specalign: {name} has {given.rows} rows of {given.cols} columns; give at least one of each"
-                )
-        if student.rows > MAX_ROWS or max(student.cols, reference.cols) > MAX_COLS:
-            raise InputError(
-                f"specalign: {student.rows} rows of {student.cols} and {reference.cols} columns; "
-                f"give at most {MAX_ROWS} rows a step, of at most {MAX_COLS} columns"
-            )
+        check_shape(student, reference)
         arena = self._layout_of(student, reference).size
         if arena <= self._arena.size:
             return
@@ -86,7 +78,7 @@ class Stepper:
     def load(self, student: Rows, reference: Rows) -> Layout:
         """Put the rows of a step into the arena, a larger one if need be. Returns where they lie."""
         layout = self._layout
-        shape = _shape(student, reference)
+        shape = shape_of(student, reference)
         if layout is None or layout.shape != shape:
             needed = self._layout_of(student, reference)
             if needed.slot_size > self._arena.slot_size or needed.size > self._arena.size:
@@ -101,7 +93,7 @@ class Stepper:
 
     def _layout_of(self, student: Rows, reference: Rows) -> Layout:
         """Return the least layout for a step with such rows."""
-        return Layout.of(_shape(student, reference), self._state_size(student.cols, reference.cols))
+        return Layout.of(shape_of(student, reference), self._state_size(student.cols, reference.cols))
 
     def _state_size(self, d1: int, d2: int) -> int:
         """Return the bytes that the sidecar may need to remember a session with such columns.
@@ -124,12 +116,10 @@ class Stepper:
         if connection is not None and connection is self._host.connection:
             connection.close_session(self._id, _CALL_TIMEOUT)
 
-    def step(self, layout: Layout, student: Rows, want_gradient: bool, out: Any, timeout: float) -> Result:
-        """Take the step whose rows `load` put into the arena; errors as those of `Session.step`.
-
-        `student` says of what kind the gradient is to be where `out` is None.
-        """
-        seq = self.seq + 1
+    def step(self, job: Job) -> Result:
+        """Take the step of a job, whose rows `load` may have put into the arena; errors as those of `Session.step`."""
+        layout = job.loaded or self.load(job.student, job.reference)
+        seq, timeout, want_gradient = self.seq + 1, job.timeout, job.want_gradient
 
         def step(connection: Connection) -> Any:
             return connection.step(self._step_request(layout, want_gradient, seq), seq, timeout)
@@ -151,7 +141,7 @@ class Stepper:
                 ) from None
             raise
         self.seq = seq
-        grad = gradient(self._arena, layout.gradient, student, out) if want_gradient else None
+        grad = gradient(self._arena, layout.gradient, job.student, job.out) if want_gradient else None
         return Result.of(reply, grad, restarts)
 
     def _step_request(self, layout: Layout, want_gradient: bool, seq: int) -> bytes:
@@ -239,9 +229,7 @@ class Stepper:
 
     def restore(self, state: bytes) -> None:
         """Do what `Session.restore` does."""
-        seq, slot = _check_state(state)
-        if self.seq:
-            raise InputError(f"specalign: a session's state is restored before its first step, not after {self.seq}")
+        seq, slot = check_state(state, self.seq)
         if seq == 0:
             return
         arena = Arena(max(2 * slot, self._arena.size), max(slot, self._arena.slot_size))
@@ -274,12 +262,11 @@ class Stepper:
             self._host.orphans.append((self._connection, self._id))
 
 
-def _shape(student: Rows, reference: Rows) -> Shape:
-    return Shape(student.rows, student.cols, reference.cols, student.dtype, reference.dtype)
+def check_state(state: Any, steps: int) -> tuple[int, int]:
+    """Return of a session's state the steps done and the size of a slot. Raises `InputError`.
 
-
-def _check_state(state: Any) -> tuple[int, int]:
-    """Return of a session's state the steps done and the size of a slot. Raises `InputError`."""
+    `steps` are those that the session has done that it is for.
+    """
     if not isinstance(state, (bytes, bytearray, memoryview)):
         raise InputError(f"specalign: state is {_checks.brief(state)}; give the bytes that `state` returned")
     if len(state) < _STATE.size:
@@ -287,4 +274,6 @@ def _check_state(state: Any) -> tuple[int, int]:
     magic, seq, slot = _STATE.unpack_from(state)
     if magic != _STATE_MAGIC or len(state) != _STATE.size + 2 * slot or slot % 64 or seq >= 1 << 63:
         raise InputError("specalign: this is no state of a session, or it is damaged")
+    if steps:
+        raise InputError(f"specalign: a session's state is restored before its first step, not after {steps}")
     return seq, slot

@@ -19,9 +19,7 @@ it. The work is done by a C library that lies beside the program `specalign`; it
 from __future__ import annotations
 
 import ctypes
-import functools
 import json
-import os
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -29,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _binary
+from . import _library
 from ._errors import Error, InputError
 
 __all__ = ["merge", "names", "partial", "spectrum", "top"]
@@ -37,18 +35,9 @@ __all__ = ["merge", "names", "partial", "spectrum", "top"]
 Rows = NDArray[Any]
 Shard = tuple[int, Rows, Rows]  # its number in the plan, the student's rows, the reference's
 
-_VERSION = 1
 _INPUT_ERROR = 2
 _TYPES = {"float32": 1, "float16": 2, "bfloat16": 3, "float64": 4}
 _PREAMBLE = struct.Struct("<8sIIQQ")
-
-
-class _File(ctypes.Structure):
-    _fields_ = (("name", ctypes.c_char_p), ("data", ctypes.c_char_p), ("size", ctypes.c_size_t))
-
-
-class _Buffer(ctypes.Structure):
-    _fields_ = (("data", ctypes.c_void_p), ("size", ctypes.c_size_t))
 
 
 class _Rows(ctypes.Structure):
@@ -79,7 +68,7 @@ def top(plan: bytes, directions: bytes, shards: Iterable[Shard], threads: int = 
 
 def merge(files: Sequence[bytes]) -> bytes:
     """Return the moments, or the scores, of what all of these cover. A shard in two of them is an error."""
-    array = (_File * len(files))(*(_file(f"file {i}", data) for i, data in enumerate(files)))
+    array = (_library.File * len(files))(*(_file(f"file {i}", data) for i, data in enumerate(files)))
     return _call("merge", array, ctypes.c_int64(len(files)))
 
 
@@ -98,10 +87,10 @@ def names(plan: bytes) -> list[tuple[str, str, int]]:
         raise InputError("shards: these bytes are no plan of specalign shards") from None
 
 
-def _file(name: str, data: bytes) -> _File:
+def _file(name: str, data: bytes) -> _library.File:
     if not isinstance(data, bytes):
         raise InputError(f"shards: {name} is {type(data).__name__}; give bytes")
-    return _File(name.encode(), data, len(data))
+    return _library.File(name.encode(), data, len(data))
 
 
 def _given(shards: Iterable[Shard]) -> ctypes.Array[_Shard]:
@@ -126,30 +115,12 @@ def _rows(rows: Rows, shard: int) -> _Rows:
     return _Rows(rows.ctypes.data, rows.shape[0], rows.shape[1], kind)
 
 
-@functools.cache
-def _library() -> ctypes.CDLL:
-    path = os.path.join(os.path.dirname(os.path.realpath(_binary.find())), "libspecalign.so")
-    try:
-        library = ctypes.CDLL(path)
-        version = library.specalign_shards_version()
-    except (OSError, AttributeError) as e:
-        raise Error(
-            f"specalign: the library of shards cannot be loaded: {e}. It lies beside the program; install a wheel that "
-            "has both, or run `make library` in the source tree"
-        ) from None
-    if version != _VERSION:
-        raise Error(f"specalign: {path} has version {version} of its interface, this package version {_VERSION}")
-    return library
-
-
 def _call(step: str, *arguments: Any) -> bytes:
-    function: Callable[..., int] = getattr(_library(), f"specalign_shards_{step}")
-    out = _Buffer()
+    library = _library.load()
+    function: Callable[..., int] = getattr(library, f"specalign_shards_{step}")
+    out = _library.Buffer()
     status = function(*arguments, ctypes.byref(out))
-    try:
-        said = ctypes.string_at(out.data, out.size)
-    finally:
-        _library().specalign_shards_free(ctypes.byref(out))
+    said = _library.taken(library, out)
     if status:
         raise (InputError if status == _INPUT_ERROR else Error)(said.decode(errors="replace"))
     return said

@@ -108,13 +108,20 @@ class SpecAlign(nn.Module):
     """
 
     def __init__(
-        self, weight: float = 1.0, *, sidecar: Sidecar | None = None, max_failures: int = 10, **settings: Any
+        self,
+        weight: float = 1.0,
+        *,
+        sidecar: Sidecar | None = None,
+        isolation: str = "process",
+        max_failures: int = 10,
+        **settings: Any,
     ) -> None:
         """Remember the settings; the session opens with the first step.
 
         Args:
             weight: the factor of the penalty in the loss.
             sidecar: the sidecar to use; by default one that the process shares.
+            isolation: of the shared one, `process` or `none`; see `Sidecar`.
             max_failures: failed steps in a row after which `forward` and `wait` raise; 1 raises each failure itself.
             **settings: see `Sidecar.session`.
         """
@@ -123,6 +130,9 @@ class SpecAlign(nn.Module):
         self.max_failures = _checks.whole(max_failures, "max_failures", 1)
         if sidecar is not None and not isinstance(sidecar, Sidecar):
             raise InputError(f"specalign: sidecar is {_checks.brief(sidecar)}; give a specalign.Sidecar")
+        self._isolation = _checks.isolation(isolation)
+        if sidecar is not None and isolation != "process":
+            raise InputError("specalign: isolation is given beside a sidecar, which has its own")
         self.failure: str | None = None
         self._failures = 0
         self.last: Result | None = None
@@ -134,7 +144,7 @@ class SpecAlign(nn.Module):
     def session(self) -> Session:
         """The session, opened when it is first asked for. Raises what `Sidecar.session` raises."""
         if self._session is None:
-            self._session = (self._sidecar or _shared.sidecar()).session(**self._settings)
+            self._session = (self._sidecar or _shared.sidecar(self._isolation)).session(**self._settings)
         return self._session
 
     @torch.compiler.disable
@@ -226,7 +236,8 @@ class SpecAlign(nn.Module):
 
     def extra_repr(self) -> str:
         """Show weight and settings."""
-        return ", ".join(f"{k}={v!r}" for k, v in {"weight": self.weight, **self._settings}.items())
+        isolation = {} if self._isolation == "process" else {"isolation": self._isolation}
+        return ", ".join(f"{k}={v!r}" for k, v in {"weight": self.weight, **isolation, **self._settings}.items())
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy takes along: not the session, the sidecar or the last result."""

@@ -34,9 +34,15 @@ def pytest_configure(config):
         raise pytest.UsageError(f"{binary} is not there; run `make build` first")
 
 
+def pytest_generate_tests(metafunc):
+    """What a session does, it does on both routes."""
+    if "sidecar" in metafunc.fixturenames and metafunc.module.__name__ in ("test_session", "test_torch"):
+        metafunc.parametrize("sidecar", ["process", "none"], indirect=True, scope="session")
+
+
 @pytest.fixture(scope="session")
-def sidecar():
-    with specalign.Sidecar(device="cpu", threads=1) as sidecar:
+def sidecar(request):
+    with specalign.Sidecar(device="cpu", threads=1, isolation=getattr(request, "param", "process")) as sidecar:
         yield sidecar
 
 

@@ -20,9 +20,9 @@ NO_SECONDS = [float("nan"), float("inf"), 0, -1, 1e10, 10**400, "3", None, True,
 HUGE = 10**5000  # which Python refuses to write
 
 
-@pytest.fixture(scope="module")
-def sidecar() -> Iterator[specalign.Sidecar]:
-    with specalign.Sidecar(device="cpu") as s:
+@pytest.fixture(scope="module", params=["process", "none"])
+def sidecar(request: pytest.FixtureRequest) -> Iterator[specalign.Sidecar]:
+    with specalign.Sidecar(device="cpu", isolation=request.param) as s:
         yield s
 
 
@@ -52,6 +52,11 @@ def test_timeouts_of_a_sidecar(name: str, value: Any) -> None:
 
 
 def test_arguments_of_a_sidecar(sidecar: specalign.Sidecar, tmp_path: Any) -> None:
+    for value in ("thread", None, 1, []):
+        error(lambda value=value: specalign.Sidecar(isolation=value), "isolation is ", 'give "process" or "none"')
+        error(lambda value=value: specalign.penalty(X, Y, isolation=value), "isolation is ")
+        error(lambda value=value: SpecAlign(isolation=value), "isolation is ")
+    error(lambda: SpecAlign(sidecar=sidecar, isolation="none"), "isolation is given beside a sidecar")
     for value in (float("nan"), "x", -1, True, 2.5, None):
         error(lambda value=value: specalign.Sidecar(max_restarts=value), "max_restarts is ")
     for value in (5, "", "a\0b", [], {}):

@@ -64,13 +64,13 @@ def test_errors():
 @pytest.mark.parametrize(
     ("function", "names"),
     [
-        (specalign.Sidecar, ["device"]),
+        (specalign.Sidecar, ["device", "isolation"]),
         (specalign.Sidecar.attach, ["file"]),
         (specalign.Sidecar.session, ["settings"]),
         (specalign.Session.step, ["student", "reference", "out"]),
         (specalign.Session.submit, ["student", "reference", "out"]),
         (specalign.penalty, ["student", "reference", "settings"]),
-        (specalign.torch.SpecAlign, ["weight", "settings"]),
+        (specalign.torch.SpecAlign, ["weight", "isolation", "settings"]),
     ],
 )
 def test_arguments(function, names):

@@ -36,6 +36,7 @@ def test_a_wheel_is_all_that_it_takes(tmp_path):
         np.save("b.npy", x[:, :8])
         print(specalign.__file__)
         print(specalign.penalty(x, x[:, :8], k=2).converged)
+        print(specalign.penalty(x, x[:, :8], k=2, isolation="none").converged)
         import specalign.shards
         try:
             specalign.shards.merge([b"nothing"])
@@ -52,7 +53,7 @@ def test_a_wheel_is_all_that_it_takes(tmp_path):
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{site}/specalign/__init__.py\nTrue\nshards: file 0 is no file of specalign shards\n"
+    assert done.stdout == f"{site}/specalign/__init__.py\nTrue\nTrue\nshards: file 0 is no file of specalign shards\n"
     assert done.stderr == ""
     command = [site / "specalign/bin/specalign", "compare", "a.npy", "b.npy", "--report", "page.html"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)

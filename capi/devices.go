@@ -1,0 +1,11 @@
+//go:build !gpu
+
+package main
+
+import (
+	"github.com/specalign/specalign/csrc"
+	"github.com/specalign/specalign/internal/steps"
+)
+
+// devices: this library uses the CPU.
+func devices() steps.Devices { return steps.CPU(csrc.OpenWanted) }

@@ -1,0 +1,51 @@
+package csrc
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/specalign/specalign/align"
+)
+
+// OpenWanted opens a backend as SPECALIGN_ISA and SPECALIGN_THREADS say; threads 0 leaves it to them.
+func OpenWanted(threads int) (align.Backend, error) {
+	isa, err := WantedISA()
+	if err != nil {
+		return nil, err
+	}
+	if threads == 0 {
+		if threads, err = WantedThreads(); err != nil {
+			return nil, err
+		}
+	}
+	return Open(Options{ISA: isa, Threads: threads})
+}
+
+// WantedISA reads SPECALIGN_ISA: empty for the CPU's best level. AMX is taken only where it is named here.
+func WantedISA() (string, error) {
+	isa, levels := os.Getenv("SPECALIGN_ISA"), Levels()
+	if isa != "" && !slices.Contains(levels, isa) && !HasOnRequest(isa) {
+		return "", inputErrorf("SPECALIGN_ISA is %q, but this CPU has %s; unset it for the best level", isa, strings.Join(levels, ", "))
+	}
+	return isa, nil
+}
+
+// WantedThreads reads SPECALIGN_THREADS: 0 where it is not set.
+func WantedThreads() (int, error) {
+	text := os.Getenv("SPECALIGN_THREADS")
+	if text == "" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 || n > align.MaxThreads {
+		return 0, inputErrorf("SPECALIGN_THREADS is %q; give 0 (the default) to %d", text, align.MaxThreads)
+	}
+	return n, nil
+}
+
+func inputErrorf(format string, args ...any) error {
+	return &align.InputError{Err: fmt.Errorf(format, args...)}
+}

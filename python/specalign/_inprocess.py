@@ -1,0 +1,381 @@
+"""The engine in this process: the sessions of libspecalign.so, for `Sidecar(isolation="none")`.
+
+The library's functions release the interpreter's lock, and read and write arrays where they lie.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import re
+import statistics
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from . import _checks, _library
+from ._arena import Layout, Memory
+from ._arrays import Rows, check_shape, dense, gradient, room, shape_of
+from ._calm import uninterrupted
+from ._errors import ClosedError, Error, InputError, SidecarError, StepTimeoutError
+from ._job import Job
+from ._messages import HelloReply, StatusReply, StepReply
+from ._process import Lines
+from ._result import Result
+from ._stepper import check_state
+
+_OK, _FAILED, _INPUT_ERROR, _TIMED_OUT, _STOPPED, _CLOSED = range(6)  # of capi/specalign_session.h
+
+# The main thread takes a step itself if that is over within so many seconds, because a signal's handler, Ctrl-C's too,
+# runs behind it only. A longer one is taken over by another thread, as the library can be asked to stop.
+_SHORT = 0.1
+_RECENT = 1024  # steps that latencies are of
+_PREFIX = re.compile(r"^(align|plugin|session): ")
+
+
+class _Matrix(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("rows", ctypes.c_int64),
+        ("columns", ctypes.c_int64),
+        ("stride", ctypes.c_int64),
+        ("type", ctypes.c_int32),
+    )
+
+
+class _Step(ctypes.Structure):
+    _fields_ = (
+        ("student", _Matrix),
+        ("reference", _Matrix),
+        ("gradient", ctypes.c_void_p),
+        ("seq", ctypes.c_uint64),
+        ("timeout", ctypes.c_double),
+        ("stop", ctypes.POINTER(ctypes.c_int32)),
+    )
+
+
+class _Reply(ctypes.Structure):
+    _fields_ = (
+        ("value", ctypes.c_double),
+        ("gap", ctypes.c_double),
+        ("residual", ctypes.c_double),
+        ("gradient_error", ctypes.c_double),
+        ("gradient_norm", ctypes.c_double),
+        ("student_sigma", ctypes.c_double),
+        ("reference_sigma", ctypes.c_double),
+        ("seconds", ctypes.c_double),
+        ("numbers", ctypes.c_void_p),
+        ("text", ctypes.c_void_p),
+        ("text_size", ctypes.c_uint64),
+        ("parts", ctypes.c_int32),
+        ("eigenvalues", ctypes.c_int32),
+        ("products", ctypes.c_int32),
+        ("zero_rows", ctypes.c_int32),
+        ("spectral", ctypes.c_int32),
+        ("converged", ctypes.c_int32),
+    )
+
+
+class InProcess:
+    """The library, and what its sessions here have done: in the place of a `Host`. Threads share it."""
+
+    def __init__(self, program: str | None, sink: Callable[[str], None] | None) -> None:
+        """Load the library that lies beside `program`; log to `sink`, as a sidecar would."""
+        self.pid = os.getpid()
+        self.closed = False
+        self.orphans: deque[int] = deque()  # sessions that nobody holds any more
+        self._library = _library.load(program)
+        self._lines = Lines(sink)
+        self._open: set[int] = set()
+        self._begin = time.monotonic()
+        self._lock = threading.RLock()  # of the counts; a signal's handler may ask for them, too
+        self._steps = self._failed = self._under_way = 0
+        self._seconds = 0.0
+        self._took: deque[float] = deque(maxlen=_RECENT)
+        about = json.loads(self._ask("about"))
+        self._hello = HelloReply(
+            protocol_major=1, version=about["version"], pid=self.pid, device=about["device"], isa=about["isa"],
+            ready=True, device_note=about["device_note"], threads=about["threads"],
+        )  # fmt: skip
+        h = self._hello
+        self.log("INFO", f"in process {h.pid}: version={h.version} device={h.device} isa={h.isa} threads={h.threads}")
+
+    def log(self, level: str, text: str) -> None:
+        """Log a line, at a level that SPECALIGN_LOG lets through."""
+        levels = ["trace", "debug", "info", "warn", "error", "off"]
+        least = os.environ.get("SPECALIGN_LOG", "").strip().lower()
+        if level.lower() in levels[levels.index(least) if least in levels else 2 :]:
+            self._lines.take(f"[{level}] specalign: {text}".encode())
+
+    def get(self) -> None:
+        """Raise `ClosedError` if it is closed, and close the sessions that nobody holds."""
+        if self.closed:
+            raise ClosedError("specalign: the sidecar is closed")
+        while self.orphans:
+            self.shut(self.orphans.popleft())
+
+    def hello(self) -> HelloReply:
+        """Return who answers."""
+        return self._hello
+
+    def status(self, _: float) -> StatusReply:
+        """Return what runs here. What belongs to a process of its own is 0."""
+        self.get()
+        with self._lock:
+            took = sorted(self._took)
+            return StatusReply(
+                hello=self._hello, uptime_seconds=time.monotonic() - self._begin, sessions=len(self._open),
+                steps=self._steps, failed_steps=self._failed, step_seconds=self._seconds, mode="in process",
+                latency_median=statistics.median_high(took) if took else 0.0,
+                latency_p99=took[len(took) * 99 // 100] if took else 0.0, steps_under_way=self._under_way,
+            )  # fmt: skip
+
+    def open(self, settings: str, state: bytes = b"") -> tuple[int, dict[str, Any]]:
+        """Open a session, one that goes on from a state if that is given. Returns its number and its settings."""
+        self.get()
+        text, number = settings.encode(), ctypes.c_uint64()
+        files = _library.File(None, text, len(text)), _library.File(None, state, len(state))
+        resolved = json.loads(self._ask("open", *files, ctypes.byref(number)))
+        self._open.add(number.value)
+        return number.value, resolved
+
+    def state(self, session: int, seq: int) -> bytes:
+        """Return the state after a step, the last one or the one before."""
+        return self._ask("state", ctypes.c_uint64(session), ctypes.c_uint64(seq))
+
+    def shut(self, session: int) -> None:
+        """Close a session; that it is closed already is fine."""
+        if session in self._open:
+            self._open.discard(session)
+            error = _library.Buffer()
+            if self._library.specalign_session_close(ctypes.c_uint64(session), ctypes.byref(error)):
+                self._failure(_FAILED, error, "close")
+
+    def step(self, session: int, step: _Step, reply: _Reply, timeout: float) -> int:
+        """Take a step. Returns `_TIMED_OUT` or `_OK`, and raises what else may come."""
+        step.timeout = timeout
+        error = _library.Buffer()
+        begin = time.monotonic()
+        with self._lock:
+            self._under_way += 1
+        try:
+            status: int = self._library.specalign_session_step(
+                ctypes.c_uint64(session), ctypes.byref(step), ctypes.byref(reply), ctypes.byref(error)
+            )
+        finally:  # a signal's handler may raise here
+            with self._lock:
+                self._under_way -= 1
+        with self._lock:
+            if status == _OK:
+                self._steps += 1
+                self._seconds += reply.seconds
+                self._took.append(time.monotonic() - begin)
+            elif status != _TIMED_OUT:
+                self._failed += 1
+        if status == _OK:
+            return status
+        failure = self._failure(status, error, "Step")
+        if status != _TIMED_OUT:
+            raise failure
+        return status
+
+    def timed_out(self, timeout: float) -> StepTimeoutError:
+        """Count a step that took too long, and return the error for it."""
+        with self._lock:
+            self._failed += 1
+        return StepTimeoutError(f"specalign: Step took longer than its time-out of {timeout:g} s")
+
+    def _ask(self, what: str, *arguments: Any) -> bytes:
+        """Call a function that gives bytes."""
+        out, error = _library.Buffer(), _library.Buffer()
+        function = getattr(self._library, f"specalign_session_{what}")
+        status = function(*arguments, ctypes.byref(out), ctypes.byref(error))
+        if status:
+            raise self._failure(status, error, what)
+        return _library.taken(self._library, out)
+
+    def _failure(self, status: int, buffer: _library.Buffer, what: str) -> Error:
+        """Return the error that a status stands for."""
+        said, _, stack = _library.taken(self._library, buffer).partition(b"\0")
+        text = said.decode(errors="replace")
+        if stack:
+            self.log("ERROR", f"{what}: {text}")
+            for line in stack.splitlines():
+                self._lines.take(line)
+        if status == _INPUT_ERROR:
+            return InputError("specalign: " + _PREFIX.sub("", text))
+        if status == _CLOSED:
+            return ClosedError("specalign: the session was closed during a step")
+        return SidecarError(f"specalign: {what} failed in the library: {text}")
+
+    def close(self) -> None:
+        """Close the sessions; only in the process that opened them."""
+        if self.pid != os.getpid():
+            return
+        self.closed = True
+        for session in list(self._open):
+            self.shut(session)
+
+
+class InProcessStepper:
+    """A session of the library, in the place of a `Stepper`. One thread at a time may use it, but for `closed`."""
+
+    def __init__(self, host: InProcess, settings: dict[str, Any]) -> None:
+        """Open a session. Errors as those of `Sidecar.session`."""
+        self._id = 0
+        self._host = host
+        self.closed = False
+        """Whether nothing is to be begun any more."""
+        self.request = _checks.settings(settings)
+        """The settings as they were given."""
+        self.seq = 0
+        """Steps done."""
+        self._scratch = Memory()  # rows that cannot be read in place, and a gradient that cannot be written there
+        self._long = False  # whether the last step took long
+        self._text = b""  # of the last reply, and what it says
+        self._words: list[str] = []
+        self._id, self.settings = host.open(self.request)
+
+    def check(self, student: Rows, reference: Rows) -> None:
+        """Raise `InputError` for rows that no step can take."""
+        check_shape(student, reference)
+
+    def load(self, student: Rows, reference: Rows) -> Layout:
+        """Copy the rows of a step, whose owner may then change them. Returns where they lie."""
+        layout = self._laid_out(student, reference)
+        student.load(self._scratch, layout.student)
+        reference.load(self._scratch, layout.reference)
+        return layout
+
+    def _laid_out(self, student: Rows, reference: Rows) -> Layout:
+        layout = Layout.of(shape_of(student, reference), 0)
+        if layout.size > self._scratch.memory.nbytes:
+            self._scratch = Memory(np.empty(layout.size, np.uint8))
+        return layout
+
+    def step(self, job: Job) -> Result:
+        """Take the step of a job, whose rows `load` may have copied; errors as those of `Session.step`."""
+        layout = job.loaded
+        places = [None if layout else rows.place() for rows in (job.student, job.reference)]
+        out = job.out
+        if job.want_gradient and out is None:
+            out = room(job.student)
+        target = dense(out) if job.want_gradient and out is not None else None
+        if target is not None and job.out is not None and _overlap(target, job.student, places, job.reference):
+            target = None
+        if layout is None and (None in places or (job.want_gradient and target is None)):
+            layout = self._laid_out(job.student, job.reference)
+        step = _Step(seq=self.seq + 1)
+        base = self._scratch.memory.ctypes.data if layout else 0
+        for side, rows, place in (("student", job.student, places[0]), ("reference", job.reference, places[1])):
+            if place is None:
+                assert layout is not None
+                offset = getattr(layout, side)
+                if job.loaded is None:
+                    rows.load(self._scratch, offset)
+                place = base + offset, rows.cols
+            setattr(step, side, _Matrix(place[0], rows.rows, rows.cols, place[1], rows.dtype))
+        if job.want_gradient:
+            step.gradient = base + layout.gradient if target is None and layout else target
+        reply = self._taken(step, job.timeout, (job, out, self._scratch))
+        self.seq += 1
+        if not job.want_gradient:
+            return Result.of(reply, None, 0)
+        if target is None:
+            assert layout is not None
+            out = gradient(self._scratch, layout.gradient, job.student, job.out)
+        return Result.of(reply, out, 0)
+
+    def _taken(self, step: _Step, timeout: float, used: Any) -> StepReply:
+        """Take a step. `used` is what must live as long as the library may look at it."""
+        reply = _Reply()
+        main = threading.current_thread() is threading.main_thread()
+        left = timeout
+        if not main or not self._long:
+            part = min(timeout, _SHORT) if main else timeout
+            if self._host.step(self._id, step, reply, part) == _OK:
+                return self._read(reply, step.seq)
+            left -= part
+        if left <= 0:
+            raise self._host.timed_out(timeout)
+        self._long, stop = True, ctypes.c_int32(0)
+        step.stop = ctypes.pointer(stop)
+
+        def ask_to_stop() -> None:
+            stop.value = 1
+
+        def work(_: Any = used) -> int:
+            return self._host.step(self._id, step, reply, left)
+
+        try:
+            status = uninterrupted(work, ask_to_stop)
+        except (Error, AssertionError):
+            raise
+        except BaseException:
+            self._scratch = Memory()  # the library may still be writing there, if it was too busy to stop
+            raise
+        if status != _OK:
+            raise self._host.timed_out(timeout)
+        self._long = reply.seconds > _SHORT / 2
+        return self._read(reply, step.seq)
+
+    def _read(self, reply: _Reply, seq: int) -> StepReply:
+        count = reply.parts + reply.eigenvalues
+        numbers = (ctypes.c_double * count).from_address(reply.numbers)[:] if count else []
+        text = ctypes.string_at(reply.text, reply.text_size)
+        if text != self._text:
+            self._text, self._words = text, text.decode(errors="replace").split("\0")[:-1]
+        route, device, isa, approximation, *warnings = self._words
+        return StepReply(
+            seq=seq, value=reply.value, parts=numbers[: reply.parts], eigenvalues=numbers[reply.parts :],
+            spectral=bool(reply.spectral), gap=reply.gap, residual=reply.residual,
+            gradient_error=reply.gradient_error, products=reply.products, converged=bool(reply.converged),
+            zero_rows=reply.zero_rows, route=route, device=device, isa=isa, seconds=reply.seconds, warnings=warnings,
+            approximation=approximation, student_sigma=reply.student_sigma, reference_sigma=reply.reference_sigma,
+            gradient_norm=reply.gradient_norm,
+        )  # fmt: skip
+
+    def state(self) -> bytes:
+        """Return what `Session.state` does."""
+        return self._host.state(self._id, self.seq)
+
+    def restore(self, state: bytes) -> None:
+        """Do what `Session.restore` does."""
+        seq, _ = check_state(state, self.seq)
+        if seq == 0:
+            return
+        try:
+            number, self.settings = self._host.open(self.request, bytes(state))
+        except Error as e:
+            raise InputError(f"specalign: the session's state cannot be used: {e}") from None
+        cold, self._id, self.seq = self._id, number, seq
+        self._host.shut(cold)
+
+    def leave(self) -> None:
+        """Close the session in the library; a step under way ends."""
+        self._host.shut(self._id)
+
+    def end(self) -> None:
+        """Let go of memory, once no step uses it any more."""
+        self._scratch = Memory()
+
+    def __del__(self) -> None:
+        """Leave word that the session can be closed: no calls from a destructor."""
+        if self._id and not self.closed:
+            self._host.orphans.append(self._id)
+
+
+def _overlap(target: int, student: Rows, places: list[tuple[int, int] | None], reference: Rows) -> bool:
+    """Tell whether a gradient at `target` would overwrite rows that are read in place."""
+    end = target + 4 * student.rows * student.cols
+    for rows, place in zip((student, reference), places, strict=True):
+        if place is not None:
+            begin, near = place
+            if target < begin + near * rows.rows * rows.dtype.size and begin < end:
+                return True
+    return False
