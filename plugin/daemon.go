@@ -63,10 +63,6 @@ func Daemon(ctx context.Context, o Options, attachFile string) (err error) {
 	defer func() { err = errors.Join(err, removeAttachFile(attachFile, attach)) }()
 	go s.start()
 	defer context.AfterFunc(ctx, func() { s.stop("told to: " + context.Cause(ctx).Error()) })()
-	go func() {
-		<-s.stopping
-		g.Stop()
-	}()
 	o.Log.Info("daemon", "pid", attach.Pid, "attach", attachFile, "socket", attach.Socket)
 	err = g.Serve(listener)
 	s.close(closeWait)

@@ -12,15 +12,12 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/specalign/specalign/align"
 	pb "github.com/specalign/specalign/plugin/proto"
 )
-
-var stepInfo = &grpc.UnaryServerInfo{FullMethod: pb.Sidecar_Step_FullMethodName}
 
 // FuzzArena puts any bytes where a step's rows are, in any of the types: the step is refused or its result finite, and
 // it writes the gradient and the state, and nothing else.

@@ -98,7 +98,7 @@ func serve(t testing.TB, d Devices) (*server, string) {
 		_ = g.Serve(listener)
 	}()
 	t.Cleanup(func() {
-		g.Stop()
+		s.stop("the test is over")
 		<-done
 		s.close(10 * time.Second)
 	})

@@ -23,7 +23,7 @@ const maxMessage = 1 << 20
 // launching process.
 var ownMethods = []string{"/plugin.GRPCController/", "/plugin.GRPCStdio/", "/plugin.GRPCBroker/"}
 
-// newGRPC returns the gRPC server of either mode. extra are go-plugin's options: TLS, where the host asked for it.
+// newGRPC returns the gRPC server of either mode, which ends with s. extra are go-plugin's options: TLS, where the host asked for it.
 func (s *server) newGRPC(extra []grpc.ServerOption) *grpc.Server {
 	opts := []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxMessage),
@@ -31,9 +31,15 @@ func (s *server) newGRPC(extra []grpc.ServerOption) *grpc.Server {
 		grpc.StreamInterceptor(s.stream),
 	}
 	if len(extra) == 0 {
-		opts = append(opts, grpc.Creds(newPeerCredentials(s.peers, s.opts.Log.Warn)))
+		opts = append(opts, grpc.Creds(newPeerCredentials(s)))
 	}
-	return grpc.NewServer(append(opts, extra...)...)
+	g := grpc.NewServer(append(opts, extra...)...)
+	go func() {
+		<-s.stopping
+		s.conns.end()
+		g.Stop()
+	}()
+	return g
 }
 
 func (s *server) register(g *grpc.Server) { pb.RegisterSidecarServer(g, s) }

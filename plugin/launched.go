@@ -84,12 +84,7 @@ func Launched(ctx context.Context, o Options) error {
 		Logger:          o.Log,
 		GRPCServer: func(opts []grpc.ServerOption) *grpc.Server {
 			served = true
-			g := s.newGRPC(opts)
-			go func() {
-				<-s.stopping
-				g.Stop()
-			}()
-			return g
+			return s.newGRPC(opts)
 		},
 	})
 	os.Stdout, os.Stderr = stdout, stderr

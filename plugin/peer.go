@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -131,19 +132,22 @@ type peerInfo struct {
 func (peerInfo) AuthType() string { return "peercred" }
 
 // peerCredentials are gRPC transport credentials for plaintext over a unix socket: the kernel names the peer
-// (SO_PEERCRED), and only processes of our own user are let in.
+// (SO_PEERCRED), and only processes of our own user are let in. Connections that are for steps alone do not go on to
+// gRPC.
 type peerCredentials struct {
-	peers *peers
-	uid   int                               // whom to let in
-	ask   func(net.Conn) (*peerCred, error) // askKernel, but for tests
-	note  func(msg string, args ...any)     // to the log
+	peers  *peers
+	conns  *conns
+	direct func(conn net.Conn, pid int, leave func()) error // takes over a connection that began with directGreeting
+	uid    int                                              // whom to let in
+	ask    func(net.Conn) (*peerCred, error)                // askKernel, but for tests
+	note   func(msg string, args ...any)                    // to the log
 }
 
 // peerCred names a process, and holds it by a pidfd.
 type peerCred struct{ pid, uid, pidfd int }
 
-func newPeerCredentials(ps *peers, note func(string, ...any)) *peerCredentials {
-	return &peerCredentials{peers: ps, uid: os.Geteuid(), ask: askKernel, note: note}
+func newPeerCredentials(s *server) *peerCredentials {
+	return &peerCredentials{peers: s.peers, conns: s.conns, direct: s.serveDirect, uid: os.Geteuid(), ask: askKernel, note: s.opts.Log.Warn}
 }
 
 // ServerHandshake implements credentials.TransportCredentials.
@@ -164,8 +168,30 @@ func (c *peerCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.
 		c.note("connection refused", "error", err)
 		return nil, nil, err
 	}
+	leave := sync.OnceFunc(func() { c.peers.leave(process) })
+	counted := &countedConn{Conn: conn, first: make([]byte, len(directGreeting))}
+	counted.leave = func() {
+		c.conns.remove(counted)
+		leave()
+	}
+	if !c.conns.add(counted) {
+		_ = counted.Close()
+		return nil, nil, io.EOF
+	}
+	if _, err := io.ReadFull(conn, counted.first); err != nil {
+		_ = counted.Close()
+		return nil, nil, err
+	}
+	if string(counted.first) == directGreeting {
+		c.conns.remove(counted)
+		if err := c.direct(conn, cred.pid, leave); err != nil {
+			c.note("connection refused", "error", err)
+			return nil, nil, err
+		}
+		return nil, nil, credentials.ErrConnDispatched
+	}
 	info := peerInfo{credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}, cred.pid}
-	return &countedConn{Conn: conn, leave: func() { c.peers.leave(process) }}, info, nil
+	return counted, info, nil
 }
 
 // ClientHandshake implements credentials.TransportCredentials; clients use ordinary plaintext.
@@ -190,8 +216,18 @@ func (*peerCredentials) OverrideServerName(string) error { return nil }
 // countedConn tells when it is closed.
 type countedConn struct {
 	net.Conn
+	first []byte // what was read of it already
 	once  sync.Once
 	leave func()
+}
+
+func (c *countedConn) Read(b []byte) (int, error) {
+	if len(c.first) > 0 {
+		n := copy(b, c.first)
+		c.first = c.first[n:]
+		return n, nil
+	}
+	return c.Conn.Read(b)
 }
 
 func (c *countedConn) Close() error {

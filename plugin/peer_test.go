@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"errors"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -41,7 +42,7 @@ func pidfd(t *testing.T, pid int) int {
 	return fd
 }
 
-// pair is a connection over a unix socket.
+// pair is a connection over a unix socket, by which an HTTP/2 client has begun to speak.
 func pair(t *testing.T) net.Conn {
 	t.Helper()
 	listener, err := net.Listen("unix", shortDir(t)+"/s")
@@ -54,6 +55,9 @@ func pair(t *testing.T) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = client.Close() })
+	if _, err := io.WriteString(client, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
 	conn, err := listener.Accept()
 	if err != nil {
 		t.Fatal(err)
@@ -68,7 +72,9 @@ func TestPeerCredentials(t *testing.T) {
 	ps := newPeers(g.gone)
 	defer ps.close()
 	var notes []string
-	creds := newPeerCredentials(ps, func(msg string, args ...any) { notes = append(notes, msg) })
+	creds := &peerCredentials{
+		peers: ps, conns: newConns(), uid: os.Geteuid(), ask: askKernel, note: func(msg string, args ...any) { notes = append(notes, msg) },
+	}
 
 	conn, info, err := creds.Clone().(*peerCredentials).ServerHandshake(pair(t))
 	if err != nil {
@@ -79,6 +85,9 @@ func TestPeerCredentials(t *testing.T) {
 	}
 	if !ps.alive(os.Getpid()) || ps.alive(1) {
 		t.Error("who is alive")
+	}
+	if said, err := io.ReadAll(io.LimitReader(conn, 24)); err != nil || string(said) != "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" {
+		t.Errorf("%q, %v", said, err)
 	}
 	_ = conn.Close()
 	_ = conn.Close() // counts once

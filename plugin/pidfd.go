@@ -20,26 +20,36 @@ type process struct {
 // watch takes over pidfd, the descriptor of process pid, and calls ended, once, in a goroutine of its own when that
 // process has ended; never after release.
 func watch(pid, pidfd int, ended func()) (*process, error) {
-	// Not blocking, so that the runtime's poller waits instead of a thread, and Close ends the wait.
-	if err := unix.SetNonblock(pidfd, true); err != nil {
-		_ = unix.Close(pidfd)
+	f, err := whenReadable(pidfd, ended)
+	if err != nil {
 		return nil, fmt.Errorf("plugin: watching process %d: %w", pid, err)
 	}
-	p := &process{pid: pid, pidfd: os.NewFile(uintptr(pidfd), "pidfd")}
-	conn, err := p.pidfd.SyscallConn()
+	return &process{pid: pid, pidfd: f}, nil
+}
+
+// whenReadable takes over a descriptor and calls then, once, in a goroutine of its own when there is something to read;
+// never after the file was closed.
+func whenReadable(fd int, then func()) (*os.File, error) {
+	// Not blocking, so that the runtime's poller waits instead of a thread, and Close ends the wait.
+	if err := unix.SetNonblock(fd, true); err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "watched")
+	conn, err := f.SyscallConn()
 	if err != nil {
-		_ = p.pidfd.Close()
-		return nil, fmt.Errorf("plugin: watching process %d: %w", pid, err)
+		_ = f.Close()
+		return nil, err
 	}
 	go func() {
 		if conn.Read(readable) == nil {
-			ended()
+			then()
 		}
 	}()
-	return p, nil
+	return f, nil
 }
 
-// readable tells whether a pidfd's process has ended.
+// readable tells whether there is something to read: of a pidfd, that its process has ended.
 func readable(fd uintptr) bool {
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 	for {

@@ -28,6 +28,7 @@ type server struct {
 	launcher int    // pid of the launching process, 0 in a daemon
 	engines  *steps.Engines
 	peers    *peers
+	conns    *conns
 	tally    tally
 	metrics  *metrics
 	begin    time.Time
@@ -49,7 +50,7 @@ type server struct {
 
 func newServer(o Options, mode string, launcher int) *server {
 	s := &server{
-		opts: o, mode: mode, launcher: launcher, engines: steps.NewEngines(o.Devices), metrics: newMetrics(), begin: time.Now(),
+		opts: o, mode: mode, launcher: launcher, engines: steps.NewEngines(o.Devices), conns: newConns(), metrics: newMetrics(), begin: time.Now(),
 		ready: make(chan struct{}), stopping: make(chan struct{}), sessions: map[string]*session{}, opening: map[int]int{},
 	}
 	s.peers = newPeers(s.processGone)
@@ -91,9 +92,11 @@ func (s *server) close(wait time.Duration) {
 	}
 	s.mu.Unlock()
 	s.peers.close()
+	s.conns.end()
 	freed := make(chan struct{})
 	go func() {
 		defer close(freed)
+		s.conns.working.Wait()
 		s.freeing.Wait()
 		<-s.ready
 		if s.engine != nil {

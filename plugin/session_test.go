@@ -18,7 +18,9 @@ import (
 )
 
 // TestStepIsTheEngines compares a session's steps with the engine's own.
-func TestStepIsTheEngines(t *testing.T) {
+func TestStepIsTheEngines(t *testing.T) { eachWay(t, testStepIsTheEngines) }
+
+func testStepIsTheEngines(t *testing.T, dial dialer) {
 	_, socket := serve(t, goDevices())
 	cfg := align.DefaultConfig()
 	cfg.Center, cfg.K = true, 3
@@ -79,7 +81,9 @@ func TestReplyFields(t *testing.T) {
 }
 
 // TestPanic: a panic in a step is that call's error, and the session goes on with the same bits.
-func TestPanic(t *testing.T) {
+func TestPanic(t *testing.T) { eachWay(t, testPanic) }
+
+func testPanic(t *testing.T, dial dialer) {
 	f, d := newFaulty()
 	_, socket := serve(t, d)
 	c := dial(t, socket)
@@ -102,7 +106,9 @@ func TestPanic(t *testing.T) {
 }
 
 // TestAnswersDuringStep: while a step runs, others are answered, deadlines hold, and the session can be ended.
-func TestAnswersDuringStep(t *testing.T) {
+func TestAnswersDuringStep(t *testing.T) { eachWay(t, testAnswersDuringStep) }
+
+func testAnswersDuringStep(t *testing.T, dial dialer) {
 	f, d := newFaulty()
 	srv, socket := serve(t, d)
 	c := dial(t, socket)
@@ -161,7 +167,9 @@ func TestAnswersDuringStep(t *testing.T) {
 }
 
 // TestConcurrentSessions runs several sessions of different shapes at once; each has its own bits.
-func TestConcurrentSessions(t *testing.T) {
+func TestConcurrentSessions(t *testing.T) { eachWay(t, testConcurrentSessions) }
+
+func testConcurrentSessions(t *testing.T, dial dialer) {
 	_, socket := serve(t, goDevices())
 	var wg sync.WaitGroup
 	for g := range 8 {
@@ -289,7 +297,9 @@ func TestOpenRefused(t *testing.T) {
 }
 
 // TestForeignSession: a session is its process's; another process cannot use its name.
-func TestForeignSession(t *testing.T) {
+func TestForeignSession(t *testing.T) { eachWay(t, testForeignSession) }
+
+func testForeignSession(t *testing.T, dial dialer) {
 	srv, socket := serve(t, goDevices())
 	s := open(t, dial(t, socket), align.DefaultConfig())
 	step(t, s, 8, 1)

@@ -10,6 +10,12 @@
 // and the zero value of a new field means what was done before it existed. Each addition raises the minor version.
 // The layout of the state slots has a version of its own and is private to the sidecar.
 //
+// Steps alone, since minor version 2: a connection to the same socket that begins with the 16 bytes "specalign steps\n"
+// instead of HTTP/2's preface is for Step and nothing else, without gRPC between. The client sends a StepRequest behind
+// its length, four bytes, big-endian, and gets a StepReply in the same manner, one call at a time; status_in_reply is
+// taken as set. Who sends more than 1 MiB is cut off, and who closes the connection, or its own end of it, takes back
+// the step under way.
+//
 // Status codes: INVALID_ARGUMENT for what the caller gave (settings, shapes, values, places), FAILED_PRECONDITION for
 // a protocol version or a step number that does not fit, NOT_FOUND for a session that does not exist (any more),
 // RESOURCE_EXHAUSTED for too many sessions or too much memory of all of them, UNAVAILABLE while the sidecar stops,
@@ -476,6 +482,8 @@ type StepRequest struct {
 	// A failure is answered by a reply with code and message instead of by gRPC's status: for clients that read no
 	// trailers. A sidecar that does not know this field answers by the status.
 	StatusInReply bool `protobuf:"varint,8,opt,name=status_in_reply,json=statusInReply,proto3" json:"status_in_reply,omitempty"`
+	// Over a connection for steps alone, since minor version 2: how long the client waits; 0: for ever. gRPC has a header.
+	TimeoutMs     uint32 `protobuf:"varint,9,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -564,6 +572,13 @@ func (x *StepRequest) GetStatusInReply() bool {
 		return x.StatusInReply
 	}
 	return false
+}
+
+func (x *StepRequest) GetTimeoutMs() uint32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
 }
 
 type StepReply struct {
@@ -1071,7 +1086,7 @@ const file_specalign_proto_rawDesc = "" +
 	"\x06Region\x12\x16\n" +
 	"\x06offset\x18\x01 \x01(\x04R\x06offset\x12\x12\n" +
 	"\x04cols\x18\x02 \x01(\rR\x04cols\x12)\n" +
-	"\x05dtype\x18\x03 \x01(\x0e2\x13.specalign.v1.DTypeR\x05dtype\"\xa3\x02\n" +
+	"\x05dtype\x18\x03 \x01(\x0e2\x13.specalign.v1.DTypeR\x05dtype\"\xc2\x02\n" +
 	"\vStepRequest\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x12\n" +
@@ -1081,7 +1096,9 @@ const file_specalign_proto_rawDesc = "" +
 	"\x0fgradient_offset\x18\x06 \x01(\x04R\x0egradientOffset\x12\x1f\n" +
 	"\vno_gradient\x18\a \x01(\bR\n" +
 	"noGradient\x12&\n" +
-	"\x0fstatus_in_reply\x18\b \x01(\bR\rstatusInReply\"\xf0\x04\n" +
+	"\x0fstatus_in_reply\x18\b \x01(\bR\rstatusInReply\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\t \x01(\rR\ttimeoutMs\"\xf0\x04\n" +
 	"\tStepReply\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value\x12\x14\n" +

@@ -10,6 +10,12 @@
 // and the zero value of a new field means what was done before it existed. Each addition raises the minor version.
 // The layout of the state slots has a version of its own and is private to the sidecar.
 //
+// Steps alone, since minor version 2: a connection to the same socket that begins with the 16 bytes "specalign steps\n"
+// instead of HTTP/2's preface is for Step and nothing else, without gRPC between. The client sends a StepRequest behind
+// its length, four bytes, big-endian, and gets a StepReply in the same manner, one call at a time; status_in_reply is
+// taken as set. Who sends more than 1 MiB is cut off, and who closes the connection, or its own end of it, takes back
+// the step under way.
+//
 // Status codes: INVALID_ARGUMENT for what the caller gave (settings, shapes, values, places), FAILED_PRECONDITION for
 // a protocol version or a step number that does not fit, NOT_FOUND for a session that does not exist (any more),
 // RESOURCE_EXHAUSTED for too many sessions or too much memory of all of them, UNAVAILABLE while the sidecar stops,

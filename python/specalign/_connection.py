@@ -17,6 +17,7 @@ from ._errors import Error, InputError, ProtocolError, SidecarError, StepTimeout
 from ._wire import Message
 
 PROTOCOL_MAJOR = 1  # of plugin/proto/specalign.proto
+_STEPS_ALONE = 2  # the minor version since which there are connections for steps alone
 
 _OPTIONS = [
     ("grpc.default_authority", "localhost"),  # else the percent-encoded socket path, which grpc-go refuses
@@ -34,7 +35,6 @@ _NEAR, _NEAR_SECONDS = 0.05, 0.05
 _STEP = "/specalign.v1.Sidecar/Step"
 _CLOSE_SESSION = "/specalign.v1.Sidecar/CloseSession"
 
-_STATUS_IN_REPLY = pb.StepRequest(status_in_reply=True).encode()  # behind a request it sets the field
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 M = TypeVar("M", bound=Message)
@@ -115,6 +115,7 @@ class Connection:
                 f"specalign {self.hello.version} with protocol version {self.hello.protocol_major}; "
                 "install the same release of both"
             )
+        self._direct = self._direct and self.hello.protocol_minor >= _STEPS_ALONE
 
     def check_health(self, timeout: float) -> None:
         """Ask go-plugin's health service. Raises `Lost` or `ProtocolError`."""
@@ -170,9 +171,9 @@ class Connection:
                     bell = self._idle.pop()
             if bell is None:
                 fresh = True
-                bell = Doorbell.connect(self.address, _STEP, timeout)
+                bell = Doorbell.connect(self.address, timeout)
             self._ringing.add(bell)
-            data = bell.call(request + _STATUS_IN_REPLY, timeout)
+            data = bell.call(pb.StepRequest.limited(request, timeout), timeout)
         except BaseException as e:
             if bell is not None:
                 self._ringing.discard(bell)
@@ -185,9 +186,8 @@ class Connection:
                 self._direct = False  # one that never worked will not the next time, either
             return None
         self._ringing.discard(bell)
-        if bell.usable:
-            self._idle.append(bell)
-        if self._closed or not bell.usable:
+        self._idle.append(bell)
+        if self._closed:
             bell.close()
         return data
 

@@ -5,6 +5,7 @@ What the fields mean is said in plugin/proto/specalign.proto, whose names and nu
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -121,11 +122,17 @@ class StepRequest(Message):
     gradient_offset: int = wire(6, Kind.UINT64)
     no_gradient: bool = wire(7, Kind.BOOL)
     status_in_reply: bool = wire(8, Kind.BOOL)
+    timeout_ms: int = wire(9, Kind.UINT32)
 
     @staticmethod
     def numbered(request: bytes, seq: int) -> bytes:
         """Return the bytes of a request that has no `seq` as those of one that has."""
         return request + varint_field(2, seq)  # fields may come in any order
+
+    @staticmethod
+    def limited(request: bytes, timeout: float) -> bytes:
+        """Return the bytes of a request with a time-out in seconds."""
+        return request + varint_field(9, min(math.ceil(timeout * 1000), (1 << 32) - 1))
 
 
 @dataclass(slots=True)
