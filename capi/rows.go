@@ -36,6 +36,9 @@ func (s *session) rows(side int, m *C.specalign_matrix) (align.Features, error) 
 	}
 	n, width, step := int(m.rows), int(m.columns)*size, int(m.stride)*size
 	data := unsafe.Slice((*byte)(m.data), (n-1)*step+width)
+	if m.on_device != 0 {
+		return align.Features{Rows: n, Cols: int(m.columns), Type: t, Data: data, Device: true, Stride: int(m.stride)}, nil
+	}
 	if step != width && n > 1 {
 		dense := &s.dense[side]
 		if cap(*dense) < n*width {

@@ -77,6 +77,7 @@ func specalign_session_free(buffer *C.specalign_buffer) { specalign_shards_free(
 func specalign_session_about(about, failure *C.specalign_buffer) C.int32_t {
 	return told(failure, func() error {
 		environment()
+		defer keepDevice()()
 		e, note, err := engines().Get("auto", 0)
 		if err != nil {
 			return err
@@ -97,6 +98,7 @@ func specalign_session_about(about, failure *C.specalign_buffer) C.int32_t {
 func specalign_session_open(settings, state C.specalign_file, id *C.uint64_t, resolved, failure *C.specalign_buffer) C.int32_t {
 	return told(failure, func() error {
 		environment()
+		defer keepDevice()()
 		cfg, err := align.ParseConfig(bytes.Clone(file(settings).Data))
 		if err != nil {
 			return &align.InputError{Err: err}
@@ -112,7 +114,7 @@ func specalign_session_open(settings, state C.specalign_file, id *C.uint64_t, re
 		if err := s.open(seq, load); err != nil {
 			return errors.Join(err, engines().Put(s.engine))
 		}
-		text, err := json.Marshal(s.steps.Align.Settings())
+		text, err := json.Marshal(map[string]any{"settings": s.steps.Align.Settings(), "device": s.engine.Info().Device})
 		if err != nil {
 			return errors.Join(err, s.close())
 		}
@@ -174,7 +176,7 @@ func watch(ctx context.Context, stop *int32, cancel context.CancelCauseFunc) {
 	cancel(errStopped)
 }
 
-func (s *session) step(ctx context.Context, step *C.specalign_step, reply *C.specalign_reply) error {
+func (s *session) step(ctx context.Context, step *C.specalign_step, reply *C.specalign_reply) (err error) {
 	select {
 	case s.lock <- struct{}{}:
 		defer func() { <-s.lock }()
@@ -200,6 +202,10 @@ func (s *session) step(ctx context.Context, step *C.specalign_step, reply *C.spe
 	if err != nil {
 		return err
 	}
+	dev, _ := s.engine.Backend.(align.Device)
+	if dev != nil {
+		defer keepDevice()()
+	}
 	if s.held, err = engines().Hold(s.held, &s.cfg, student.Rows, [2]int{student.Cols, reference.Cols}, 0); err != nil {
 		return err
 	}
@@ -207,7 +213,20 @@ func (s *session) step(ctx context.Context, step *C.specalign_step, reply *C.spe
 		return err
 	}
 	defer engines().Give()
-	r, err := s.steps.Step(ctx, seq, student, reference, grad, nil)
+	if dev != nil && (student.Device || reference.Device || step.gradient_on_device != 0) {
+		if err := dev.After(uintptr(step.stream)); err != nil {
+			return err
+		}
+		// Also after an error: what was enqueued may still read the rows.
+		defer func() { err = errors.Join(err, dev.Before(uintptr(step.stream))) }()
+	}
+	var r *align.Result
+	if step.gradient_on_device != 0 && grad != nil {
+		there := align.Matrix{Rows: student.Rows, Cols: student.Cols, Stride: student.Cols, Data: grad}
+		r, err = s.steps.StepDevice(ctx, seq, student, reference, there, nil)
+	} else {
+		r, err = s.steps.Step(ctx, seq, student, reference, grad, nil)
+	}
 	if err != nil {
 		return err
 	}
@@ -273,6 +292,7 @@ func specalign_session_close(id C.uint64_t, failure *C.specalign_buffer) C.int32
 
 // close ends the session, waits for the step under way and gives everything back.
 func (s *session) close() error {
+	defer keepDevice()()
 	s.end(errClosed)
 	s.lock <- struct{}{}
 	defer func() { <-s.lock }()

@@ -7,7 +7,8 @@
 // so do those of all sessions of a process. No signal's handler is changed but those that Go needs for faults, SIGPIPE
 // and SIGURG, which pass on what is not theirs; nothing is written to stdout or stderr.
 //
-// The library does not survive fork(): a child must not call it.
+// The library does not survive fork(): a child must not call it. There are two: libspecalign.so has the CPU,
+// libspecalign-gpu.so NVIDIA GPUs, too; the latter ends a process in which there is none, so ask `specalign-gpu probe` first.
 #ifndef SPECALIGN_SESSION_H
 #define SPECALIGN_SESSION_H
 
@@ -26,7 +27,8 @@ typedef struct {
   int64_t rows;
   int64_t columns;
   int64_t stride;
-  int32_t type; // SPECALIGN_FLOAT32 ...
+  int32_t type;      // SPECALIGN_FLOAT32 ...
+  int32_t on_device; // not 0: data is memory of the GPU that the session runs on
 } specalign_matrix;
 
 typedef struct {
@@ -36,6 +38,8 @@ typedef struct {
   uint64_t seq;               // 1 for the first step, then the next number, or the last one again: the step is repeated
   double timeout;             // seconds; 0: none
   const int32_t *stop;        // NULL, or read now and then: the step ends soon once it is not 0
+  uint64_t stream;            // where anything is on a GPU: a CUDA stream of the GPU's primary context, 0 for the default
+  int32_t gradient_on_device; // not 0: gradient is memory of that GPU
 } specalign_step;
 
 // What a step found; docs/faults.md and the Python package's Result say what the figures mean. numbers and text are
@@ -66,12 +70,15 @@ int32_t specalign_session_version(void);
 // Says what `device: auto` is here: JSON with version, device, device_note, isa and threads.
 int32_t specalign_session_about(specalign_buffer *about, specalign_buffer *error);
 
-// Opens a session. settings is JSON, as docs/openclip.md names them; *resolved is JSON with the defaults filled in. With
-// a state it goes on where the session stood whose state that was; size 0: from the beginning.
+// Opens a session. settings is JSON, as docs/openclip.md names them. *resolved is JSON: `settings` with the defaults filled
+// in, and the `device` that it runs on, such as "cpu" or "cuda:0". With a state it goes on where the session stood whose state that was; size 0: from the beginning.
 int32_t specalign_session_open(specalign_file settings, specalign_file state, uint64_t *session,
                                specalign_buffer *resolved, specalign_buffer *error);
 
 // Takes a step. After an error the step was never taken; the gradient may have been written to.
+//
+// Rows on a GPU are read once what is on `stream` by now has been done, and what is put there afterwards finds the gradient
+// written; the host waits for the eigenvalues and for whether the gradient is finite, not for the stream.
 int32_t specalign_session_step(uint64_t session, specalign_step *step, specalign_reply *reply, specalign_buffer *error);
 
 // Returns what the session remembers after step seq, the last one or the one before: the bytes that the sidecar's

@@ -19,7 +19,7 @@ PLACE  = cmp -s $< $(SYSO) || cp $< $(SYSO)
 GO_GPU = CGO_ENABLED=1 CGO_CFLAGS="-O2 -g -I$(CURDIR)/csrc/compat -I$(CUDA_HOME)/include" CGO_LDFLAGS="-L$(CURDIR)/$(GPU_BUILD) -L$(CUDA_LIB) -Wl,-Bstatic -lstdc++ -Wl,-Bdynamic -static-libgcc"
 GO_EMU = CGO_ENABLED=1 CGO_CFLAGS="-O2 -g -I$(CURDIR)/csrc/compat -I$(CUDA_HOME)/include" CGO_LDFLAGS="-L$(CURDIR)/$(EMU_BUILD) -Wl,-rpath,\$$ORIGIN -lstdc++"
 
-.PHONY: gpu gpu-test gpu-test-bundle gpu-check cuda-toolkit emu-gpu emu-test emu-tsan emu-asan emu-go
+.PHONY: gpu gpu-test gpu-test-bundle gpu-check cuda-toolkit emu-gpu emu-test emu-tsan emu-asan emu-go emu-python
 
 cuda-toolkit: $(CUDA_VENV)/.stamp
 $(CUDA_VENV)/.stamp: csrc/requirements-cuda.txt
@@ -41,9 +41,11 @@ $(GPU_BUILD)/libcuda.so: csrc/compat/cuda.h
 	  awk '{print "__attribute__((weak)) int " $$1 "(void) { return 801; }"}' > $(GPU_BUILD)/libcuda.c
 	@gcc -shared -fPIC -w -Wl,-soname,libcuda.so.1 -o $@ $(GPU_BUILD)/libcuda.c
 
-gpu: $(GPU_BUILD)/kernels.syso $(GPU_BUILD)/libcuda.so ## bin/specalign-gpu, the sidecar with CUDA kernels (needs CUDA_HOME, or `make cuda-toolkit`)
+gpu: $(GPU_BUILD)/kernels.syso $(GPU_BUILD)/libcuda.so ## bin/specalign-gpu and bin/libspecalign-gpu.so, the sidecar and the library with CUDA kernels (needs CUDA_HOME, or `make cuda-toolkit`)
 	@$(PLACE)
 	@$(GO_GPU) go build -trimpath -buildvcs=false -tags gpu -ldflags '$(LDFLAGS)' -o bin/specalign-gpu ./cmd/specalign
+	@$(GO_GPU) go build -trimpath -buildvcs=false -buildmode=c-shared -tags gpu -ldflags '-s -w' -o bin/libspecalign-gpu.so ./capi
+	@rm -f bin/libspecalign-gpu.h
 
 gpu-test: $(GPU_BUILD)/kernels.syso $(GPU_BUILD)/libcuda.so
 	@$(PLACE)
@@ -81,7 +83,14 @@ emu-go: $(EMU_BUILD)/kernels.syso $(EMU_BUILD)/libcuda.so.1
 emu-gpu: $(EMU_BUILD)/kernels.syso $(EMU_BUILD)/libcuda.so.1 bundle ## build/emulator: specalign and a specalign-gpu whose GPU is the emulator, for tests
 	@$(PLACE)
 	@$(GO_EMU) go build -trimpath -buildvcs=false -tags gpu -ldflags '$(LDFLAGS)' -o $(EMU_BUILD)/specalign-gpu ./cmd/specalign
+	@$(GO_EMU) go build -trimpath -buildvcs=false -buildmode=c-shared -tags gpu -o $(EMU_BUILD)/libspecalign-gpu.so ./capi
 	@CGO_ENABLED=1 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $(EMU_BUILD)/specalign ./cmd/specalign
+	@CGO_ENABLED=1 go build -trimpath -buildvcs=false -buildmode=c-shared -o $(EMU_BUILD)/libspecalign.so ./capi
+	@rm -f $(EMU_BUILD)/libspecalign*.h
+
+emu-python: emu-gpu
+	@SPECALIGN_EMULATOR=1 SPECALIGN_BINARY=$(CURDIR)/$(EMU_BUILD)/specalign LD_LIBRARY_PATH=$(CURDIR)/$(EMU_BUILD) \
+	  $(PY) -m pytest -q --no-header -p no:cacheprovider --rootdir python -c python/pyproject.toml python/tests/test_inprocess_gpu.py
 
 # Every operation in three orders of the threads, plainly and under both sanitizers, and that planted faults are found.
 $(EMU_BUILD)/ops: csrc/emulator/ops_test.cc $(KERNELS:%=$(EMU_BUILD)/%.o)
@@ -96,7 +105,7 @@ endef
 $(eval $(call sanitized,thread))
 $(eval $(call sanitized,address))
 
-emu-test: emu-go $(EMU_BUILD)/ops ## the CUDA kernels on the emulator: the suite of the backends, races, bounds
+emu-test: emu-go emu-python $(EMU_BUILD)/ops ## the CUDA kernels on the emulator: the suite of the backends, races, bounds
 	@$(EMU_BUILD)/ops
 	@if $(EMU_BUILD)/ops divergence 2> $(EMU_BUILD)/divergence; then echo "a planted divergence was not found" >&2; exit 1; fi; grep -q "different places" $(EMU_BUILD)/divergence
 	@cd cuda && ../$(EMU_BUILD)/cuda.test -test.short -test.run '^Test(Backend|OnDevice)$$'

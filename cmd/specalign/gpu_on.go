@@ -6,9 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
-	"strings"
-	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -16,31 +13,10 @@ import (
 	"github.com/specalign/specalign/cuda"
 )
 
-// gpus lists the GPUs by name; where there is none, it says why.
-var gpus = sync.OnceValues(func() (names []string, reason string) {
-	devices, err := cuda.Devices()
-	if err != nil {
-		return nil, err.Error()
-	}
-	for _, d := range devices {
-		names = append(names, fmt.Sprintf("%s, compute capability %d.%d", d.Name, d.Major, d.Minor))
-	}
-	if len(names) == 0 {
-		return nil, "the driver sees no GPU"
-	}
-	return names, ""
-})
+func gpus() (names []string, reason string) { return cuda.Names() }
 
 func openGPU(name string, host align.Backend) (align.Backend, error) {
-	ordinal, err := strconv.Atoi(strings.TrimPrefix(name, "cuda:"))
-	if err != nil {
-		return nil, err
-	}
-	b, err := cuda.Open(ordinal, host)
-	if err != nil {
-		return nil, errors.Join(err, host.Close())
-	}
-	return b, nil
+	return cuda.OpenNamed(name, host)
 }
 
 // handOver: this is the program that the other one hands over to.

@@ -77,7 +77,16 @@ func (s *Session) Check(seq uint64) error {
 
 // Step is align.Session.Step for step seq; save, which may be nil, keeps the state after it. After an error, or a panic,
 // the session is where it was.
-func (s *Session) Step(ctx context.Context, seq uint64, student, reference align.Features, grad []float32, save func(state []byte) error) (res *align.Result, err error) {
+func (s *Session) Step(ctx context.Context, seq uint64, student, reference align.Features, grad []float32, save func(state []byte) error) (*align.Result, error) {
+	return s.take(seq, func() (*align.Result, error) { return s.Align.Step(ctx, student, reference, grad) }, save)
+}
+
+// StepDevice is Step for a gradient in memory of the session's device, as align.Session.StepDevice.
+func (s *Session) StepDevice(ctx context.Context, seq uint64, student, reference align.Features, grad align.Matrix, save func(state []byte) error) (*align.Result, error) {
+	return s.take(seq, func() (*align.Result, error) { return s.Align.StepDevice(ctx, student, reference, grad) }, save)
+}
+
+func (s *Session) take(seq uint64, step func() (*align.Result, error), save func(state []byte) error) (res *align.Result, err error) {
 	if err := s.Check(seq); err != nil {
 		return nil, err
 	}
@@ -93,7 +102,7 @@ func (s *Session) Step(ctx context.Context, seq uint64, student, reference align
 			return nil, err
 		}
 	}
-	if res, err = s.Align.Step(ctx, student, reference, grad); err != nil {
+	if res, err = step(); err != nil {
 		return nil, err
 	}
 	s.spare = s.Align.AppendState(s.spare[:0])

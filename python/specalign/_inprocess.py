@@ -45,6 +45,7 @@ class _Matrix(ctypes.Structure):
         ("columns", ctypes.c_int64),
         ("stride", ctypes.c_int64),
         ("type", ctypes.c_int32),
+        ("on_device", ctypes.c_int32),
     )
 
 
@@ -56,6 +57,8 @@ class _Step(ctypes.Structure):
         ("seq", ctypes.c_uint64),
         ("timeout", ctypes.c_double),
         ("stop", ctypes.POINTER(ctypes.c_int32)),
+        ("stream", ctypes.c_uint64),
+        ("gradient_on_device", ctypes.c_int32),
     )
 
 
@@ -84,12 +87,19 @@ class _Reply(ctypes.Structure):
 class InProcess:
     """The library, and what its sessions here have done: in the place of a `Host`. Threads share it."""
 
-    def __init__(self, program: str | None, sink: Callable[[str], None] | None) -> None:
-        """Load the library that lies beside `program`; log to `sink`, as a sidecar would."""
+    def __init__(self, program: str | None, sink: Callable[[str], None] | None, device: str) -> None:
+        """Load the library that lies beside `program`; log to `sink`, as a sidecar would.
+
+        `device` is that of sessions; without the CPU only, the library with GPUs is loaded where there is one.
+        """
         self.pid = os.getpid()
         self.closed = False
         self.orphans: deque[int] = deque()  # sessions that nobody holds any more
-        self._library = _library.load(program)
+        self.why_no_gpu = (
+            'the sidecar was opened with device="cpu"' if device == "cpu" else _library.why_no_gpu(program)
+        )
+        """Why this library has no GPUs; empty where it has."""
+        self._library = _library.load(program) if self.why_no_gpu else _library.load(program, _library.GPU)
         self._lines = Lines(sink)
         self._open: set[int] = set()
         self._begin = time.monotonic()
@@ -100,7 +110,7 @@ class InProcess:
         about = json.loads(self._ask("about"))
         self._hello = HelloReply(
             protocol_major=1, version=about["version"], pid=self.pid, device=about["device"], isa=about["isa"],
-            ready=True, device_note=about["device_note"], threads=about["threads"],
+            ready=True, device_note=self.why_no_gpu or about["device_note"], threads=about["threads"],
         )  # fmt: skip
         h = self._hello
         self.log("INFO", f"in process {h.pid}: version={h.version} device={h.device} isa={h.isa} threads={h.threads}")
@@ -135,14 +145,14 @@ class InProcess:
                 latency_p99=took[len(took) * 99 // 100] if took else 0.0, steps_under_way=self._under_way,
             )  # fmt: skip
 
-    def open(self, settings: str, state: bytes = b"") -> tuple[int, dict[str, Any]]:
-        """Open a session, one that goes on from a state if that is given. Returns its number and its settings."""
+    def open(self, settings: str, state: bytes = b"") -> tuple[int, dict[str, Any], str]:
+        """Open a session, one that goes on from a state if that is given. Returns its number, settings and device."""
         self.get()
         text, number = settings.encode(), ctypes.c_uint64()
         files = _library.File(None, text, len(text)), _library.File(None, state, len(state))
         resolved = json.loads(self._ask("open", *files, ctypes.byref(number)))
         self._open.add(number.value)
-        return number.value, resolved
+        return number.value, resolved["settings"], resolved["device"]
 
     def state(self, session: int, seq: int) -> bytes:
         """Return the state after a step, the last one or the one before."""
@@ -239,7 +249,10 @@ class InProcessStepper:
         self._long = False  # whether the last step took long
         self._text = b""  # of the last reply, and what it says
         self._words: list[str] = []
-        self._id, self.settings = host.open(self.request)
+        device = settings.get("device", "auto")
+        if host.why_no_gpu and str(device).startswith("cuda"):
+            raise InputError(f"specalign: device is {device}, but {host.why_no_gpu}; give auto or cpu")
+        self._id, self.settings, self._device = host.open(self.request)
 
     def check(self, student: Rows, reference: Rows) -> None:
         """Raise `InputError` for rows that no step can take."""
@@ -350,7 +363,7 @@ class InProcessStepper:
         if seq == 0:
             return
         try:
-            number, self.settings = self._host.open(self.request, bytes(state))
+            number, self.settings, _ = self._host.open(self.request, bytes(state))
         except Error as e:
             raise InputError(f"specalign: the session's state cannot be used: {e}") from None
         cold, self._id, self.seq = self._id, number, seq

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
 
 from . import _binary
 from ._errors import ProcessError, SidecarError
 
 _VERSIONS = {"shards": 1, "session": 1}  # of its interfaces, capi/*.h
 
+GPU = "libspecalign-gpu.so"
+
 _loaded: dict[str, ctypes.CDLL] = {}
+_asked: dict[str, str] = {}  # by folder, why there is no GPU
 _user = 0  # the process that first loaded one: this one or, in a fork, an ancestor
 
 
@@ -26,8 +30,8 @@ class File(ctypes.Structure):
     _fields_ = (("name", ctypes.c_char_p), ("data", ctypes.c_char_p), ("size", ctypes.c_size_t))
 
 
-def load(program: str | None = None) -> ctypes.CDLL:
-    """Return the library that lies beside the program, by default beside the one that a sidecar would be launched of.
+def load(program: str | None = None, name: str = "libspecalign.so") -> ctypes.CDLL:
+    """Return a library that lies beside the program, by default beside the one that a sidecar would be launched of.
 
     Raises `SidecarError` where it cannot be loaded, and `ProcessError` in a fork of a process that had loaded one:
     Go's threads are not there, and every call would wait for ever.
@@ -38,7 +42,7 @@ def load(program: str | None = None) -> ctypes.CDLL:
             f"specalign: process {os.getpid()} is a fork of process {_user}, which has loaded libspecalign.so; it "
             "cannot be used here; start such workers with spawn or forkserver"
         )
-    path = os.path.join(os.path.dirname(os.path.realpath(_binary.find(program))), "libspecalign.so")
+    path = os.path.join(_folder(program), name)
     library = _loaded.get(path)
     if library is not None:
         return library
@@ -47,7 +51,7 @@ def load(program: str | None = None) -> ctypes.CDLL:
         versions = {name: getattr(library, f"specalign_{name}_version")() for name in _VERSIONS}
     except (OSError, AttributeError) as e:
         raise SidecarError(
-            f"specalign: libspecalign.so cannot be loaded: {e}. It lies beside the program; install a wheel that has "
+            f"specalign: {name} cannot be loaded: {e}. It lies beside the program; install a wheel that has "
             "both, or run `make library` in the source tree"
         ) from None
     if versions != _VERSIONS:
@@ -55,6 +59,38 @@ def load(program: str | None = None) -> ctypes.CDLL:
     _user = os.getpid()
     _loaded[path] = library
     return library
+
+
+def why_no_gpu(program: str | None) -> str:
+    """Tell why the library with GPUs is not to be loaded; empty where it is.
+
+    A process in which there is no GPU would be ended by it, so another one is asked.
+    """
+    folder = _folder(program)
+    if not os.path.isfile(os.path.join(folder, "specalign-gpu")):
+        return "this build has no GPU support, and there is no specalign-gpu beside it"
+    if not os.path.isfile(os.path.join(folder, GPU)):
+        return f"there is no {GPU} beside specalign-gpu"
+    if folder not in _asked:
+        _asked[folder] = _ask(os.path.join(folder, "specalign-gpu"))
+    return _asked[folder]
+
+
+def _ask(program: str) -> str:
+    try:
+        done = subprocess.run([program, "probe"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired) as e:
+        return f"specalign-gpu does not answer: {e}"
+    said = " ".join((done.stderr + " " + done.stdout).split())
+    if done.returncode and "libcuda.so.1" in said:
+        return "there is no NVIDIA driver: libcuda.so.1 was not found"
+    if done.returncode or not done.stdout.startswith("specalign-gpu 1 "):
+        return f"specalign-gpu finds no GPU that it can use: {said.removeprefix('specalign: ')}"
+    return ""
+
+
+def _folder(program: str | None) -> str:
+    return os.path.dirname(os.path.realpath(_binary.find(program)))
 
 
 def taken(library: ctypes.CDLL, buffer: Buffer) -> bytes:

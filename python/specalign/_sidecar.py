@@ -75,7 +75,7 @@ class Sidecar:
         program = None if binary is None else _checks.path(binary, "binary")
         defaults = {"device": device} if threads is None else {"device": device, "threads": threads}
         if _checks.isolation(isolation) == "none":
-            self._begin(lambda: InProcess(program, sink), defaults, timeout, max_restarts)
+            self._begin(lambda: InProcess(program, sink, device), defaults, timeout, max_restarts)
             return
 
         def launch(cancel: Cancel) -> tuple[Connection, Process | None]:
