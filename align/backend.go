@@ -154,6 +154,35 @@ type Spectrum interface {
 	Spectrum(values []float64, vectors, l Matrix, f Factors, k int, tolerance float64, start Matrix, out []float64) error
 }
 
+// A DeviceError is a failure of the device, not of what it was asked. After most of them CUDA answers nothing else until
+// the process ends.
+type DeviceError struct {
+	Device, Text string // Text: operation, kernel, and what CUDA says
+}
+
+func (e *DeviceError) Error() string { return "cuda: " + e.Device + ": " + e.Text }
+
+// Importer is implemented by a device that opens memory of another process on the same GPU.
+type Importer interface {
+	// UUID is the GPU's, as the driver writes it.
+	UUID() string
+	// Import opens memory of size bytes, and an event, by the handles of CUDA IPC, HandleSize bytes each.
+	Import(memory, ready []byte, size uint64) (Imported, error)
+}
+
+// HandleSize is the length of a handle by which a device's memory or event is opened in another process.
+const HandleSize = 64
+
+// Imported is memory of another process. Its methods may be called beside the device's operations.
+type Imported interface {
+	// Bytes is the memory: a slice over a device address.
+	Bytes() []byte
+	// Ready tells whether all is done that the other process has marked by its event so far.
+	Ready() (bool, error)
+	// Close is called once; no operation may use the memory any more.
+	Close()
+}
+
 // Eigensolver is implemented by a backend with a dense eigensolver of its own.
 type Eigensolver interface {
 	// Eigen replaces a (n, n), symmetric, dense, in host memory, by its unit eigenvectors, one a row, and writes the

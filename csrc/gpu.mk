@@ -88,9 +88,10 @@ emu-gpu: $(EMU_BUILD)/kernels.syso $(EMU_BUILD)/libcuda.so.1 bundle ## build/emu
 	@CGO_ENABLED=1 go build -trimpath -buildvcs=false -buildmode=c-shared -o $(EMU_BUILD)/libspecalign.so ./capi
 	@rm -f $(EMU_BUILD)/libspecalign*.h
 
+# Python on the emulator: rows that stay on a GPU, between it and the sidecar, and the library in its own process.
 emu-python: emu-gpu
 	@SPECALIGN_EMULATOR=1 SPECALIGN_BINARY=$(CURDIR)/$(EMU_BUILD)/specalign LD_LIBRARY_PATH=$(CURDIR)/$(EMU_BUILD) \
-	  $(PY) -m pytest -q --no-header -p no:cacheprovider --rootdir python -c python/pyproject.toml python/tests/test_inprocess_gpu.py
+	  $(PY) -m pytest -q --no-header -p no:cacheprovider --rootdir python -c python/pyproject.toml python/tests/test_gpu.py python/tests/test_inprocess_gpu.py
 
 # Every operation in three orders of the threads, plainly and under both sanitizers, and that planted faults are found.
 $(EMU_BUILD)/ops: csrc/emulator/ops_test.cc $(KERNELS:%=$(EMU_BUILD)/%.o)

@@ -16,7 +16,9 @@
 
 #if defined(__CUDACC__)
 #include <cooperative_groups.h>
+#include <cuda.h>
 #include <cuda_runtime.h>
+#include <string.h>
 
 // SHARED declares name, a reference to a T at the start of the block's shared memory.
 #define SHARED(T, name)                 \

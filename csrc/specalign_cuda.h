@@ -34,6 +34,13 @@ sa_status SA_API(fetch)(sa_context *c, void *dst, const void *src, int64_t rows,
 sa_status SA_API(after)(sa_context *c, void *stream);
 sa_status SA_API(before)(sa_context *c, void *stream);
 
+// open_shared opens memory of at least size bytes, and an event, of another process by their CUDA IPC handles (64 bytes
+// each). shared_ready tells whether what was marked by the event last is done: 1, 0, or -1 where that cannot be known. It
+// and close_shared need no context, and may run beside its operations.
+sa_status SA_API(open_shared)(sa_context *c, const void *memory, const void *ready, uint64_t size, void **data, void **event);
+int32_t SA_API(shared_ready)(int32_t device, void *event);
+void SA_API(close_shared)(int32_t device, void *data, void *event);
+
 #ifdef __cplusplus
 }
 #endif

@@ -23,6 +23,9 @@ type backend struct {
 	c    *C.sa_context // nil once closed
 	info align.Info
 	host align.Backend
+
+	ordinal int
+	uuid    string
 }
 
 // Open returns a backend on the device of that ordinal. host, which it takes over, does what the device does not. The
@@ -33,7 +36,7 @@ func Open(ordinal int, host align.Backend) (align.Device, error) {
 		return nil, err
 	}
 	var message [256]C.char
-	b := &backend{host: host}
+	b := &backend{host: host, ordinal: ordinal, uuid: d.UUID}
 	o := C.sa_options{device: C.int32_t(ordinal)}
 	if C.sacuda_open(&o, &b.c, &message[0], C.size_t(len(message))) != C.SA_OK {
 		return nil, fmt.Errorf("cuda: device %d, %s: %s", ordinal, d.Name, C.GoString(&message[0]))
@@ -67,19 +70,11 @@ func (b *backend) run(op func() C.sa_status) error {
 	case C.SA_OK:
 		return nil
 	case C.SA_ERR_DEVICE:
-		return &DeviceError{Device: b.info.Device, Text: C.GoString(C.sacuda_error_text(b.c))}
+		return &align.DeviceError{Device: b.info.Device, Text: C.GoString(C.sacuda_error_text(b.c))}
 	default:
 		return errors.New("cuda: " + C.GoString(C.sacuda_error_text(b.c)))
 	}
 }
-
-// A DeviceError is a failure of the device, not of what it was asked. After most of them CUDA answers nothing else
-// until the process ends.
-type DeviceError struct {
-	Device, Text string // Text: operation, kernel, and what CUDA says
-}
-
-func (e *DeviceError) Error() string { return "cuda: " + e.Device + ": " + e.Text }
 
 // cmatrix passes a matrix to C. One whose slice is too short for its shape goes without rows, which C refuses.
 func cmatrix(m align.Matrix) C.sa_matrix {

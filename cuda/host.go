@@ -29,6 +29,15 @@ var Names = sync.OnceValues(func() (names []string, reason string) {
 	return names, ""
 })
 
+// UUIDs lists the GPUs' UUIDs, by ordinal.
+var UUIDs = sync.OnceValue(func() (uuids []string) {
+	devices, _ := Devices()
+	for _, d := range devices {
+		uuids = append(uuids, d.UUID)
+	}
+	return uuids
+})
+
 // OpenNamed is Open for a device by its name, such as cuda:0. It closes host where it fails.
 func OpenNamed(name string, host align.Backend) (align.Backend, error) {
 	ordinal, err := strconv.Atoi(strings.TrimPrefix(name, "cuda:"))

@@ -180,7 +180,7 @@ const regionArena = 65536
 
 // TestStepRefused lists requests that are wrong in one way each.
 func TestStepRefused(t *testing.T) {
-	if _, err := parseStep(region(), regionArena, regionState); err != nil {
+	if _, err := parseStep(region(), extents{arena: regionArena}, regionState); err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct {
@@ -213,14 +213,38 @@ func TestStepRefused(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			req := region()
 			tt.change(req)
-			if _, err := parseStep(req, regionArena, regionState); !isInput(err) || !strings.Contains(err.Error(), tt.want) {
+			if _, err := parseStep(req, extents{arena: regionArena}, regionState); !isInput(err) || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("%v, want %q", err, tt.want)
 			}
 		})
 	}
+	onDevice := func(change func(*pb.StepRequest)) *pb.StepRequest {
+		r := region()
+		r.Student.Device, r.Student.Offset, r.GradientDevice, r.GradientOffset = true, 256, true, 1024
+		change(r)
+		return r
+	}
+	both := extents{regionArena, 2048}
+	if _, err := parseStep(onDevice(func(*pb.StepRequest) {}), both, regionState); err != nil {
+		t.Error(err)
+	}
+	for want, bad := range map[string]*pb.StepRequest{
+		"the student, 640 bytes at offset 1472, does not fit the arena of 2048": onDevice(func(r *pb.StepRequest) { r.Student.Offset = 1472 }),
+		"the gradient, 640 bytes at offset 1920":                                onDevice(func(r *pb.StepRequest) { r.GradientOffset = 1920 }),
+		"gradient overlaps the student":                                         onDevice(func(r *pb.StepRequest) { r.GradientOffset = 832 }),
+		"gradient overlaps the saved state":                                     onDevice(func(r *pb.StepRequest) { r.GradientDevice = false }),
+		"multiples of 64":                                                       onDevice(func(r *pb.StepRequest) { r.Student.Offset = 260 }),
+	} {
+		if _, err := parseStep(bad, both, regionState); !isInput(err) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+	if _, err := parseStep(onDevice(func(*pb.StepRequest) {}), extents{arena: regionArena}, regionState); !isInput(err) || !strings.Contains(err.Error(), "the session has none") {
+		t.Error(err)
+	}
 	req := region() // both embeddings may be the same rows, and no gradient needs no place
 	req.Reference, req.NoGradient, req.GradientOffset = req.Student, true, 1
-	if _, err := parseStep(req, regionArena, regionState); err != nil {
+	if _, err := parseStep(req, extents{arena: regionArena}, regionState); err != nil {
 		t.Error(err)
 	}
 }
@@ -254,19 +278,19 @@ func FuzzStepRequest(f *testing.F) {
 			Reference: &pb.Region{Offset: o2, Cols: c2, Dtype: pb.DType(t2)},
 		}
 		state := span{0, min(size, 8192)}
-		sh, err := parseStep(req, size, state)
+		sh, err := parseStep(req, extents{arena: size}, state)
 		if err != nil {
 			if !isInput(err) {
 				t.Errorf("%v", err)
 			}
 			return
 		}
-		spans := []span{sh.place[0], sh.place[1], sh.gradient}
+		spans := []place{sh.place[0], sh.place[1], sh.gradient}
 		for i, s := range spans {
 			if s.offset > size || s.size > size-s.offset || (i < 2 || !none) && s.size == 0 {
 				t.Errorf("%+v in %d bytes", s, size)
 			}
-			if s.overlaps(state) || i < 2 && s.overlaps(sh.gradient) {
+			if s.overlaps(place{span: state}) || i < 2 && s.overlaps(sh.gradient) {
 				t.Errorf("%+v overlaps", s)
 			}
 		}

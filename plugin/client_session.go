@@ -73,6 +73,9 @@ func (s *ClientSession) Step(ctx context.Context, student, reference align.Featu
 	for i, f := range []align.Features{student, reference} {
 		name := [2]string{"student", "reference"}[i]
 		size := f.Type.Size()
+		if f.Device {
+			return nil, inputErrorf("plugin: the %s is in a device's memory; this client takes host memory", name)
+		}
 		if size == 0 || f.Rows < 1 || f.Cols < 1 || f.Rows > maxRows || f.Cols > maxCols || len(f.Data) != f.Rows*f.Cols*size {
 			return nil, inputErrorf("plugin: the %s is %d x %d %s in %d bytes, which cannot be", name, f.Rows, f.Cols, f.Type, len(f.Data))
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -18,6 +19,9 @@ import (
 
 // maxMessage is what a message may have at most, in bytes: a tensor sent by mistake fails loudly.
 const maxMessage = 1 << 20
+
+// farewell is how long a sidecar whose device has failed still answers, so that its callers read why.
+const farewell = 100 * time.Millisecond
 
 // ownMethods are those of go-plugin that have one consumer, or stop the sidecar for everybody: they belong to the
 // launching process.
@@ -106,12 +110,17 @@ func (s *server) toStatus(method string, err error) error {
 	var input *align.InputError
 	var order *steps.OrderError
 	var full *steps.FullError
+	var device *align.DeviceError
 	var st interface{ GRPCStatus() *status.Status }
 	switch {
 	case errors.As(err, &st):
 		return st.GRPCStatus().Err()
 	case errors.As(err, &input):
 		return status.Error(codes.InvalidArgument, oneLine(err.Error()))
+	case errors.As(err, &device):
+		s.opts.Log.Error("the device failed", "method", method, "error", err)
+		time.AfterFunc(farewell, func() { s.stop("the device failed, and another process may do better") })
+		return status.Error(codes.Unavailable, oneLine(err.Error()))
 	case errors.As(err, &order):
 		return status.Error(codes.FailedPrecondition, oneLine(err.Error()))
 	case errors.As(err, &full):

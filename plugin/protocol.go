@@ -15,7 +15,7 @@ import (
 // The version of the protocol that this package speaks; plugin/proto/specalign.proto states what it promises.
 const (
 	ProtocolMajor = 1
-	ProtocolMinor = 2
+	ProtocolMinor = 3
 )
 
 // Name is what a Go host dispenses: client.Dispense(plugin.Name) gives a *Client.

@@ -23,12 +23,34 @@ type shape struct {
 	rows     int
 	cols     [2]int // student, reference
 	dtype    [2]align.DType
-	place    [2]span
-	gradient span // empty where none is wanted
+	place    [2]place
+	gradient place // empty where none is wanted
 }
 
-// parseStep checks a request once, against an arena of that size whose state slots are at state.
-func parseStep(req *pb.StepRequest, size uint64, state span) (*shape, error) {
+// place is a part of the arena or of the device arena.
+type place struct {
+	span
+	device bool
+}
+
+func (p place) overlaps(q place) bool { return p.device == q.device && p.span.overlaps(q.span) }
+
+// extents are the sizes of a session's arenas; device is 0 where there is no such arena.
+type extents struct{ arena, device uint64 }
+
+// check tells whether a place is within its arena.
+func (e extents) check(what string, p place) error {
+	switch {
+	case !p.device:
+		return p.span.check(what, e.arena)
+	case e.device == 0:
+		return inputErrorf("plugin: %s is to be in a device arena, and the session has none", what)
+	}
+	return p.span.check(what, e.device)
+}
+
+// parseStep checks a request once, against arenas of these sizes; the state slots are at state.
+func parseStep(req *pb.StepRequest, size extents, state span) (*shape, error) {
 	rows := uint64(req.GetRows())
 	if rows < 1 || rows > maxRows {
 		return nil, inputErrorf("plugin: %d rows; give 1 to %d", rows, maxRows)
@@ -49,20 +71,20 @@ func parseStep(req *pb.StepRequest, size uint64, state span) (*shape, error) {
 		if !ok {
 			return nil, inputErrorf("plugin: the %s's element type is %d; give float32 (1), float16 (2), bfloat16 (3) or float64 (4)", side.name, side.r.GetDtype())
 		}
-		sp := span{side.r.GetOffset(), rows * cols * uint64(t.Size())}
-		if err := sp.check("the "+side.name, size); err != nil {
+		p := place{span{side.r.GetOffset(), rows * cols * uint64(t.Size())}, side.r.GetDevice()}
+		if err := size.check("the "+side.name, p); err != nil {
 			return nil, err
 		}
-		if sp.overlaps(state) {
+		if p.overlaps(place{span: state}) {
 			return nil, inputErrorf("plugin: the %s overlaps the saved state", side.name)
 		}
-		sh.cols[i], sh.dtype[i], sh.place[i] = int(cols), t, sp
+		sh.cols[i], sh.dtype[i], sh.place[i] = int(cols), t, p
 	}
 	if req.GetNoGradient() {
 		return sh, nil
 	}
-	sh.gradient = span{req.GetGradientOffset(), rows * uint64(sh.cols[0]) * 4}
-	if err := sh.gradient.check("the gradient", size); err != nil {
+	sh.gradient = place{span{req.GetGradientOffset(), rows * uint64(sh.cols[0]) * 4}, req.GetGradientDevice()}
+	if err := size.check("the gradient", sh.gradient); err != nil {
 		return nil, err
 	}
 	switch {
@@ -70,13 +92,25 @@ func parseStep(req *pb.StepRequest, size uint64, state span) (*shape, error) {
 		return nil, inputErrorf("plugin: the gradient overlaps the student")
 	case sh.gradient.overlaps(sh.place[1]):
 		return nil, inputErrorf("plugin: the gradient overlaps the reference")
-	case sh.gradient.overlaps(state):
+	case sh.gradient.overlaps(place{span: state}):
 		return nil, inputErrorf("plugin: the gradient overlaps the saved state")
 	}
 	return sh, nil
 }
 
-// features views one side's rows in the arena.
-func (sh *shape) features(a *arena, side int) align.Features {
-	return align.Features{Rows: sh.rows, Cols: sh.cols[side], Type: sh.dtype[side], Data: a.bytes(sh.place[side])}
+// onDevice tells whether any of a step is in the device arena.
+func (sh *shape) onDevice() bool {
+	return sh.place[0].device || sh.place[1].device || sh.gradient.device
+}
+
+// features views one side's rows in their arena.
+func (sh *shape) features(a *arena, d *deviceArena, side int) align.Features {
+	p := sh.place[side]
+	f := align.Features{Rows: sh.rows, Cols: sh.cols[side], Type: sh.dtype[side], Device: p.device}
+	if p.device {
+		f.Data = d.Bytes()[p.offset : p.offset+p.size]
+	} else {
+		f.Data = a.bytes(p.span)
+	}
+	return f
 }

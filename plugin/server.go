@@ -3,6 +3,7 @@ package plugin
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"time"
 
@@ -160,11 +161,15 @@ func (s *server) OpenSession(ctx context.Context, req *pb.OpenSessionRequest) (*
 	if err != nil {
 		return nil, err
 	}
+	if err := checkDeviceArena(req.GetDeviceArena()); err != nil {
+		return nil, err
+	}
 	a, err := openArena(pid, req.GetArenaFd(), req.GetArenaSize())
 	if err != nil {
 		return nil, err
 	}
-	se, err := s.open(ctx, pid, a, sl, cfg, req.GetResumeSeq())
+	reply := &pb.OpenSessionReply{}
+	se, err := s.open(ctx, pid, a, sl, cfg, req, reply)
 	if err != nil {
 		return nil, errors.Join(err, a.close())
 	}
@@ -178,14 +183,19 @@ func (s *server) OpenSession(ctx context.Context, req *pb.OpenSessionRequest) (*
 	if err != nil {
 		return nil, errors.Join(err, se.free())
 	}
-	s.opts.Log.Info("session opened", "session", se.id[:8], "pid", pid, "arena", len(a.data), "resume", req.GetResumeSeq())
+	s.opts.Log.Info("session opened", "session", se.id[:8], "pid", pid, "arena", len(a.data), "device arena", se.device.size(), "resume", req.GetResumeSeq())
 	s.opts.Log.Debug("session settings", "session", se.id[:8], "settings", settings)
-	return &pb.OpenSessionReply{Session: se.id, SettingsJson: settings}, nil
+	reply.Session, reply.SettingsJson = se.id, settings
+	return reply, nil
 }
 
-// open waits for its turn, because it calls the backend.
-func (s *server) open(ctx context.Context, pid int, a *arena, sl slots, cfg align.Config, resume uint64) (*session, error) {
-	e, _, err := s.engines.Get(cfg.Device, cfg.Threads)
+// open waits for its turn, because it calls the backend. What there is to say of a device arena it adds to the reply.
+func (s *server) open(ctx context.Context, pid int, a *arena, sl slots, cfg align.Config, req *pb.OpenSessionRequest, reply *pb.OpenSessionReply) (*session, error) {
+	device, shared := cfg.Device, req.GetDeviceArena()
+	if shared != nil {
+		device = s.engines.Prefer(device, uuidText(shared.GetUuid()))
+	}
+	e, _, err := s.engines.Get(device, cfg.Threads)
 	if err != nil {
 		return nil, err
 	}
@@ -193,9 +203,15 @@ func (s *server) open(ctx context.Context, pid int, a *arena, sl slots, cfg alig
 		return nil, errors.Join(err, s.engines.Put(e))
 	}
 	defer s.engines.Give()
-	se, err := newSession(pid, s.engines, e, a, sl, cfg, resume)
+	se, err := newSession(pid, s.engines, e, a, sl, cfg, req.GetResumeSeq())
 	if err != nil {
 		return nil, errors.Join(err, s.engines.Put(e))
+	}
+	if shared != nil {
+		if se.device, reply.DeviceRead, reply.DeviceWrote, err = openDeviceArena(e.Backend, shared); err != nil {
+			reply.DeviceNote = strings.TrimPrefix(err.Error(), "cuda: ")
+			s.opts.Log.Info("no device arena", "session", se.id[:8], "pid", pid, "reason", reply.DeviceNote)
+		}
 	}
 	return se, nil
 }

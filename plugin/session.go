@@ -24,7 +24,8 @@ type session struct {
 	engine     *steps.Engine
 	steps      *steps.Session
 	arena      *arena
-	arenaBytes uint64 // its size, for those who do not hold lock
+	device     *deviceArena // nil: none
+	arenaBytes uint64       // its size, for those who do not hold lock
 	slots      slots
 	cfg        align.Config
 
@@ -72,24 +73,23 @@ func (se *session) step(ctx context.Context, req *pb.StepRequest) (r *pb.StepRep
 	if err := se.steps.Check(seq); err != nil {
 		return nil, err
 	}
-	sh, err := parseStep(req, uint64(len(se.arena.data)), se.slots.span())
+	sh, err := parseStep(req, extents{uint64(len(se.arena.data)), se.device.size()}, se.slots.span())
 	if err != nil {
 		return nil, err
 	}
 	if se.held, err = se.engines.Hold(se.held, &se.cfg, sh.rows, sh.cols, se.arenaBytes); err != nil {
 		return nil, err
 	}
+	if sh.onDevice() {
+		if err := se.device.wait(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if err := se.engines.Take(ctx); err != nil {
 		return nil, context.Cause(ctx)
 	}
 	defer se.engines.Give()
-	var grad []float32
-	if sh.gradient.size > 0 {
-		grad = se.arena.floats(sh.gradient)
-	}
-	res, err := se.steps.Step(ctx, seq, sh.features(se.arena, 0), sh.features(se.arena, 1), grad, func(state []byte) error {
-		return se.slots.put(se.arena, seq, se.steps.Settings, state)
-	})
+	res, err := se.compute(ctx, seq, sh)
 	if err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
@@ -97,6 +97,28 @@ func (se *session) step(ctx context.Context, req *pb.StepRequest) (r *pb.StepRep
 		return nil, err
 	}
 	return reply(seq, res), nil
+}
+
+// compute runs the engine over the arenas.
+func (se *session) compute(ctx context.Context, seq uint64, sh *shape) (*align.Result, error) {
+	student, reference := sh.features(se.arena, se.device, 0), sh.features(se.arena, se.device, 1)
+	save := func(state []byte) error { return se.slots.put(se.arena, seq, se.steps.Settings, state) }
+	g := sh.gradient
+	if g.device {
+		// The reply says that the gradient is there: a trainer's stream never waits for a process that may die.
+		there := matrixOf(se.device.Bytes()[g.offset:g.offset+g.size], sh.rows, sh.cols[0])
+		return se.steps.StepDevice(ctx, seq, student, reference, there, func(state []byte) error {
+			if err := se.device.b.Sync(); err != nil {
+				return err
+			}
+			return save(state)
+		})
+	}
+	var grad []float32
+	if g.size > 0 {
+		grad = se.arena.floats(g.span)
+	}
+	return se.steps.Step(ctx, seq, student, reference, grad, save)
 }
 
 func reply(seq uint64, r *align.Result) *pb.StepReply {
@@ -121,7 +143,11 @@ func (se *session) free() error {
 	_ = se.engines.Take(context.Background())
 	defer se.engines.Give()
 	defer se.engines.Release(se.held)
-	return errors.Join(se.steps.Align.Close(), se.engines.Put(se.engine), se.arena.close())
+	err := se.steps.Align.Close()
+	if se.device != nil {
+		se.device.Close()
+	}
+	return errors.Join(err, se.engines.Put(se.engine), se.arena.close())
 }
 
 // settingsJSON returns the settings with the defaults filled in.

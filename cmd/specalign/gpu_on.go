@@ -15,6 +15,8 @@ import (
 
 func gpus() (names []string, reason string) { return cuda.Names() }
 
+func gpuUUIDs() []string { return cuda.UUIDs() }
+
 func openGPU(name string, host align.Backend) (align.Backend, error) {
 	return cuda.OpenNamed(name, host)
 }

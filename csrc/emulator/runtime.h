@@ -6,6 +6,7 @@
 
 #include "faults.h"
 #include "fibers.h"
+#include "share.h"
 
 #define __global__
 #define __device__
@@ -117,7 +118,8 @@ typedef int cudaError_t;
 typedef simt::Stream *cudaStream_t;
 typedef struct simt_event *cudaEvent_t;
 typedef std::vector<std::function<int()>> *cudaGraph_t, *cudaGraphExec_t;
-enum { cudaSuccess, cudaErrorInvalidValue, cudaErrorMemoryAllocation, cudaErrorInsufficientDriver = 35, cudaErrorNoDevice = 100 };
+enum { cudaSuccess, cudaErrorInvalidValue, cudaErrorMemoryAllocation, cudaErrorInsufficientDriver = 35, cudaErrorNoDevice = 100, cudaErrorNotReady = 600, cudaErrorNotSupported = 801 };
+enum { cudaIpcMemLazyEnablePeerAccess = 1 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
 enum { cudaEventDisableTiming = 2 };
 enum { cudaStreamNonBlocking = 1, cudaStreamCaptureModeThreadLocal = 1, cudaHostAllocDefault = 0 };
@@ -130,6 +132,7 @@ inline const char *cudaGetErrorString(cudaError_t e) {
     case cudaSuccess: return "no error";
     case cudaErrorMemoryAllocation: return "out of memory";
     case cudaErrorInsufficientDriver: return "CUDA driver version is insufficient for CUDA runtime version";
+    case cudaErrorNotSupported: return "operation not supported";
     case simt::kLaunchFailure: return "unspecified launch failure";
   }
   return "the emulated call failed";
@@ -177,12 +180,46 @@ inline cudaError_t cudaMemcpy2DAsync(void *d, size_t dp, const void *p, size_t s
 }
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned) { return *s = new simt::Stream, 0; }
 inline cudaError_t cudaStreamDestroy(cudaStream_t s) { return delete s, 0; }
-// Streams do at once what they are asked for, so that there is nothing that an event could wait for.
-struct simt_event {};
+// Streams do at once what they are asked for, so that there is nothing that an event of this process could wait for.
+struct simt_event { simt::Mapping marks; };
 inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned) { return *e = new simt_event, 0; }
-inline cudaError_t cudaEventDestroy(cudaEvent_t e) { return delete e, 0; }
+inline cudaError_t cudaEventDestroy(cudaEvent_t e) {
+  if (e->marks.data) simt::drop(e->marks);
+  return delete e, 0;
+}
 inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return 0; }
 inline cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return 0; }
+inline cudaError_t cudaEventQuery(cudaEvent_t e) {
+  if (simt::lost(false)) return simt::kLaunchFailure;
+  const simt::Marks *m = (const simt::Marks *)e->marks.data;
+  return m && m->done.load() < m->recorded.load() ? cudaErrorNotReady : cudaSuccess;
+}
+
+// Memory and events of another process.
+typedef simt::Handle cudaIpcMemHandle_t, cudaIpcEventHandle_t;
+typedef uintptr_t CUdeviceptr;
+inline std::vector<simt::Mapping> simt_opened;
+inline cudaError_t cudaIpcOpenMemHandle(void **p, cudaIpcMemHandle_t h, unsigned) {
+  const simt::Mapping m = simt::open_handle(h);
+  if (!m.data) return cudaErrorNotSupported;
+  simt_opened.push_back(m);
+  return *p = m.data, 0;
+}
+inline cudaError_t cudaIpcCloseMemHandle(void *p) {
+  std::erase_if(simt_opened, [p](const simt::Mapping &m) { return m.data == p && (simt::drop(m), true); });
+  return 0;
+}
+inline cudaError_t cudaIpcOpenEventHandle(cudaEvent_t *e, cudaIpcEventHandle_t h) {
+  const simt::Mapping m = simt::open_handle(h);
+  if (!m.data || m.size < sizeof(simt::Marks)) return cudaErrorNotSupported;
+  return *e = new simt_event{m}, 0;
+}
+inline int cuMemGetAddressRange(CUdeviceptr *base, size_t *size, CUdeviceptr p) {
+  for (const simt::Mapping &m : simt_opened)
+    if ((CUdeviceptr)m.data == p) return *base = p, *size = m.size, 0;
+  return cudaErrorInvalidValue;
+}
+
 inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return simt::lost(false) ? (int)simt::kLaunchFailure : 0; }
 inline cudaError_t cudaStreamBeginCapture(cudaStream_t s, int) { return s->recorded = new std::vector<std::function<int()>>, 0; }
 inline cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g) { return *g = std::exchange(s->recorded, nullptr), 0; }

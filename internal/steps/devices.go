@@ -2,6 +2,7 @@ package steps
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -18,6 +19,17 @@ type Machine struct {
 	CPU  func(threads int) (align.Backend, error)
 	GPUs func() (names []string, reason string)                       // reason: why there is none
 	GPU  func(name string, host align.Backend) (align.Backend, error) // takes host over
+
+	UUIDs func() []string // of the GPUs; nil: unknown
+}
+
+// Ordinal implements GPUs.
+func (m Machine) Ordinal(uuid string) (int, bool) {
+	if m.UUIDs == nil {
+		return 0, false
+	}
+	ordinal := slices.Index(m.UUIDs(), uuid)
+	return ordinal, ordinal >= 0
 }
 
 // Resolve implements Devices.

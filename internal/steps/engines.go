@@ -18,6 +18,23 @@ type Devices interface {
 	Open(name string, threads int) (align.Backend, error)
 }
 
+// GPUs is implemented by Devices that have some.
+type GPUs interface {
+	// Ordinal finds the GPU of a UUID, as the driver writes it.
+	Ordinal(uuid string) (int, bool)
+}
+
+// Prefer returns the device to take for a setting where the rows are on the GPU of that UUID: that one, unless the
+// setting names another or there is none.
+func (es *Engines) Prefer(device, uuid string) string {
+	if g, ok := es.devices.(GPUs); ok && (device == "auto" || device == "cuda") {
+		if ordinal, ok := g.Ordinal(uuid); ok {
+			return fmt.Sprintf("cuda:%d", ordinal)
+		}
+	}
+	return device
+}
+
 // Engines are the backends that sessions run on: one for each device and number of threads that is in use.
 //
 // All of them share one turn, because they share one machine: a step that runs has it to itself. Those that wait get

@@ -270,9 +270,10 @@ type OpenSessionRequest struct {
 	// takes 64 bytes and the engine's state, which is at most 48 + 4 * (w1 + w2) bytes: w is the width of a side's
 	// features, its columns, or max(columns, 2 * num_features) under a Gaussian or Laplacian kernel (num_features is
 	// 4096 unless it is set). Slots that are copied byte for byte to another arena keep their meaning there.
-	StateOffset   uint64 `protobuf:"varint,5,opt,name=state_offset,json=stateOffset,proto3" json:"state_offset,omitempty"`         // 64-byte aligned
-	StateSlotSize uint64 `protobuf:"varint,6,opt,name=state_slot_size,json=stateSlotSize,proto3" json:"state_slot_size,omitempty"` // a multiple of 64; 0: no state is kept
-	ResumeSeq     uint64 `protobuf:"varint,7,opt,name=resume_seq,json=resumeSeq,proto3" json:"resume_seq,omitempty"`               // 0: a new session; else go on from the state that was left after this step
+	StateOffset   uint64       `protobuf:"varint,5,opt,name=state_offset,json=stateOffset,proto3" json:"state_offset,omitempty"`         // 64-byte aligned
+	StateSlotSize uint64       `protobuf:"varint,6,opt,name=state_slot_size,json=stateSlotSize,proto3" json:"state_slot_size,omitempty"` // a multiple of 64; 0: no state is kept
+	ResumeSeq     uint64       `protobuf:"varint,7,opt,name=resume_seq,json=resumeSeq,proto3" json:"resume_seq,omitempty"`               // 0: a new session; else go on from the state that was left after this step
+	DeviceArena   *DeviceArena `protobuf:"bytes,8,opt,name=device_arena,json=deviceArena,proto3" json:"device_arena,omitempty"`          // since minor version 3
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -356,17 +357,99 @@ func (x *OpenSessionRequest) GetResumeSeq() uint64 {
 	return 0
 }
 
-type OpenSessionReply struct {
+func (x *OpenSessionRequest) GetDeviceArena() *DeviceArena {
+	if x != nil {
+		return x.DeviceArena
+	}
+	return nil
+}
+
+// Memory of a GPU beside the arena, for rows and gradient. The client allocates it and exports it by CUDA IPC; it must
+// not free it before the session is closed. Its first 256 bytes are the handshake's.
+type DeviceArena struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Session       string                 `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`                               // random; belongs to the process that opened it
-	SettingsJson  string                 `protobuf:"bytes,2,opt,name=settings_json,json=settingsJson,proto3" json:"settings_json,omitempty"` // with the defaults filled in
+	Uuid          []byte                 `protobuf:"bytes,1,opt,name=uuid,proto3" json:"uuid,omitempty"`     // 16: of the GPU
+	Memory        []byte                 `protobuf:"bytes,2,opt,name=memory,proto3" json:"memory,omitempty"` // 64: the handle of the whole allocation
+	Ready         []byte                 `protobuf:"bytes,3,opt,name=ready,proto3" json:"ready,omitempty"`   // 64: the handle of an event, which the client records behind the rows of each step
+	Size          uint64                 `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeviceArena) Reset() {
+	*x = DeviceArena{}
+	mi := &file_specalign_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeviceArena) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeviceArena) ProtoMessage() {}
+
+func (x *DeviceArena) ProtoReflect() protoreflect.Message {
+	mi := &file_specalign_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeviceArena.ProtoReflect.Descriptor instead.
+func (*DeviceArena) Descriptor() ([]byte, []int) {
+	return file_specalign_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *DeviceArena) GetUuid() []byte {
+	if x != nil {
+		return x.Uuid
+	}
+	return nil
+}
+
+func (x *DeviceArena) GetMemory() []byte {
+	if x != nil {
+		return x.Memory
+	}
+	return nil
+}
+
+func (x *DeviceArena) GetReady() []byte {
+	if x != nil {
+		return x.Ready
+	}
+	return nil
+}
+
+func (x *DeviceArena) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+type OpenSessionReply struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Session      string                 `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`                               // random; belongs to the process that opened it
+	SettingsJson string                 `protobuf:"bytes,2,opt,name=settings_json,json=settingsJson,proto3" json:"settings_json,omitempty"` // with the defaults filled in
+	// Of a device arena: what the sidecar has read in its first 32 bytes, and what it has then written to the next 32. Where
+	// they are not what the client has written and reads, this is other memory.
+	DeviceRead    []byte `protobuf:"bytes,3,opt,name=device_read,json=deviceRead,proto3" json:"device_read,omitempty"`
+	DeviceWrote   []byte `protobuf:"bytes,4,opt,name=device_wrote,json=deviceWrote,proto3" json:"device_wrote,omitempty"`
+	DeviceNote    string `protobuf:"bytes,5,opt,name=device_note,json=deviceNote,proto3" json:"device_note,omitempty"` // why the device arena is not used: the session is open without it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *OpenSessionReply) Reset() {
 	*x = OpenSessionReply{}
-	mi := &file_specalign_proto_msgTypes[3]
+	mi := &file_specalign_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -378,7 +461,7 @@ func (x *OpenSessionReply) String() string {
 func (*OpenSessionReply) ProtoMessage() {}
 
 func (x *OpenSessionReply) ProtoReflect() protoreflect.Message {
-	mi := &file_specalign_proto_msgTypes[3]
+	mi := &file_specalign_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -391,7 +474,7 @@ func (x *OpenSessionReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenSessionReply.ProtoReflect.Descriptor instead.
 func (*OpenSessionReply) Descriptor() ([]byte, []int) {
-	return file_specalign_proto_rawDescGZIP(), []int{3}
+	return file_specalign_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *OpenSessionReply) GetSession() string {
@@ -408,18 +491,40 @@ func (x *OpenSessionReply) GetSettingsJson() string {
 	return ""
 }
 
+func (x *OpenSessionReply) GetDeviceRead() []byte {
+	if x != nil {
+		return x.DeviceRead
+	}
+	return nil
+}
+
+func (x *OpenSessionReply) GetDeviceWrote() []byte {
+	if x != nil {
+		return x.DeviceWrote
+	}
+	return nil
+}
+
+func (x *OpenSessionReply) GetDeviceNote() string {
+	if x != nil {
+		return x.DeviceNote
+	}
+	return ""
+}
+
 type Region struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Offset        uint64                 `protobuf:"varint,1,opt,name=offset,proto3" json:"offset,omitempty"` // 64-byte aligned
 	Cols          uint32                 `protobuf:"varint,2,opt,name=cols,proto3" json:"cols,omitempty"`
 	Dtype         DType                  `protobuf:"varint,3,opt,name=dtype,proto3,enum=specalign.v1.DType" json:"dtype,omitempty"`
+	Device        bool                   `protobuf:"varint,4,opt,name=device,proto3" json:"device,omitempty"` // of the device arena, since minor version 3
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Region) Reset() {
 	*x = Region{}
-	mi := &file_specalign_proto_msgTypes[4]
+	mi := &file_specalign_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -431,7 +536,7 @@ func (x *Region) String() string {
 func (*Region) ProtoMessage() {}
 
 func (x *Region) ProtoReflect() protoreflect.Message {
-	mi := &file_specalign_proto_msgTypes[4]
+	mi := &file_specalign_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -444,7 +549,7 @@ func (x *Region) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Region.ProtoReflect.Descriptor instead.
 func (*Region) Descriptor() ([]byte, []int) {
-	return file_specalign_proto_rawDescGZIP(), []int{4}
+	return file_specalign_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Region) GetOffset() uint64 {
@@ -468,6 +573,13 @@ func (x *Region) GetDtype() DType {
 	return DType_DTYPE_UNSPECIFIED
 }
 
+func (x *Region) GetDevice() bool {
+	if x != nil {
+		return x.Device
+	}
+	return false
+}
+
 type StepRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Session string                 `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
@@ -483,14 +595,16 @@ type StepRequest struct {
 	// trailers. A sidecar that does not know this field answers by the status.
 	StatusInReply bool `protobuf:"varint,8,opt,name=status_in_reply,json=statusInReply,proto3" json:"status_in_reply,omitempty"`
 	// Over a connection for steps alone, since minor version 2: how long the client waits; 0: for ever. gRPC has a header.
-	TimeoutMs     uint32 `protobuf:"varint,9,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	TimeoutMs uint32 `protobuf:"varint,9,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	// The gradient goes to the device arena, since minor version 3. It is there when the reply comes.
+	GradientDevice bool `protobuf:"varint,10,opt,name=gradient_device,json=gradientDevice,proto3" json:"gradient_device,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *StepRequest) Reset() {
 	*x = StepRequest{}
-	mi := &file_specalign_proto_msgTypes[5]
+	mi := &file_specalign_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -502,7 +616,7 @@ func (x *StepRequest) String() string {
 func (*StepRequest) ProtoMessage() {}
 
 func (x *StepRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_specalign_proto_msgTypes[5]
+	mi := &file_specalign_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -515,7 +629,7 @@ func (x *StepRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepRequest.ProtoReflect.Descriptor instead.
 func (*StepRequest) Descriptor() ([]byte, []int) {
-	return file_specalign_proto_rawDescGZIP(), []int{5}
+	return file_specalign_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *StepRequest) GetSession() string {
@@ -581,6 +695,13 @@ func (x *StepRequest) GetTimeoutMs() uint32 {
 	return 0
 }
 
+func (x *StepRequest) GetGradientDevice() bool {
+	if x != nil {
+		return x.GradientDevice
+	}
+	return false
+}
+
 type StepReply struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Seq            uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
@@ -611,7 +732,7 @@ type StepReply struct {
 
 func (x *StepReply) Reset() {
 	*x = StepReply{}
-	mi := &file_specalign_proto_msgTypes[6]
+	mi := &file_specalign_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -623,7 +744,7 @@ func (x *StepReply) String() string {
 func (*StepReply) ProtoMessage() {}
 
 func (x *StepReply) ProtoReflect() protoreflect.Message {
-	mi := &file_specalign_proto_msgTypes[6]
+	mi := &file_specalign_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -636,7 +757,7 @@ func (x *StepReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepReply.ProtoReflect.Descriptor instead.
 func (*StepReply) Descriptor() ([]byte, []int) {
-	return file_specalign_proto_rawDescGZIP(), []int{6}
+	return file_specalign_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *StepReply) GetSeq() uint64 {
@@ -802,7 +923,7 @@ type CloseSessionRequest struct {
 
 func (x *CloseSessionRequest) Reset() {
 	*x = CloseSessionRequest{}
-	mi := &file_specalign_proto_msgTypes[7]
+	mi := &file_specalign_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -814,7 +935,7 @@ func (x *CloseSessionRequest) String() string {
 func (*CloseSessionRequest) ProtoMessage() {}
 
 func (x *CloseSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_specalign_proto_msgTypes[7]
+	mi := &file_specalign_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -827,7 +948,7 @@ func (x *CloseSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseSessionRequest.ProtoReflect.Descriptor instead.
 func (*CloseSessionRequest) Descriptor() ([]byte, []int) {
-	return file_specalign_proto_rawDescGZIP(), []int{7}
+	return file_specalign_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CloseSessionRequest) GetSession() string {
@@ -845,7 +966,7 @@ type CloseSessionReply struct {
 
 func (x *CloseSessionReply) Reset() {
 	*x = CloseSessionReply{}
-	mi := &file_specalign_proto_msgTypes[8]
+	mi := &file_specalign_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -857,7 +978,7 @@ func (x *CloseSessionReply) String() string {
 func (*CloseSessionReply) ProtoMessage() {}
 
 func (x *CloseSessionReply) ProtoReflect() protoreflect.Message {
-	mi := &file_specalign_proto_msgTypes[8]
+	mi := &file_specalign_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -870,7 +991,7 @@ func (x *CloseSessionReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseSessionReply.ProtoReflect.Descriptor instead.
 func (*CloseSessionReply) Descriptor() ([]byte, []int) {
-	return file_specalign_proto_rawDescGZIP(), []int{8}
+	return file_specalign_proto_rawDescGZIP(), []int{9}
 }
 
 type StatusRequest struct {
@@ -881,7 +1002,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_specalign_proto_msgTypes[9]
+	mi := &file_specalign_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -893,7 +1014,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_specalign_proto_msgTypes[9]
+	mi := &file_specalign_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -906,7 +1027,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_specalign_proto_rawDescGZIP(), []int{9}
+	return file_specalign_proto_rawDescGZIP(), []int{10}
 }
 
 type StatusReply struct {
@@ -931,7 +1052,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_specalign_proto_msgTypes[10]
+	mi := &file_specalign_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -943,7 +1064,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_specalign_proto_msgTypes[10]
+	mi := &file_specalign_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -956,7 +1077,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_specalign_proto_rawDescGZIP(), []int{10}
+	return file_specalign_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StatusReply) GetHello() *HelloReply {
@@ -1069,7 +1190,7 @@ const file_specalign_proto_rawDesc = "" +
 	"\x05ready\x18\a \x01(\bR\x05ready\x12\x1f\n" +
 	"\vdevice_note\x18\b \x01(\tR\n" +
 	"deviceNote\x12\x18\n" +
-	"\athreads\x18\t \x01(\rR\athreads\"\x84\x02\n" +
+	"\athreads\x18\t \x01(\rR\athreads\"\xc2\x02\n" +
 	"\x12OpenSessionRequest\x12%\n" +
 	"\x0eprotocol_major\x18\x01 \x01(\rR\rprotocolMajor\x12#\n" +
 	"\rsettings_json\x18\x02 \x01(\tR\fsettingsJson\x12\x19\n" +
@@ -1079,14 +1200,26 @@ const file_specalign_proto_rawDesc = "" +
 	"\fstate_offset\x18\x05 \x01(\x04R\vstateOffset\x12&\n" +
 	"\x0fstate_slot_size\x18\x06 \x01(\x04R\rstateSlotSize\x12\x1d\n" +
 	"\n" +
-	"resume_seq\x18\a \x01(\x04R\tresumeSeq\"Q\n" +
+	"resume_seq\x18\a \x01(\x04R\tresumeSeq\x12<\n" +
+	"\fdevice_arena\x18\b \x01(\v2\x19.specalign.v1.DeviceArenaR\vdeviceArena\"c\n" +
+	"\vDeviceArena\x12\x12\n" +
+	"\x04uuid\x18\x01 \x01(\fR\x04uuid\x12\x16\n" +
+	"\x06memory\x18\x02 \x01(\fR\x06memory\x12\x14\n" +
+	"\x05ready\x18\x03 \x01(\fR\x05ready\x12\x12\n" +
+	"\x04size\x18\x04 \x01(\x04R\x04size\"\xb6\x01\n" +
 	"\x10OpenSessionReply\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\x12#\n" +
-	"\rsettings_json\x18\x02 \x01(\tR\fsettingsJson\"_\n" +
+	"\rsettings_json\x18\x02 \x01(\tR\fsettingsJson\x12\x1f\n" +
+	"\vdevice_read\x18\x03 \x01(\fR\n" +
+	"deviceRead\x12!\n" +
+	"\fdevice_wrote\x18\x04 \x01(\fR\vdeviceWrote\x12\x1f\n" +
+	"\vdevice_note\x18\x05 \x01(\tR\n" +
+	"deviceNote\"w\n" +
 	"\x06Region\x12\x16\n" +
 	"\x06offset\x18\x01 \x01(\x04R\x06offset\x12\x12\n" +
 	"\x04cols\x18\x02 \x01(\rR\x04cols\x12)\n" +
-	"\x05dtype\x18\x03 \x01(\x0e2\x13.specalign.v1.DTypeR\x05dtype\"\xc2\x02\n" +
+	"\x05dtype\x18\x03 \x01(\x0e2\x13.specalign.v1.DTypeR\x05dtype\x12\x16\n" +
+	"\x06device\x18\x04 \x01(\bR\x06device\"\xeb\x02\n" +
 	"\vStepRequest\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x12\n" +
@@ -1098,7 +1231,9 @@ const file_specalign_proto_rawDesc = "" +
 	"noGradient\x12&\n" +
 	"\x0fstatus_in_reply\x18\b \x01(\bR\rstatusInReply\x12\x1d\n" +
 	"\n" +
-	"timeout_ms\x18\t \x01(\rR\ttimeoutMs\"\xf0\x04\n" +
+	"timeout_ms\x18\t \x01(\rR\ttimeoutMs\x12'\n" +
+	"\x0fgradient_device\x18\n" +
+	" \x01(\bR\x0egradientDevice\"\xf0\x04\n" +
 	"\tStepReply\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value\x12\x14\n" +
@@ -1170,41 +1305,43 @@ func file_specalign_proto_rawDescGZIP() []byte {
 }
 
 var file_specalign_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_specalign_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_specalign_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_specalign_proto_goTypes = []any{
 	(DType)(0),                  // 0: specalign.v1.DType
 	(*HelloRequest)(nil),        // 1: specalign.v1.HelloRequest
 	(*HelloReply)(nil),          // 2: specalign.v1.HelloReply
 	(*OpenSessionRequest)(nil),  // 3: specalign.v1.OpenSessionRequest
-	(*OpenSessionReply)(nil),    // 4: specalign.v1.OpenSessionReply
-	(*Region)(nil),              // 5: specalign.v1.Region
-	(*StepRequest)(nil),         // 6: specalign.v1.StepRequest
-	(*StepReply)(nil),           // 7: specalign.v1.StepReply
-	(*CloseSessionRequest)(nil), // 8: specalign.v1.CloseSessionRequest
-	(*CloseSessionReply)(nil),   // 9: specalign.v1.CloseSessionReply
-	(*StatusRequest)(nil),       // 10: specalign.v1.StatusRequest
-	(*StatusReply)(nil),         // 11: specalign.v1.StatusReply
+	(*DeviceArena)(nil),         // 4: specalign.v1.DeviceArena
+	(*OpenSessionReply)(nil),    // 5: specalign.v1.OpenSessionReply
+	(*Region)(nil),              // 6: specalign.v1.Region
+	(*StepRequest)(nil),         // 7: specalign.v1.StepRequest
+	(*StepReply)(nil),           // 8: specalign.v1.StepReply
+	(*CloseSessionRequest)(nil), // 9: specalign.v1.CloseSessionRequest
+	(*CloseSessionReply)(nil),   // 10: specalign.v1.CloseSessionReply
+	(*StatusRequest)(nil),       // 11: specalign.v1.StatusRequest
+	(*StatusReply)(nil),         // 12: specalign.v1.StatusReply
 }
 var file_specalign_proto_depIdxs = []int32{
-	0,  // 0: specalign.v1.Region.dtype:type_name -> specalign.v1.DType
-	5,  // 1: specalign.v1.StepRequest.student:type_name -> specalign.v1.Region
-	5,  // 2: specalign.v1.StepRequest.reference:type_name -> specalign.v1.Region
-	2,  // 3: specalign.v1.StatusReply.hello:type_name -> specalign.v1.HelloReply
-	1,  // 4: specalign.v1.Sidecar.Hello:input_type -> specalign.v1.HelloRequest
-	3,  // 5: specalign.v1.Sidecar.OpenSession:input_type -> specalign.v1.OpenSessionRequest
-	6,  // 6: specalign.v1.Sidecar.Step:input_type -> specalign.v1.StepRequest
-	8,  // 7: specalign.v1.Sidecar.CloseSession:input_type -> specalign.v1.CloseSessionRequest
-	10, // 8: specalign.v1.Sidecar.Status:input_type -> specalign.v1.StatusRequest
-	2,  // 9: specalign.v1.Sidecar.Hello:output_type -> specalign.v1.HelloReply
-	4,  // 10: specalign.v1.Sidecar.OpenSession:output_type -> specalign.v1.OpenSessionReply
-	7,  // 11: specalign.v1.Sidecar.Step:output_type -> specalign.v1.StepReply
-	9,  // 12: specalign.v1.Sidecar.CloseSession:output_type -> specalign.v1.CloseSessionReply
-	11, // 13: specalign.v1.Sidecar.Status:output_type -> specalign.v1.StatusReply
-	9,  // [9:14] is the sub-list for method output_type
-	4,  // [4:9] is the sub-list for method input_type
-	4,  // [4:4] is the sub-list for extension type_name
-	4,  // [4:4] is the sub-list for extension extendee
-	0,  // [0:4] is the sub-list for field type_name
+	4,  // 0: specalign.v1.OpenSessionRequest.device_arena:type_name -> specalign.v1.DeviceArena
+	0,  // 1: specalign.v1.Region.dtype:type_name -> specalign.v1.DType
+	6,  // 2: specalign.v1.StepRequest.student:type_name -> specalign.v1.Region
+	6,  // 3: specalign.v1.StepRequest.reference:type_name -> specalign.v1.Region
+	2,  // 4: specalign.v1.StatusReply.hello:type_name -> specalign.v1.HelloReply
+	1,  // 5: specalign.v1.Sidecar.Hello:input_type -> specalign.v1.HelloRequest
+	3,  // 6: specalign.v1.Sidecar.OpenSession:input_type -> specalign.v1.OpenSessionRequest
+	7,  // 7: specalign.v1.Sidecar.Step:input_type -> specalign.v1.StepRequest
+	9,  // 8: specalign.v1.Sidecar.CloseSession:input_type -> specalign.v1.CloseSessionRequest
+	11, // 9: specalign.v1.Sidecar.Status:input_type -> specalign.v1.StatusRequest
+	2,  // 10: specalign.v1.Sidecar.Hello:output_type -> specalign.v1.HelloReply
+	5,  // 11: specalign.v1.Sidecar.OpenSession:output_type -> specalign.v1.OpenSessionReply
+	8,  // 12: specalign.v1.Sidecar.Step:output_type -> specalign.v1.StepReply
+	10, // 13: specalign.v1.Sidecar.CloseSession:output_type -> specalign.v1.CloseSessionReply
+	12, // 14: specalign.v1.Sidecar.Status:output_type -> specalign.v1.StatusReply
+	10, // [10:15] is the sub-list for method output_type
+	5,  // [5:10] is the sub-list for method input_type
+	5,  // [5:5] is the sub-list for extension type_name
+	5,  // [5:5] is the sub-list for extension extendee
+	0,  // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_specalign_proto_init() }
@@ -1218,7 +1355,7 @@ func file_specalign_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_specalign_proto_rawDesc), len(file_specalign_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

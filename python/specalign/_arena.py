@@ -10,6 +10,8 @@ leaves the other one whole. The arena outlives the sidecar because the trainer h
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import fcntl
 import mmap
 import os
@@ -18,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _memory
+from . import _gpu, _memory
 from ._errors import Error
 from ._messages import DType
 
@@ -40,11 +42,23 @@ class Shape:
     reference_cols: int
     student_dtype: DType
     reference_dtype: DType
+    student_gpu: bool = False
+    """Whether student and gradient are in the memory of a GPU."""
+    reference_gpu: bool = False
+
+    @property
+    def gpu(self) -> bool:
+        """Whether anything is in the memory of a GPU."""
+        return self.student_gpu or self.reference_gpu
+
+    def down(self) -> Shape:
+        """Return the same shape in host memory."""
+        return dataclasses.replace(self, student_gpu=False, reference_gpu=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the parts of an arena lie, in bytes from its start."""
+    """Where the parts of a step lie, in bytes from the start of the arena, or of the device arena (`DeviceArena`)."""
 
     shape: Shape
     slot_size: int
@@ -52,14 +66,23 @@ class Layout:
     reference: int
     gradient: int
     size: int
+    device_size: int
 
     @classmethod
     def of(cls, shape: Shape, slot_size: int) -> Layout:
         """Lay out a step of the given shape behind two state slots of `slot_size` bytes each."""
-        student = up(2 * slot_size)
-        reference = up(student + shape.rows * shape.student_cols * shape.student_dtype.size)
-        gradient = up(reference + shape.rows * shape.reference_cols * shape.reference_dtype.size)
-        return cls(shape, slot_size, student, reference, gradient, up(gradient + shape.rows * shape.student_cols * 4))
+        ends = {False: up(2 * slot_size), True: _gpu.HEAD}
+
+        def place(gpu: bool, elements: int, size: int) -> int:
+            at = ends[gpu]
+            ends[gpu] = up(at + elements * size, _gpu.ALIGN if gpu else _ALIGN)
+            return at
+
+        mine, other = shape.rows * shape.student_cols, shape.rows * shape.reference_cols
+        student = place(shape.student_gpu, mine, shape.student_dtype.size)
+        reference = place(shape.reference_gpu, other, shape.reference_dtype.size)
+        gradient = place(shape.student_gpu, mine, 4)
+        return cls(shape, slot_size, student, reference, gradient, ends[False], ends[True])
 
 
 class Memory:
@@ -83,6 +106,7 @@ class Arena(Memory):
         self.slot_size = slot_size
         self.fd = -1
         super().__init__()
+        self._pinned: tuple[_gpu.Driver, int] | None = None
         _memory.check(self.size, "a session's shared memory")
         try:
             self.fd = os.memfd_create("specalign-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -101,6 +125,14 @@ class Arena(Memory):
             ) from e
         self.memory = np.frombuffer(memory, dtype=np.uint8)
 
+    def pin(self) -> None:
+        """Keep the memory where it is, for copies from and to a GPU, where the driver can."""
+        if self._pinned is None:
+            with contextlib.suppress(_gpu.Unavailable):
+                driver, address = _gpu.driver(), self.memory.ctypes.data
+                if driver.pin(address, self.size):
+                    self._pinned = driver, address
+
     def take_state(self, other: Arena) -> None:
         """Copy both state slots of another arena whose slots are no larger than this one's."""
         for slot in range(2):
@@ -109,6 +141,9 @@ class Arena(Memory):
 
     def close(self) -> None:
         """Close the descriptor and let go of the mapping, which ends with the last array that views it."""
+        pinned, self._pinned = self._pinned, None
+        if pinned is not None and pinned[0].pid == os.getpid():
+            pinned[0].unpin(pinned[1])
         self.memory = _NONE
         if self.fd >= 0:
             os.close(self.fd)

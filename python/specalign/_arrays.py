@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from . import _gpu
 from ._arena import Memory, Shape
 from ._errors import InputError
+from ._gpu import DeviceArena, Place
 from ._messages import MAX_COLS, MAX_ROWS, DType
 
 _TYPES = {
@@ -49,14 +51,22 @@ class Rows:
     dtype: DType
     tensor: bool
     device: Any = None  # of a tensor
+    gpu: int | None = None
+    """The GPU, as this process counts, in whose memory the rows lie; None for the host's."""
 
     @classmethod
     def of(cls, x: Any, name: str) -> Rows:
         """Look at the caller's array. `InputError` says what is wrong with it; `name` is what it is called there."""
         tensor = is_tensor(x)
+        gpu = None
         if tensor:
             x = _readable(x, name)
+            if x.device.type == "cuda":
+                gpu = x.device.index
             kind = _names.get(x.dtype) or _names.setdefault(x.dtype, str(x.dtype).removeprefix("torch."))
+        elif hasattr(x, "__cuda_array_interface__"):
+            x = CudaArray.of(x, name)
+            kind, gpu = x.kind, x.ordinal
         else:
             x = _array(x, name)
             kind = x.dtype.name
@@ -65,7 +75,23 @@ class Rows:
             raise InputError(f"specalign: {name} has dtype {kind}; give float32, float16, bfloat16 or float64")
         if x.ndim != 2:
             raise InputError(f"specalign: {name} has shape {tuple(x.shape)}; give (n, d)")
-        return cls(x, int(x.shape[0]), int(x.shape[1]), dtype, tensor, x.device if tensor else None)
+        return cls(x, int(x.shape[0]), int(x.shape[1]), dtype, tensor, x.device if tensor else None, gpu)
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the rows are on a GPU and of another library than PyTorch."""
+        return isinstance(self.source, CudaArray)
+
+    def on_gpu(self) -> tuple[Place, int]:
+        """Return where the rows lie on their GPU, and the stream that what uses them is to be enqueued on."""
+        x = self.source
+        if isinstance(x, CudaArray):
+            return Place(x.address, x.pitch, x.ordinal), x.stream
+        torch = sys.modules["torch"]
+        if x.is_neg() or (self.cols > 1 and x.stride(1) != 1) or (self.rows > 1 and x.stride(0) < self.cols):
+            x = x.resolve_neg().contiguous()  # its memory is not given away before this stream has read it
+        pitch = x.stride(0) * x.element_size() if self.rows > 1 else self.cols * x.element_size()
+        return Place(x.data_ptr(), pitch, self.gpu), torch.cuda.current_stream(self.device).cuda_stream
 
     @property
     def nbytes(self) -> int:
@@ -74,11 +100,13 @@ class Rows:
 
     def copied(self) -> Rows:
         """Return rows that the caller cannot change any more, in memory of the host."""
+        if isinstance(self.source, CudaArray):
+            return dataclasses.replace(self, source=self.source.down(), gpu=None)
         if not self.tensor:
             source = self.source.copy()
         else:
             source = self.source.clone() if self.source.device.type == "cpu" else self.source.cpu()
-        return dataclasses.replace(self, source=source)
+        return dataclasses.replace(self, source=source, gpu=None)
 
     def place(self) -> tuple[int, int] | None:
         """Return where the rows lie in the host's memory, and how many elements from one to the next.
@@ -86,6 +114,8 @@ class Rows:
         None where they are no rows of native numbers one behind the other, and must be copied.
         """
         x = self.source
+        if self.foreign:
+            return None
         if self.tensor:
             if not _plain(x) or (x.stride(1) != 1 and self.cols > 1):
                 return None
@@ -107,6 +137,9 @@ class Rows:
     def load(self, arena: Memory, offset: int) -> None:
         """Copy the rows into the arena, densely, in their own type."""
         target = arena.view(offset, self.rows, self.cols, _STORAGE[self.dtype])
+        if isinstance(self.source, CudaArray):
+            self.source.read(target)
+            return
         if not self.tensor:
             source = self.source.view(np.uint16) if self.dtype == DType.BFLOAT16 else self.source
             np.copyto(target, source)
@@ -116,6 +149,69 @@ class Rows:
             return
         # A tensor's own copy converts strides and crosses devices. For a GPU it returns when the data is here.
         _as_tensor(target, self.source.dtype).copy_(self.source)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CudaArray:
+    """An array on a GPU of any library, by `__cuda_array_interface__`."""
+
+    shape: tuple[int, ...]
+    kind: str
+    address: int
+    pitch: int  # bytes from one row to the next
+    stream: int
+    ordinal: int
+    owner: Any  # keeps it alive
+
+    @property
+    def ndim(self) -> int:
+        """How many dimensions it has."""
+        return len(self.shape)
+
+    @classmethod
+    def of(cls, x: Any, name: str) -> CudaArray:
+        """Look at the caller's array. `InputError` says what is wrong with it."""
+        try:
+            given = x.__cuda_array_interface__
+            shape, (address, read_only) = tuple(map(int, given["shape"])), given["data"]
+            dtype = np.dtype(given["typestr"])
+            strides = given.get("strides")
+        except Exception as e:
+            raise InputError(f"specalign: {name} says nothing usable of its memory on a GPU: {e}") from e
+        near = dtype.itemsize
+        if strides is None:
+            strides = (near * int(np.prod(shape[1:])), near)
+        pitch = strides[0] if len(shape) == 2 and shape[0] > 1 else near * (shape[-1] if shape else 1)
+        if given.get("mask") is not None or not dtype.isnative or (name == "out" and read_only):
+            raise InputError(f"specalign: {name} is masked, read-only, or of another byte order; give a plain array")
+        if len(shape) == 2 and ((shape[1] > 1 and strides[1] != near) or pitch < near * shape[1]):
+            raise InputError(f"specalign: {name} has strides {tuple(strides)}; give an array whose rows are dense")
+        try:
+            ordinal = _gpu.driver().ordinal_of(address)
+        except _gpu.Unavailable as e:
+            raise InputError(f"specalign: {name} is on a GPU that cannot be read: {e}") from None
+        return cls(shape, dtype.name, address, pitch, int(given.get("stream") or 0), ordinal, x)
+
+    def read(self, target: np.ndarray) -> None:
+        """Copy the elements to host memory, and wait for them."""
+        self._move(target, False)
+
+    def write(self, source: np.ndarray) -> None:
+        """Copy the elements from host memory, and wait for them."""
+        self._move(source, True)
+
+    def _move(self, host: np.ndarray, up: bool) -> None:
+        width = host.shape[1] * host.itemsize
+        here, there = Place(host.ctypes.data, width), Place(self.address, self.pitch, self.ordinal)
+        driver = _gpu.driver()
+        driver.copy(self.ordinal, *((there, here) if up else (here, there)), width, host.shape[0], self.stream)
+        driver.wait(self.ordinal, self.stream)
+
+    def down(self) -> np.ndarray:
+        """Return the elements in host memory."""
+        array = np.empty(self.shape, self.kind)
+        self.read(array)
+        return array
 
 
 def _readable(x: Any, name: str) -> Any:
@@ -172,9 +268,10 @@ def _alone(x: Any) -> bool:
     return _plain(x) and x.nbytes <= _COPIED_ALONE
 
 
-def shape_of(student: Rows, reference: Rows) -> Shape:
-    """Return the shape of a step."""
-    return Shape(student.rows, student.cols, reference.cols, student.dtype, reference.dtype)
+def shape_of(student: Rows, reference: Rows, gpu: int | None = None) -> Shape:
+    """Return the shape of a step, whose rows on that GPU stay there."""
+    on = [gpu is not None and rows.gpu == gpu for rows in (student, reference)]
+    return Shape(student.rows, student.cols, reference.cols, student.dtype, reference.dtype, *on)
 
 
 def check_shape(student: Rows, reference: Rows) -> None:
@@ -207,7 +304,8 @@ def check_out(out: Any, student: Rows) -> None:
     """Raise `InputError` unless `out` can take the gradient of `student`'s shape."""
     if out is None:
         return
-    if not is_tensor(out) and not isinstance(out, np.ndarray):
+    gpu = not is_tensor(out) and hasattr(out, "__cuda_array_interface__")
+    if not is_tensor(out) and not isinstance(out, np.ndarray) and not gpu:
         raise InputError(f"specalign: out is a {type(out).__name__}; give a NumPy array or a torch tensor")
     got = Rows.of(out, "out")
     if (got.rows, got.cols) != (student.rows, student.cols):
@@ -215,6 +313,10 @@ def check_out(out: Any, student: Rows) -> None:
             f"specalign: out has shape ({got.rows}, {got.cols}), "
             f"the student's gradient ({student.rows}, {student.cols})"
         )
+    if gpu:
+        if got.dtype != DType.FLOAT32:
+            raise InputError("specalign: out is on a GPU, and no torch tensor; give one of float32")
+        return
     if not got.tensor and not out.flags.writeable:
         raise InputError("specalign: out is read-only")
     strides = out.stride() if got.tensor else [s / out.itemsize for s in out.strides]
@@ -232,7 +334,7 @@ def dense(x: Any) -> int | None:
         x = x.detach()
         fits = _plain(x) and x.dtype == sys.modules["torch"].float32 and x.is_contiguous()
         return x.data_ptr() if fits else None
-    if x.dtype != _FLOAT32 or not x.flags.c_contiguous or not x.flags.aligned:
+    if not isinstance(x, np.ndarray) or x.dtype != _FLOAT32 or not x.flags.c_contiguous or not x.flags.aligned:
         return None
     address: int = x.__array_interface__["data"][0]
     return address
@@ -291,6 +393,38 @@ def gradient(arena: Memory, offset: int, student: Rows, out: Any) -> Any:
         if out.device.type == "cuda":
             # The copy may still be under way, in a stream of this thread, when another one reads the result.
             sys.modules["torch"].cuda.current_stream(out.device).synchronize()
+    elif hasattr(out, "__cuda_array_interface__"):
+        CudaArray.of(out, "out").write(source)
     else:
         np.copyto(out, source, casting="same_kind")
+    return out
+
+
+def gradient_on_gpu(arena: DeviceArena, offset: int, student: Rows, out: Any) -> Any:
+    """Return the float32 gradient at `offset` of a GPU's memory as `gradient` does."""
+    rows, width = student.rows, 4 * student.cols
+    if not is_tensor(out) and hasattr(out, "__cuda_array_interface__"):
+        there = CudaArray.of(out, "out")
+        if there.ordinal == arena.ordinal:
+            arena.take(Place(there.address, there.pitch, there.ordinal), offset, width, rows, there.stream)
+            return out
+    if student.tensor and (out is None or is_tensor(out)):
+        torch = sys.modules["torch"]
+        stream = torch.cuda.current_stream(student.device)
+        whole = torch.empty((rows, student.cols), dtype=torch.float32, device=student.device)
+        arena.take(Place(whole.data_ptr(), width, arena.ordinal), offset, width, rows, stream.cuda_stream)
+        if out is None:
+            out = whole.to(student.source.dtype)
+        else:
+            out.detach().copy_(whole)
+        stream.synchronize()  # another thread may read the result, on another stream
+        return out
+    host = np.empty((rows, student.cols), np.float32)
+    arena.take(Place(host.ctypes.data, width), offset, width, rows, 0)
+    if is_tensor(out):
+        out.detach().copy_(_as_tensor(host, sys.modules["torch"].float32))
+    elif isinstance(out, np.ndarray):
+        np.copyto(out, host, casting="same_kind")
+    else:
+        CudaArray.of(out, "out").write(host)
     return out

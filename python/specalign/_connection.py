@@ -191,22 +191,35 @@ class Connection:
             bell.close()
         return data
 
-    def close_session(self, session: str, timeout: float) -> None:
-        """Close a session; that it, or the sidecar, is gone already is fine."""
+    def close_session(self, session: str, timeout: float) -> bool:
+        """Close a session, and tell whether it, or the sidecar, is gone; that it is gone already is fine."""
         try:
             self.call(_CLOSE_SESSION, pb.CloseSessionRequest(session), pb.Empty, timeout)
-        except (Lost, Error):
-            return
+        except Lost:
+            return True
+        except Error:
+            return False
+        return True
 
-    def forget_session(self, session: str, timeout: float) -> None:
-        """Close a session without waiting for it: it may wait for a step of another one."""
+    def forget_session(self, session: str, timeout: float, gone: Callable[[], None] | None = None) -> None:
+        """Close a session without waiting for it: it may wait for a step of another one.
+
+        `gone` is called once nothing of the session is left in the sidecar, or of that; the call may then take as long
+        as it takes.
+        """
         request = pb.CloseSessionRequest(session).encode()
         try:
-            call = self._channel.unary_unary(_CLOSE_SESSION).future(request, timeout=timeout)
+            call = self._channel.unary_unary(_CLOSE_SESSION).future(request, timeout=None if gone else timeout)
         except ValueError:  # the channel is closed
             return
         self._forgetting.add(call)
-        call.add_done_callback(self._forgetting.discard)
+
+        def done(call: Any) -> None:
+            self._forgetting.discard(call)
+            if gone is not None and call.code() in (grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE):
+                gone()
+
+        call.add_done_callback(done)
 
     def status(self, timeout: float) -> pb.StatusReply:
         """Ask what runs there."""

@@ -11,6 +11,7 @@ from . import _fork
 from ._calm import uninterrupted
 from ._connection import Connection, Lost
 from ._errors import ClosedError, Error, SidecarError, StepTimeoutError
+from ._gpu import DeviceArena
 from ._messages import HelloReply, StatusReply
 from ._process import Cancel, Process
 
@@ -36,7 +37,8 @@ class Host:
         self.connection: Connection | None = None
         self._hello = HelloReply()
         self.process: Process | None = None
-        self.orphans: deque[tuple[Connection, str]] = deque()  # sessions that nobody holds any more
+        # Sessions that nobody holds any more, each with the memory of a GPU that it may still have open.
+        self.orphans: deque[tuple[Connection, str, DeviceArena | None]] = deque()
 
     def get(self) -> Connection:
         """Return the connection, made anew if the last one was lost."""

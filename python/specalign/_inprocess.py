@@ -235,6 +235,9 @@ class InProcess:
 class InProcessStepper:
     """A session of the library, in the place of a `Stepper`. One thread at a time may use it, but for `closed`."""
 
+    note = "steps in this process take rows in host memory"
+    """Why rows on a GPU go through host memory."""
+
     def __init__(self, host: InProcess, settings: dict[str, Any]) -> None:
         """Open a session. Errors as those of `Sidecar.session`."""
         self._id = 0

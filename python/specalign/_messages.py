@@ -63,6 +63,16 @@ class HelloReply(Message):
 
 
 @dataclass(slots=True)
+class DeviceArena(Message):
+    """specalign.v1.DeviceArena: memory of a GPU that the sidecar opens."""
+
+    uuid: bytes = wire(1, Kind.BYTES)
+    memory: bytes = wire(2, Kind.BYTES)
+    ready: bytes = wire(3, Kind.BYTES)
+    size: int = wire(4, Kind.UINT64)
+
+
+@dataclass(slots=True)
 class OpenSessionRequest(Message):
     """specalign.v1.OpenSessionRequest."""
 
@@ -73,6 +83,7 @@ class OpenSessionRequest(Message):
     state_offset: int = wire(5, Kind.UINT64)
     state_slot_size: int = wire(6, Kind.UINT64)
     resume_seq: int = wire(7, Kind.UINT64)
+    device_arena: DeviceArena | None = wire(8, Kind.MESSAGE, DeviceArena)
 
 
 @dataclass(slots=True)
@@ -81,6 +92,9 @@ class OpenSessionReply(Message):
 
     session: str = wire(1, Kind.STRING)
     settings_json: str = wire(2, Kind.STRING)
+    device_read: bytes = wire(3, Kind.BYTES)
+    device_wrote: bytes = wire(4, Kind.BYTES)
+    device_note: str = wire(5, Kind.STRING)
 
 
 class DType(IntEnum):
@@ -108,6 +122,7 @@ class Region(Message):
     offset: int = wire(1, Kind.UINT64)
     cols: int = wire(2, Kind.UINT32)
     dtype: int = wire(3, Kind.INT32)
+    device: bool = wire(4, Kind.BOOL)
 
 
 @dataclass(slots=True)
@@ -123,6 +138,7 @@ class StepRequest(Message):
     no_gradient: bool = wire(7, Kind.BOOL)
     status_in_reply: bool = wire(8, Kind.BOOL)
     timeout_ms: int = wire(9, Kind.UINT32)
+    gradient_device: bool = wire(10, Kind.BOOL)
 
     @staticmethod
     def numbered(request: bytes, seq: int) -> bytes:

@@ -58,6 +58,8 @@ class Result:
     """The engine's own time, without the way there and back."""
     seq: int
     """The number of the step in its session, from 1."""
+    memory: str
+    """Through which memory the rows went: `host`, or `device` where rows on a GPU stayed there."""
     restarts: int
     """How often the sidecar had to be replaced before this step succeeded."""
 
@@ -67,7 +69,7 @@ class Result:
         return self.student_sigma, self.reference_sigma
 
     @classmethod
-    def of(cls, reply: StepReply, grad: Any, restarts: int) -> Result:
+    def of(cls, reply: StepReply, grad: Any, restarts: int, memory: str = "host") -> Result:
         """Make a result of the sidecar's reply."""
         spectral = reply.spectral
         return cls(
@@ -91,6 +93,7 @@ class Result:
             isa=reply.isa,
             seconds=reply.seconds,
             seq=reply.seq,
+            memory=memory,
             restarts=restarts,
         )
 

@@ -54,6 +54,11 @@ class Session:
         return dict(self._stepper.settings)
 
     @property
+    def memory_note(self) -> str:
+        """Why rows on a GPU go, or would go, through host memory; empty where nothing has spoken against it."""
+        return self._stepper.note
+
+    @property
     def steps(self) -> int:
         """How many steps are done."""
         return self._stepper.seq
@@ -190,6 +195,8 @@ class Session:
                 f"specalign: student has {rows1.rows} rows, reference {rows2.rows}; both need the same samples"
             )
         check_out(out, rows1)
+        if grad and out is None and rows1.foreign:
+            raise InputError("specalign: student is no torch tensor; give out, an array for the gradient")
         self._stepper.check(rows1, rows2)
         wait = self._timeout if timeout is None else _checks.seconds(timeout, "timeout")
         return Job(rows1, rows2, grad, out, wait)

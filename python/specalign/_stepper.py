@@ -13,12 +13,13 @@ import numpy as np
 
 from . import _checks, _memory
 from ._arena import Arena, Layout, up
-from ._arrays import Rows, check_shape, gradient, shape_of
+from ._arrays import Rows, check_shape, gradient, gradient_on_gpu, shape_of
 from ._connection import PROTOCOL_MAJOR, Connection, Forgotten, Lost
 from ._errors import ClosedError, Error, InputError, SidecarError, StepTimeoutError
+from ._gpu import DeviceArena, Place, Unavailable
 from ._host import Host
 from ._job import Job
-from ._messages import OpenSessionRequest, Region, StepRequest
+from ._messages import OpenSessionReply, OpenSessionRequest, Region, StepRequest
 from ._result import Result
 
 _log = logging.getLogger("specalign")
@@ -53,11 +54,20 @@ class Stepper:
         self.settings: dict[str, Any] = {}
         """The settings as the sidecar understood them."""
         self._id = ""
+        self._closed_there = False
         self._layout: Layout | None = None  # of the last step, if it fits the present arena
         self._said: tuple[str, Layout, bool, bytes] | None = None  # the last request but for its number
         slot = self._state_size(0, 0)
         self._arena = Arena(2 * slot, slot)
+        self._device: DeviceArena | None = None  # which the sidecar has open, too, once the session is open
+        self._unshared: DeviceArena | None = None  # which it has not, with the rows of the step under way
+        self._refused: dict[int, str] = {}  # why rows on a GPU go through host memory
         self._opened()
+
+    @property
+    def note(self) -> str:
+        """Why rows on a GPU go through host memory; empty where they do not, or none were given."""
+        return next(iter(self._refused.values()), "")
 
     def _opened(self) -> None:
         self._retry(lambda _: None, self._timeout, "OpenSession")
@@ -78,18 +88,115 @@ class Stepper:
     def load(self, student: Rows, reference: Rows) -> Layout:
         """Put the rows of a step into the arena, a larger one if need be. Returns where they lie."""
         layout = self._layout
-        shape = shape_of(student, reference)
-        if layout is None or layout.shape != shape:
-            needed = self._layout_of(student, reference)
+        gpu = self._stays_on(student, reference)
+        shape = shape_of(student, reference, gpu)
+        if layout is None or layout.shape != shape or (gpu is not None and not self._shares(gpu, layout.device_size)):
+            needed = Layout.of(shape, self._state_size(student.cols, reference.cols))
+            if gpu is not None and not self._share(gpu, needed.device_size):
+                shape = shape.down()
+                needed = Layout.of(shape, needed.slot_size)
             if needed.slot_size > self._arena.slot_size or needed.size > self._arena.size:
                 self._replace_arena(needed.size, needed.slot_size)
             layout = Layout.of(shape, self._arena.slot_size)
             if layout.size > self._arena.size:
                 self._replace_arena(layout.size, layout.slot_size)
             self._layout = layout
-        student.load(self._arena, layout.student)
-        reference.load(self._arena, layout.reference)
+        for rows, offset, on in (
+            (student, layout.student, shape.student_gpu),
+            (reference, layout.reference, shape.reference_gpu),
+        ):
+            if on:
+                assert self._device is not None
+                source, stream = rows.on_gpu()
+                width = rows.cols * rows.dtype.size
+                self._device.load(offset, source, width, rows.rows, stream)
+            else:
+                rows.load(self._arena, offset)
         return layout
+
+    # Rows that are on a GPU stay there, in memory that the sidecar opens, wherever that is possible.
+
+    def _stays_on(self, student: Rows, reference: Rows) -> int | None:
+        """Return the GPU on which rows are to stay: the student's or, if that is in host memory, the reference's."""
+        gpu = reference.gpu if student.gpu is None else student.gpu
+        return None if gpu in self._refused else gpu
+
+    def _shares(self, gpu: int, size: int) -> bool:
+        return self._device is not None and self._device.ordinal == gpu and self._device.size >= size
+
+    def _share(self, gpu: int, size: int) -> bool:
+        """Tell whether the sidecar sees so much memory of a GPU; where it does not yet, it is asked to open it."""
+        if not self._shares(gpu, size):
+            self._unshare()
+            try:
+                self._device = DeviceArena(gpu, size)
+            except Unavailable as e:
+                self._refuse(gpu, str(e))
+                return False
+            self._opened()
+            unshared, self._unshared = self._unshared, None
+            if unshared is not None:
+                unshared.close()
+        return self._shares(gpu, size)
+
+    def _unshare(self) -> None:
+        """Close the session, and free its memory on a GPU once it is closed."""
+        device, self._device = self._device, None
+        connection, self._connection = self._connection, None
+        closed = self._close_there(connection)
+        if device is not None and closed:
+            device.close()
+        elif device is not None and connection is not None:
+            connection.forget_session(self._id, _CALL_TIMEOUT, device.close)
+
+    def _refuse(self, gpu: int, why: str) -> None:
+        """Let the rows of a GPU go through host memory from now on."""
+        self._refused[gpu] = why
+        self._arena.pin()
+        _log.warning("specalign: rows on GPU %d go through host memory: %s", gpu, why)
+
+    def _check_device(self, reply: OpenSessionReply) -> None:
+        """Go on without memory of a GPU where the sidecar does not see the same."""
+        device = self._device
+        if device is None:
+            return
+        why = reply.device_note
+        try:
+            if not why and not reply.device_wrote:
+                why = "the sidecar is of a release that does not open it"
+            if not why and not device.agrees(reply.device_read, reply.device_wrote):
+                why = "what the sidecar has opened is other memory"
+        except Unavailable as e:
+            why = str(e)
+        if why:
+            self._unshared, self._device = device, None
+            self._refuse(device.ordinal, why)
+
+    def _bring_down(self, layout: Layout) -> Layout:
+        """Move the rows of the step under way to host memory: the sidecar that is to take it cannot see them."""
+        device, self._unshared = self._unshared, None
+        assert device is not None
+        shape = layout.shape
+        parts = []
+        for offset, cols, dtype, on in (
+            (layout.student, shape.student_cols, shape.student_dtype, shape.student_gpu),
+            (layout.reference, shape.reference_cols, shape.reference_dtype, shape.reference_gpu),
+        ):
+            width = cols * dtype.size
+            rows = np.empty(shape.rows * width, np.uint8)
+            if on:
+                device.take(Place(rows.ctypes.data, width), offset, width, shape.rows, 0)
+            else:
+                rows[:] = self._arena.memory[offset : offset + rows.size]
+            parts.append(rows)
+        device.close()
+        down = Layout.of(shape.down(), self._arena.slot_size)
+        if down.size > self._arena.size:
+            self._replace_arena(down.size, down.slot_size)
+        for offset, rows in zip((down.student, down.reference), parts, strict=True):
+            self._arena.memory[offset : offset + rows.size] = rows
+        self._layout = down
+        return down
 
     def _layout_of(self, student: Rows, reference: Rows) -> Layout:
         """Return the least layout for a step with such rows."""
@@ -112,9 +219,11 @@ class Stepper:
         self._close_there(connection)
         old.close()
 
-    def _close_there(self, connection: Connection | None) -> None:
+    def _close_there(self, connection: Connection | None) -> bool:
+        """Close the session in its sidecar. Tells whether it, or the sidecar, is gone."""
         if connection is not None and connection is self._host.connection:
-            connection.close_session(self._id, _CALL_TIMEOUT)
+            return connection.close_session(self._id, _CALL_TIMEOUT)
+        return True
 
     def step(self, job: Job) -> Result:
         """Take the step of a job, whose rows `load` may have put into the arena; errors as those of `Session.step`."""
@@ -122,6 +231,11 @@ class Stepper:
         seq, timeout, want_gradient = self.seq + 1, job.timeout, job.want_gradient
 
         def step(connection: Connection) -> Any:
+            nonlocal layout
+            if layout.shape.gpu and self._device is None:
+                layout = self._bring_down(layout)
+                if self._connection is None:
+                    self._open(connection, timeout)
             return connection.step(self._step_request(layout, want_gradient, seq), seq, timeout)
 
         try:
@@ -131,8 +245,9 @@ class Stepper:
         except BaseException as e:
             # A time-out or Ctrl-C: the sidecar may still be writing there. It keeps the old memory, we take new one.
             connection, self._connection = self._connection, None
+            device, self._device = self._device, None
             if connection is not None:
-                connection.forget_session(self._id, _CALL_TIMEOUT)
+                connection.forget_session(self._id, _CALL_TIMEOUT, None if device is None else device.close)
             with contextlib.suppress(Error):
                 self._replace_arena(self._arena.size, self._arena.slot_size)
             if isinstance(e, StepTimeoutError) and self._host.end_if_hung():
@@ -141,8 +256,13 @@ class Stepper:
                 ) from None
             raise
         self.seq = seq
-        grad = gradient(self._arena, layout.gradient, job.student, job.out) if want_gradient else None
-        return Result.of(reply, grad, restarts)
+        grad = None
+        if want_gradient and layout.shape.student_gpu:
+            assert self._device is not None
+            grad = gradient_on_gpu(self._device, layout.gradient, job.student, job.out)
+        elif want_gradient:
+            grad = gradient(self._arena, layout.gradient, job.student, job.out)
+        return Result.of(reply, grad, restarts, "device" if layout.shape.gpu else "host")
 
     def _step_request(self, layout: Layout, want_gradient: bool, seq: int) -> bytes:
         """Return the message that asks for step `seq`; from step to step only that number changes."""
@@ -152,9 +272,10 @@ class Stepper:
             request = StepRequest(
                 session=self._id,
                 rows=shape.rows,
-                student=Region(layout.student, shape.student_cols, shape.student_dtype),
-                reference=Region(layout.reference, shape.reference_cols, shape.reference_dtype),
+                student=Region(layout.student, shape.student_cols, shape.student_dtype, shape.student_gpu),
+                reference=Region(layout.reference, shape.reference_cols, shape.reference_dtype, shape.reference_gpu),
                 gradient_offset=layout.gradient,
+                gradient_device=want_gradient and shape.student_gpu,
                 no_gradient=not want_gradient,
             )
             said = self._said = self._id, layout, want_gradient, request.encode()
@@ -200,10 +321,18 @@ class Stepper:
         """Open the session, or go on with it, in the sidecar behind a connection."""
         self._check_open_still()
         while self._host.orphans:
-            owner, orphan = self._host.orphans.popleft()
+            owner, orphan, memory = self._host.orphans.popleft()
             if owner is connection:
-                connection.forget_session(orphan, _CALL_TIMEOUT)
-        arena = self._arena
+                connection.forget_session(orphan, _CALL_TIMEOUT, None if memory is None else memory.close)
+            elif memory is not None:
+                memory.close()
+        arena, device = self._arena, self._device
+        if device is not None:
+            try:
+                device.greet()
+            except Unavailable as e:  # a lost GPU: the session goes on without
+                self._unshared, self._device = device, None
+                self._refuse(device.ordinal, str(e))
         reply = connection.open_session(
             OpenSessionRequest(
                 protocol_major=PROTOCOL_MAJOR,
@@ -213,10 +342,12 @@ class Stepper:
                 state_offset=0,
                 state_slot_size=arena.slot_size,
                 resume_seq=self.seq,
+                device_arena=None if self._device is None else self._device.message,
             ),
             max(timeout, _OPEN_TIMEOUT),
         )
         self._connection, self._id = connection, reply.session
+        self._check_device(reply)
         try:
             self.settings = json.loads(reply.settings_json)
         except ValueError as e:
@@ -250,16 +381,23 @@ class Stepper:
 
     def leave(self) -> None:
         """Close the session in the sidecar."""
-        self._close_there(self._connection)
+        self._closed_there = self._close_there(self._connection)
 
     def end(self) -> None:
         """Let go of the shared memory, once no step uses it any more."""
         self._arena.close()
+        device, self._device = self._device, None
+        if device is None:
+            return
+        if self._closed_there or self._connection is None:
+            device.close()
+        else:
+            self._connection.forget_session(self._id, _CALL_TIMEOUT, device.close)
 
     def __del__(self) -> None:
         """Leave word that the session can be closed: no calls from a destructor."""
         if self._connection is not None and not self.closed:
-            self._host.orphans.append((self._connection, self._id))
+            self._host.orphans.append((self._connection, self._id, self._device))
 
 
 def check_state(state: Any, steps: int) -> tuple[int, int]:
