@@ -54,7 +54,8 @@ gpu-test: $(GPU_BUILD)/kernels.syso $(GPU_BUILD)/libcuda.so
 # Linked but for libc and the driver's library.
 gpu-test-bundle: gpu gpu-test ## build/gpu-test-bundle, tests and figures to copy to a machine with a GPU: run.sh there runs them
 	@rm -rf build/gpu-test-bundle && mkdir -p build/gpu-test-bundle
-	@cp bin/specalign-gpu $(GPU_BUILD)/cuda.test python/bench/gpu_rivals.py build/gpu-test-bundle
+	@cp bin/specalign-gpu $(GPU_BUILD)/cuda.test python/bench/gpu_rivals.py python/bench/gpu_share.py build/gpu-test-bundle
+	@cp -r python/specalign build/gpu-test-bundle && find build/gpu-test-bundle -name __pycache__ -exec rm -r {} +
 	@install -m 755 csrc/gpu_bundle.sh build/gpu-test-bundle/run.sh
 	@echo build/gpu-test-bundle
 
