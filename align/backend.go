@@ -194,10 +194,23 @@ type Eigensolver interface {
 // ErrStopped is what Eigen returns when it was stopped.
 var ErrStopped = errors.New("align: stopped")
 
+// PowerRound says how far Device.Power goes.
+type PowerRound struct {
+	First      bool    // from the start vector and random ones; else the vectors go on
+	Rows       int     // of the vectors that are iterated; the others are only made orthogonal to them
+	Share      float64 // until the residual is at most that of |λ|
+	Negligible float64 // or at most this
+	Most       int     // products that each may spend in all rounds
+}
+
 // Device is a backend whose matrices are in the memory of a device. It iterates itself; what it does not do, Host does.
 type Device interface {
 	Backend
 	Spectrum
+	// Power runs the power method for the rows of vectors (b, n), b at least 2, and for their values (b), sorted by falling
+	// magnitude. out, 3 + 2 b, gets how many of all but the last are unfinished, the number of products, 1 where all
+	// residuals are negligible, the measured residuals, and what each pair has spent of r.Most, where the next round goes on.
+	Power(values []float64, vectors, l Matrix, f Factors, r PowerRound, start Matrix, out []float64) error
 	// Clear sets m to 0, Copy dst, of the shape of src, to src.
 	Clear(m Matrix) error
 	Copy(dst, src Matrix) error

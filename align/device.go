@@ -3,7 +3,6 @@ package align
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"math"
 	"unsafe"
 )
@@ -104,7 +103,7 @@ type deviceStep struct {
 }
 
 // The scalars of a step, by where they stand: scans of both sides and of the gradient, its norm, in how many elements the
-// sides differ, sums, one value of a term each, then the eigenvalues and what Spectrum says of them, and last a scan that
+// sides differ, sums, one value of a term each, then the eigenvalues and what the solver says of them, and last a scan that
 // nobody reads.
 const (
 	atGradient    = 6
@@ -116,7 +115,7 @@ const (
 // begin decides whether the step is the device's, and finds bandwidths that are not known yet.
 func (d *deviceStep) begin(ctx context.Context, f [2]Features) (bool, error) {
 	cfg := &d.s.cfg
-	if cfg.Solver == SolverDense || cfg.Solver == SolverPower {
+	if cfg.Solver == SolverDense {
 		return false, nil
 	}
 	d.approx = cfg.StepApproximation(d.n)
@@ -183,7 +182,7 @@ func (s *shape) deviceRoute() (string, Solver) {
 func (d *deviceStep) value(f [2]Features) (*Result, error) {
 	want, terms := d.sh.want, d.s.terms
 	var err error
-	if d.figures, err = d.ws.floats(atTerms + len(terms) + 2*(want+1) + 6); err != nil {
+	if d.figures, err = d.ws.floats(atTerms + len(terms) + 3*(want+1) + 6); err != nil {
 		return nil, err
 	}
 	for side := range f {
@@ -204,7 +203,7 @@ func (d *deviceStep) value(f [2]Features) (*Result, error) {
 	*req = request{want: want, terms: terms, tol: d.s.cfg.Tolerance}
 	p := &d.ws.krylov.result
 	p.reset()
-	if want > 0 {
+	if d.solver == SolverLanczos {
 		if err := d.spectrum(l, factors); err != nil {
 			return nil, err
 		}
@@ -212,72 +211,34 @@ func (d *deviceStep) value(f [2]Features) (*Result, error) {
 	if err := d.terms(l); err != nil {
 		return nil, err
 	}
-	for {
-		d.host = resize(d.ws.host, len(d.figures))
-		d.ws.host = d.host
-		if err := d.b.Download64(d.host, d.figures); err != nil {
-			return nil, err
-		}
-		if d.host[0] >= 0 || d.host[3] >= 0 || d.compare && d.host[atDifferences] == 0 {
-			return nil, nil // the host finds the words
-		}
-		ok, err := d.norms()
-		if !ok || err != nil {
-			return nil, err
-		}
-		req.floor, req.noise = roundoff*d.op.norm, d.op.noise
-		if want == 0 {
-			return d.result(p, nil)
-		}
-		before := p.estimate.truncation
-		order, converged, err := d.pairs(p)
-		if err != nil {
-			return nil, err
-		}
-		// The device has M within the goal; it knows more pairs than it tells, so that the estimate itself is pessimistic.
-		excess := p.excess(req)
-		if converged {
-			p.converged = p.accurate(req) || d.goal()*excess <= req.tol
-		} else { // by rounding errors, if asking for more did not help
-			p.converged = order != nil && req.extra > 0 && p.estimate.truncation <= 1.1*before
-		}
-		if p.converged {
-			return d.result(p, order)
-		}
-		if !converged || req.extra >= maxExtra {
-			d.notes = append(d.notes, fmt.Sprintf("the iteration on %s did not converge in %d products: this step ran on the CPU", d.b.Info().Device, p.products))
-			return nil, nil
-		}
-		req.extra = max(2*req.extra, 2*excess) // as krylov.tighten
-		if err := d.spectrum(l, factors); err != nil {
-			return nil, err
-		}
+	if err := d.read(); err != nil {
+		return nil, err
 	}
+	if d.host[0] >= 0 || d.host[3] >= 0 || d.compare && d.host[atDifferences] == 0 {
+		return nil, nil // the host finds the words
+	}
+	if ok, err := d.norms(); !ok || err != nil {
+		return nil, err
+	}
+	req.floor, req.noise = roundoff*d.op.norm, d.op.noise
+	var order []int
+	switch d.solver {
+	case SolverLanczos:
+		order, err = d.converge(p, l, factors)
+	case SolverPower:
+		order, err = d.power(p, l, factors)
+	}
+	if err != nil || want > 0 && order == nil {
+		return nil, err
+	}
+	return d.result(p, order)
 }
 
-// judge is pairs.judge with what the device measured. The residuals' directions it does not know: they are taken to be
-// as strong as the strongest pair found, or as a direction is on average. For a kernel without Φ1 the estimate is of M.
-func (d *deviceStep) judge(p *pairs, order []int) error {
-	p.slopes = resize(p.slopes, len(p.values))
-	var s *strengths
-	if !d.strong.empty() {
-		host := make([]float32, d.strong.Cols)
-		if err := d.b.Download(host, d.strong); err != nil {
-			return err
-		}
-		s = &p.strong
-		s.vectors, s.residuals = resize(s.vectors, len(order)), resize(s.residuals, len(order))
-		most := d.trace
-		for rank, i := range order {
-			s.vectors[rank] = float64(host[i])
-			most = math.Max(most, s.vectors[rank])
-		}
-		for rank := range order {
-			s.residuals[rank] = most
-		}
-	}
-	p.estimate = d.req.estimate(p.values, p.residuals, p.slopes, p.rest, s)
-	return nil
+// read waits for the figures.
+func (d *deviceStep) read() error {
+	d.host = resize(d.ws.host, len(d.figures))
+	d.ws.host = d.host
+	return d.b.Download64(d.host, d.figures)
 }
 
 // norms finds what the rounding errors are measured by. It returns false where the host has something to say of the
@@ -303,34 +264,9 @@ func (d *deviceStep) norms() (bool, error) {
 	}
 	largest := math.Max(top[0], d.s.cfg.Eta*top[1])
 	d.op.norm, d.trace = trace[0]+d.s.cfg.Eta*trace[1], trace[0]
-	d.op.noise = 0x1p-22 * d.op.norm / float64(d.n)
+	d.op.n, d.op.noise = d.n, 0x1p-22*d.op.norm/float64(d.n)
 	n := float64(d.n)
 	return n*(top[0]+d.s.cfg.Eta*top[1]) <= math.MaxFloat32/4 && largest >= smallestTop*n, nil
-}
-
-// pairs reads what the iteration found. order says in which row of d.vectors each pair's vector is; it is nil where
-// nothing was found.
-func (d *deviceStep) pairs(p *pairs) (order []int, converged bool, err error) {
-	values := d.host[atTerms+len(d.s.terms):]
-	out := values[d.sh.want+1:]
-	products := p.products + int(out[1])
-	p.reset()
-	p.products = products
-	if math.IsNaN(out[0]) {
-		return nil, false, nil
-	}
-	p.rest = math.Abs(values[d.sh.want])
-	for i := range d.sh.want + 1 {
-		at := len(order)
-		for at > 0 && math.Abs(values[order[at-1]]) < math.Abs(values[i]) {
-			at--
-		}
-		order = append(order[:at], append([]int{i}, order[at:]...)...)
-	}
-	for _, i := range order {
-		p.values, p.residuals = append(p.values, values[i]), append(p.residuals, out[3+i])
-	}
-	return order, out[2] == 1, d.judge(p, order)
 }
 
 // result makes a result of the pairs, or nil where the host is to find the words.
@@ -342,6 +278,7 @@ func (d *deviceStep) result(p *pairs, order []int) (*Result, error) {
 	if d.zeroRows > 0 {
 		res.Warnings = append(res.Warnings, warnZeroRows(d.zeroRows))
 	}
+	res.Warnings = append(res.Warnings, p.notes...)
 	if d.sh.want > 0 {
 		res.Products = p.products
 		d.report(res, p, &d.req)

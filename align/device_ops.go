@@ -157,56 +157,6 @@ func (d *deviceStep) difference(l Matrix) error {
 	return nil
 }
 
-// goal is the estimate of M's error at which the iteration stops: a nearly repeated eigenvalue shows late to one start
-// vector, hence a limit of its own.
-func (d *deviceStep) goal() float64 { return min(d.req.goal(), 1e-4/(4*max(d.req.extra, 1))) }
-
-// spectrum enqueues the iteration. It begins with the same random vector at every step, so that nothing is carried
-// along.
-func (d *deviceStep) spectrum(l Matrix, factors Factors) error {
-	want := d.sh.want
-	start, err := d.ws.Get("start", 1, d.n)
-	if err != nil {
-		return err
-	}
-	if d.dev.start != d.n {
-		d.s.pcg.Seed(d.s.cfg.Seed, uint64(d.n))
-		v := make([]float32, d.n)
-		randomVector(v, d.s.rng)
-		if err := d.upload(start, v); err != nil {
-			return err
-		}
-		d.dev.start = d.n
-	}
-	if d.vectors, err = d.ws.Get("vectors", want+1, d.n); err != nil {
-		return err
-	}
-	values := d.figures[atTerms+len(d.s.terms):]
-	if err := d.b.Spectrum(values[:want+1], d.vectors, l, factors, want, d.goal(), start, values[want+1:]); err != nil {
-		return err
-	}
-	return d.strengths()
-}
-
-// strengths enqueues |Φ1ᵀ v|² of the eigenvectors. There is none for a kernel without Φ1.
-func (d *deviceStep) strengths() error {
-	if d.strong = (Matrix{}); d.phi[0].empty() {
-		return nil
-	}
-	rows := d.vectors.Rows
-	t, err := d.ws.Get("strengths", rows, d.phi[0].Cols)
-	if err != nil {
-		return err
-	}
-	if err := d.b.MatMul(t, d.vectors, d.phi[0], 1); err != nil {
-		return err
-	}
-	if d.strong, err = d.ws.Get("strong", 1, rows); err != nil {
-		return err
-	}
-	return d.b.Scan(t, d.strong, d.figures[len(d.figures)-3:])
-}
-
 // terms enqueues those that are not spectral, and their derivatives.
 func (d *deviceStep) terms(l Matrix) error {
 	dense := d.wantGrad && (d.sh.relational || d.sh.frobenius)

@@ -68,15 +68,21 @@ func power(ctx context.Context, ws *workspace, op *operator, req *request, start
 		case p.converged:
 			return p, nil
 		case unfinished > 0:
-			p.notes = append(p.notes, fmt.Sprintf("the power method did not converge for %d of %d eigenpairs in %d products each; use solver lanczos", unfinished, req.want, maxPower))
+			p.notes = append(p.notes, warnUnfinished(unfinished, req.want))
 			return p, nil
 		case stuck:
-			p.notes = append(p.notes, "the gap is too small for the accuracy that the power method has reached; use solver lanczos")
+			p.notes = append(p.notes, warnStuck)
 			return p, nil
 		}
 		share /= 10
 	}
 }
+
+func warnUnfinished(unfinished, want int) string {
+	return fmt.Sprintf("the power method did not converge for %d of %d eigenpairs in %d products each; use solver lanczos", unfinished, want, maxPower)
+}
+
+const warnStuck = "the gap is too small for the accuracy that the power method has reached; use solver lanczos"
 
 // powerIteration is the power method under way.
 type powerIteration struct {

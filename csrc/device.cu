@@ -31,6 +31,9 @@ static cudaError_t open_on(sa_context *c) {
   if (e == cudaSuccess) e = cudaDeviceGetAttribute(&c->multiprocessors, cudaDevAttrMultiProcessorCount, c->device);
   if (e == cudaSuccess) e = cudaDeviceGetAttribute(&c->major, cudaDevAttrComputeCapabilityMajor, c->device);
   if (e == cudaSuccess) e = cudaDeviceGetAttribute(&c->minor, cudaDevAttrComputeCapabilityMinor, c->device);
+  int shared = 0;
+  if (e == cudaSuccess) e = cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, c->device);
+  c->shared_most = (size_t)shared;
   if (e == cudaSuccess) e = cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking);
   if (e == cudaSuccess) e = cudaEventCreateWithFlags(&c->event, cudaEventDisableTiming);
   if (e == cudaSuccess) e = cudaMallocHost(&c->figures, FIGURES * sizeof(double));

@@ -31,25 +31,39 @@ enum Shape { kOrdinary, kCooperative, kCluster };
 
 // launch starts a kernel: ordinary blocks, blocks that may meet at grid_sync, or one cluster of blocks that may meet at
 // cluster_sync.
-template <class... P, class... A>
-cudaError_t launch(Shape shape, void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, cudaStream_t stream, A... args) {
+struct Launch {
   cudaLaunchConfig_t config = {};
   cudaLaunchAttribute attribute = {};
-  if (shape == kCooperative) {
-    attribute.id = cudaLaunchAttributeCooperative;
-    attribute.val.cooperative = 1;
-  } else if (shape == kCluster) {
-    attribute.id = cudaLaunchAttributeClusterDimension;
-    attribute.val.clusterDim.x = grid.x;
-    attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+
+  Launch(Shape shape, dim3 grid, dim3 block, size_t smem, cudaStream_t stream) {
+    if (shape == kCooperative) {
+      attribute.id = cudaLaunchAttributeCooperative;
+      attribute.val.cooperative = 1;
+    } else if (shape == kCluster) {
+      attribute.id = cudaLaunchAttributeClusterDimension;
+      attribute.val.clusterDim.x = grid.x;
+      attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+    }
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.dynamicSmemBytes = smem;
+    config.stream = stream;
+    config.attrs = &attribute;
+    config.numAttrs = shape != kOrdinary;
   }
-  config.gridDim = grid;
-  config.blockDim = block;
-  config.dynamicSmemBytes = smem;
-  config.stream = stream;
-  config.attrs = &attribute;
-  config.numAttrs = shape != kOrdinary;
-  return cudaLaunchKernelEx(&config, kernel, P(args)...);
+  Launch(const Launch &) = delete;
+};
+
+template <class... P, class... A>
+cudaError_t launch(Shape shape, void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, cudaStream_t stream, A... args) {
+  const Launch l(shape, grid, block, smem, stream);
+  return cudaLaunchKernelEx(&l.config, kernel, P(args)...);
+}
+
+// clusters counts how many clusters of that shape the device can run at a time.
+inline cudaError_t clusters(int *count, const void *kernel, dim3 grid, dim3 block, size_t smem, cudaStream_t stream) {
+  const Launch l(kCluster, grid, block, smem, stream);
+  return cudaOccupancyMaxActiveClusters(count, kernel, &l.config);
 }
 
 __device__ __forceinline__ void grid_sync() { cooperative_groups::this_grid().sync(); }

@@ -15,6 +15,16 @@ sa_status SA_API(clear)(sa_context *c, sa_matrix m);
 // dst: as src
 sa_status SA_API(copy)(sa_context *c, sa_matrix dst, sa_matrix src);
 
+// power enqueues the power method for the eigenpairs of largest magnitude of l, or of the factor form where l is absent.
+// The first rows of the vectors are iterated, each until its residual is at most share |λ| or negligible, or it has spent
+// most products; the others are only kept orthogonal to them. first: the vectors are to begin with, from start and
+// random numbers, else they go on. values and vectors are sorted by falling magnitude. out: how many of all but the last
+// are unfinished; products; 1 where all residuals are negligible; the residuals; what each has spent, which the next call
+// goes on from.
+// values: b; vectors: (b, n), b at least 2; l: (n, n); start: (1, n); out: 3 + 2 b
+sa_status SA_API(power)(sa_context *c, double *values, sa_matrix vectors, sa_matrix l, sa_factors f, int64_t rows, double share, double negligible,
+                        int64_t most, int32_t first, sa_matrix start, double *out);
+
 // center_rows enqueues m_ij -= mean of row i.
 sa_status SA_API(center_rows)(sa_context *c, sa_matrix m);
 

@@ -120,6 +120,16 @@ func (b *backend) Spectrum(values []float64, vectors, l align.Matrix, f align.Fa
 	})
 }
 
+func (b *backend) Power(values []float64, vectors, l align.Matrix, f align.Factors, r align.PowerRound, start align.Matrix, out []float64) error {
+	var first C.int32_t
+	if r.First {
+		first = 1
+	}
+	return b.run(func() C.sa_status {
+		return C.sacuda_power(b.c, cscalars(values, vectors.Rows), cmatrix(vectors), cmatrix(l), cfactors(f), C.int64_t(r.Rows), C.double(r.Share), C.double(r.Negligible), C.int64_t(r.Most), first, cmatrix(start), cscalars(out, 3+2*vectors.Rows))
+	})
+}
+
 func (b *backend) Clear(m align.Matrix) error {
 	return b.run(func() C.sa_status { return C.sacuda_clear(b.c, cmatrix(m)) })
 }

@@ -108,6 +108,10 @@ int launch(Shape shape, void (*kernel)(P...), dim3 grid, dim3 block, size_t shar
 
 }  // namespace simt
 
+namespace simt {
+inline int clusters(int *count, const void *, dim3, dim3, size_t, Stream *) { return *count = 1, 0; }
+}  // namespace simt
+
 inline float rsqrtf(float x) { return 1 / sqrtf(x); }
 inline float __ldg(const float *p) { return *p; }
 inline float4 __ldg(const float4 *p) { return *p; }
@@ -123,7 +127,7 @@ enum { cudaIpcMemLazyEnablePeerAccess = 1 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
 enum { cudaEventDisableTiming = 2 };
 enum { cudaStreamNonBlocking = 1, cudaStreamCaptureModeThreadLocal = 1, cudaHostAllocDefault = 0 };
-enum { cudaDevAttrMultiProcessorCount = 16, cudaDevAttrComputeCapabilityMajor = 75, cudaDevAttrComputeCapabilityMinor = 76 };
+enum { cudaDevAttrMultiProcessorCount = 16, cudaDevAttrComputeCapabilityMajor = 75, cudaDevAttrComputeCapabilityMinor = 76, cudaDevAttrMaxSharedMemoryPerBlockOptin = 97 };
 enum { cudaFuncAttributeMaxDynamicSharedMemorySize = 8, cudaFuncAttributeNonPortableClusterSizeAllowed = 13 };
 
 inline cudaError_t cudaGetLastError() { return std::exchange(simt::last_error, 0); }
@@ -144,7 +148,12 @@ inline cudaError_t cudaSetDevice(int) {
 }
 inline cudaError_t cudaDeviceGetAttribute(int *v, int which, int) {
   const int capability = simt::capability();
-  *v = which == cudaDevAttrMultiProcessorCount ? 4 : which == cudaDevAttrComputeCapabilityMajor ? capability / 10 : capability % 10;
+  switch (which) {
+    case cudaDevAttrMultiProcessorCount: *v = 4; break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *v = simt::kMaxShared; break;
+    case cudaDevAttrComputeCapabilityMajor: *v = capability / 10; break;
+    default: *v = capability % 10;
+  }
   return 0;
 }
 template <class F>
