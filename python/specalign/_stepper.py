@@ -27,6 +27,7 @@ _BACKOFF, _MAX_BACKOFF = 0.1, 2.0  # seconds before the second, third, ... resta
 _OPEN_TIMEOUT = 5.0  # at least: a session that was opened when nobody waited any more would stay open
 _CALL_TIMEOUT = 1.0  # for CloseSession
 _DEFAULT_NUM_FEATURES = 4096  # of the settings
+_ON_CPU = "the session runs on cpu"  # as the sidecar says it, too
 _STATE = struct.Struct("<8sQQ")  # before the two slots: magic, steps done, bytes of a slot
 _STATE_MAGIC = b"specstt1"
 
@@ -43,7 +44,9 @@ class Stepper:
         self._host = host
         self.request = _checks.settings(settings)
         """The settings as they were given."""
-        features = json.loads(self.request).get("num_features") or _DEFAULT_NUM_FEATURES
+        given = json.loads(self.request)
+        self._on_cpu = given.get("device") == "cpu"
+        features = given.get("num_features") or _DEFAULT_NUM_FEATURES
         self._num_features = features if isinstance(features, int) and 0 < features <= 1 << 20 else 0
         self._timeout = timeout
         self._max_restarts = max_restarts
@@ -61,6 +64,7 @@ class Stepper:
         self._arena = Arena(2 * slot, slot)
         self._device: DeviceArena | None = None  # which the sidecar has open, too, once the session is open
         self._unshared: DeviceArena | None = None  # which it has not, with the rows of the step under way
+        self._shared = False  # whether a sidecar had any open
         self._refused: dict[int, str] = {}  # why rows on a GPU go through host memory
         self._opened()
 
@@ -119,7 +123,13 @@ class Stepper:
     def _stays_on(self, student: Rows, reference: Rows) -> int | None:
         """Return the GPU on which rows are to stay: the student's or, if that is in host memory, the reference's."""
         gpu = reference.gpu if student.gpu is None else student.gpu
-        return None if gpu in self._refused else gpu
+        if gpu is None or gpu in self._refused:
+            return None
+        connection = self._host.connection
+        if self._on_cpu or (connection is not None and connection.hello.device == "cpu"):
+            self._refuse(gpu, _ON_CPU)
+            return None
+        return gpu
 
     def _shares(self, gpu: int, size: int) -> bool:
         return self._device is not None and self._device.ordinal == gpu and self._device.size >= size
@@ -152,6 +162,8 @@ class Stepper:
     def _refuse(self, gpu: int, why: str) -> None:
         """Let the rows of a GPU go through host memory from now on."""
         self._refused[gpu] = why
+        if why == _ON_CPU and not self._shared:
+            return  # as was to be expected
         self._arena.pin()
         _log.warning("specalign: rows on GPU %d go through host memory: %s", gpu, why)
 
@@ -171,6 +183,8 @@ class Stepper:
         if why:
             self._unshared, self._device = device, None
             self._refuse(device.ordinal, why)
+        else:
+            self._shared = True
 
     def _bring_down(self, layout: Layout) -> Layout:
         """Move the rows of the step under way to host memory: the sidecar that is to take it cannot see them."""

@@ -209,13 +209,14 @@ def test_what_cannot_be_shared_goes_through_host_memory(variable, value, trainer
         assert sum(why in record.getMessage() for record in caplog.records) == 1
 
 
-def test_a_sidecar_on_the_cpu():
+def test_a_session_on_the_cpu(sidecar, caplog):
     student, reference = rows()
-    with specalign.Sidecar(device="cpu", threads=1) as sidecar, sidecar.session(**SETTINGS) as session:
+    with sidecar.session(device="cpu", **SETTINGS) as session:
         want = session.step(student, reference)
         got, result = step(session, student, OnGPU(reference))
         assert (got, result.memory) == ((want.value, want.grad.tobytes()), "host")
         assert session.memory_note == "the session runs on cpu"
+    assert not caplog.records
 
 
 def test_nothing_is_left(sidecar):
