@@ -16,7 +16,7 @@ import fcntl
 import mmap
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,8 +33,7 @@ def up(size: int, to: int = _ALIGN) -> int:
     return -(-size // to) * to
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(NamedTuple):
     """The shape of a step: n rows of d1 (student) and d2 (reference) elements of the given types."""
 
     rows: int

@@ -52,7 +52,8 @@ class Doorbell:
         frame = self._greeting + len(request).to_bytes(4, "big") + request
         self._greeting = b""
         try:
-            self._wait_until(deadline)
+            if self._socket.gettimeout() != timeout:
+                self._socket.settimeout(timeout)
             self._socket.sendall(frame, socket.MSG_NOSIGNAL)  # SIGPIPE would end programs that do not ignore it
             return self._answer(deadline)
         except TimeoutError:

@@ -79,6 +79,8 @@ class Stepper:
     def check(self, student: Rows, reference: Rows) -> None:
         """Raise `InputError` for rows that no step here can take, before anything is allocated for them."""
         check_shape(student, reference)
+        if self._layout is not None and self._layout.shape == shape_of(student, reference):
+            return
         arena = self._layout_of(student, reference).size
         if arena <= self._arena.size:
             return
