@@ -5,7 +5,7 @@
     python python/bench/step.py                      # n = 512, d = 512 and 768, cosine, gradient back
     python python/bench/step.py --rows 1024 --k 30 --json
 
-Also the transport's overhead: a step's time through Python, gRPC and the arena, copies included, less the engine's own
+Also the transport's overhead: a step's time through Python, socket and arena, copies included, less the engine's own
 time, in turns with the least that two processes need for that on this machine (floor.py) and with the same beside the
 engine in this process (`isolation="none"`). Every contestant's gradient
 error is measured against float64, so that nobody wins by stopping early. The machine's load is printed because on a
