@@ -61,9 +61,9 @@ def whole(value: Any, name: str, least: int) -> int:
 
 def isolation(value: Any) -> str:
     """Return where the engine is to run. Raises `InputError`."""
-    if value not in ("process", "none"):
+    if not isinstance(value, str) or value not in ("process", "none"):
         raise InputError(f'specalign: isolation is {brief(value)}; give "process" or "none"')
-    return str(value)
+    return value
 
 
 def path(value: Any, name: str) -> str:

@@ -15,7 +15,7 @@ from ._yaml import Path, Places
 
 RUN = (
     "weight", "schedule", "reference", "features", "anchor", "scope", "grad_scale", "missing", "samples",
-    "max_failures",
+    "max_failures", "isolation",
 )  # fmt: skip
 
 
@@ -103,6 +103,7 @@ class Config:
         missing: what a sample means that a store does not have: ``stop``, or ``skip`` its row.
         samples: the log of groups, or None.
         max_failures: failed steps in a row that end the run.
+        isolation: ``process``, or ``none``: of the sidecar.
         places: line and column of each key, for messages.
     """
 
@@ -117,6 +118,7 @@ class Config:
     missing: str = "stop"
     samples: Samples | None = None
     max_failures: int = 10
+    isolation: str = "process"
     places: Places = field(default_factory=dict, repr=False)
 
     @property
@@ -185,6 +187,7 @@ def parse(text: str, path: str, overrides: Sequence[str] = ()) -> Config:
         missing=reader.word(data, ("missing",), ("stop", "skip")),
         samples=_samples(reader, data),
         max_failures=reader.whole(data, ("max_failures",), 10, low=1),
+        isolation=reader.word(data, ("isolation",), ("process", "none")),
         places=places,
     )
 

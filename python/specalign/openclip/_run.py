@@ -26,6 +26,7 @@ settings of align.yaml (those of the penalty have the same names as on specalign
   grad_scale:     exact, or openclip: shrunk as OpenCLIP's own gradient is over several ranks
   samples:        {{every: STEPS}} logs the samples of the groups that the student still misses
   max_failures:   failed steps in a row after which the run stops (10)
+  isolation:      process, a sidecar, or none: the engine in the trainer's own process
 
 examples:
   {_PROGRAM} features --model timm:vit_small_patch14_dinov2.lvd142m --csv train.csv --center --output store

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from typing import Any
 
 from .._errors import InputError
@@ -12,6 +13,8 @@ from ._attach import FROZEN, Attachment
 from ._csv import column
 from ._penalty import Aligned
 from ._source import DistillSource, Source, StoreSource
+
+_log = logging.getLogger("specalign.openclip")
 
 
 def train(config: _config.Config, arguments: list[str]) -> int:
@@ -27,7 +30,11 @@ def train(config: _config.Config, arguments: list[str]) -> int:
     with contextlib.ExitStack() as stack:
         sidecar = None
         if _rank() == 0 or config.scope == "local":
-            sidecar = stack.enter_context(Sidecar())
+            sidecar = stack.enter_context(Sidecar(isolation=config.isolation))
+            if config.isolation == "none":
+                _log.warning(
+                    "specalign: isolation is none: a fault in a kernel ends the run, where a sidecar is replaced"
+                )
         aligned = []
         for target in config.targets:
             try:

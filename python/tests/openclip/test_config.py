@@ -67,6 +67,7 @@ def test_overrides():
         ("reference: s\nschedule: {kind: cosine, warmup: 9, steps: 5}\n", r"a.yaml:2:\d+: the cosine ends at step 5"),
         ("reference: s\nscope: world\n", r"a.yaml:2:\d+: scope is 'world'; give global or local"),
         ("reference: s\nmax_failures: 0\n", r"a.yaml:2:\d+: max_failures is 0"),
+        ("reference: s\nisolation: thread\n", r"a.yaml:2:\d+: isolation is 'thread'; give process or none"),
         ("reference: s\nweight: 2020-01-01\n", r"a.yaml:2:9: '2020-01-01' is a date"),
         ("reference: [\n", r"a.yaml:2:\d+: not YAML"),
         ("reference: s\nterms:\n- {objectiv: ky_fan}\n", r"a.yaml:3:4: there is no setting objectiv; did you mean ob"),

@@ -101,11 +101,12 @@ def test_penalty_falls_and_is_logged(arguments, config, tmp_path):
     assert curve[3].value == pytest.approx(steps[3]["penalty"], rel=1e-6)
 
 
-def test_live_reference(arguments, tmp_path):
+def test_live_reference_in_process(arguments, tmp_path):
     path = tmp_path / "align.yaml"
-    path.write_text('reference: {live: "python:openclip_reference:blocks"}\n' + SETTINGS)
-    status, output = finish(launch(arguments, path))
+    path.write_text('reference: {live: "python:openclip_reference:blocks"}\nisolation: none\n' + SETTINGS)
+    status, output = finish(launch([*arguments, "--workers", "2"], path))
     assert status == 0, output
+    assert output.count("isolation is none: a fault in a kernel ends the run") == 1
     assert all(s["penalty"] > 0 for s in records(tmp_path))
     assert "live at 32 x 32" in output
 
