@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 import os
 import re
 import statistics
@@ -249,7 +250,7 @@ class InProcessStepper:
         self.seq = 0
         """Steps done."""
         self._scratch = Memory()  # rows that cannot be read in place, and a gradient that cannot be written there
-        self._long = False  # whether the last step took long
+        self._long_from = math.inf  # numbers in the rows of a step from which on it takes long
         self._text = b""  # of the last reply, and what it says
         self._words: list[str] = []
         device = settings.get("device", "auto")
@@ -311,15 +312,16 @@ class InProcessStepper:
         """Take a step. `used` is what must live as long as the library may look at it."""
         reply = _Reply()
         main = threading.current_thread() is threading.main_thread()
+        size = step.student.rows * (step.student.columns + step.reference.columns)
         left = timeout
-        if not main or not self._long:
+        if not main or size < self._long_from:
             part = min(timeout, _SHORT) if main else timeout
             if self._host.step(self._id, step, reply, part) == _OK:
                 return self._read(reply, step.seq)
             left -= part
         if left <= 0:
             raise self._host.timed_out(timeout)
-        self._long, stop = True, ctypes.c_int32(0)
+        self._long_from, stop = min(size, self._long_from), ctypes.c_int32(0)
         step.stop = ctypes.pointer(stop)
 
         def ask_to_stop() -> None:
@@ -330,14 +332,15 @@ class InProcessStepper:
 
         try:
             status = uninterrupted(work, ask_to_stop)
-        except (Error, AssertionError):
+        except Error:
             raise
         except BaseException:
             self._scratch = Memory()  # the library may still be writing there, if it was too busy to stop
             raise
         if status != _OK:
             raise self._host.timed_out(timeout)
-        self._long = reply.seconds > _SHORT / 2
+        if reply.seconds < _SHORT / 2:
+            self._long_from = size + 1
         return self._read(reply, step.seq)
 
     def _read(self, reply: _Reply, seq: int) -> StepReply:

@@ -131,7 +131,8 @@ def test_ctrl_c_ends_a_step_that_never_was(here, rng, batch, long):
     big = clustered(rng, 2500, 400, 400)
     with here.session(**SLOW) as session, here.session(**SLOW) as other:
         assert session.step(*batch).value == other.step(*batch).value
-        session._stepper._long = long
+        if long:
+            session._stepper._long_from = 0
         timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
         timer.start()
         begin = time.monotonic()
@@ -167,7 +168,7 @@ def test_other_signals_are_handled_during_a_long_step(here, rng):
     try:
         with here.session(**SLOW) as session:
             for _ in range(50):
-                session._stepper._long = True
+                session._stepper._long_from = 0
                 timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1))
                 timer.start()
                 session.step(*rows)
