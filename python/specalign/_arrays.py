@@ -88,10 +88,18 @@ class Rows:
         if isinstance(x, CudaArray):
             return Place(x.address, x.pitch, x.ordinal), x.stream
         torch = sys.modules["torch"]
-        if x.is_neg() or (self.cols > 1 and x.stride(1) != 1) or (self.rows > 1 and x.stride(0) < self.cols):
-            x = x.resolve_neg().contiguous()  # its memory is not given away before this stream has read it
+        x = self.straight().source  # its memory is not given away before this stream has read it
         pitch = x.stride(0) * x.element_size() if self.rows > 1 else self.cols * x.element_size()
         return Place(x.data_ptr(), pitch, self.gpu), torch.cuda.current_stream(self.device).cuda_stream
+
+    def straight(self) -> Rows:
+        """Return the rows of a tensor with their numbers one behind the other, copied where they are not."""
+        x = self.source
+        if self.foreign or not (
+            x.is_neg() or (self.cols > 1 and x.stride(1) != 1) or (self.rows > 1 and x.stride(0) < self.cols)
+        ):
+            return self
+        return dataclasses.replace(self, source=x.resolve_neg().contiguous())
 
     @property
     def nbytes(self) -> int:
@@ -342,11 +350,21 @@ def dense(x: Any) -> int | None:
 
 def room(student: Rows) -> Any:
     """Return a new array or tensor for the gradient, which the library can write in place; None where there is none."""
-    if student.dtype != DType.FLOAT32 or (student.tensor and student.device.type != "cpu"):
+    if student.dtype != DType.FLOAT32 or student.foreign:
         return None
     if student.tensor:
-        return sys.modules["torch"].empty((student.rows, student.cols), dtype=student.source.dtype)
+        torch = sys.modules["torch"]
+        return torch.empty((student.rows, student.cols), dtype=torch.float32, device=student.device)
     return np.empty((student.rows, student.cols), np.float32)
+
+
+def settle(out: Any) -> None:
+    """Wait until a gradient on a GPU is written, which another thread may read on another stream."""
+    if is_tensor(out):
+        sys.modules["torch"].cuda.current_stream(out.device).synchronize()
+    else:
+        array = CudaArray.of(out, "out")
+        _gpu.driver().wait(array.ordinal, array.stream)
 
 
 def moments(*used: Any) -> list[tuple[Any, Any]]:

@@ -6,6 +6,7 @@ The library's functions release the interpreter's lock, and read and write array
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import json
 import math
 import os
@@ -15,17 +16,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import _checks, _library
 from ._arena import Layout, Memory
-from ._arrays import Rows, check_shape, dense, gradient, room, shape_of
+from ._arrays import Rows, check_shape, dense, gradient, room, settle, shape_of
 from ._calm import uninterrupted
 from ._errors import ClosedError, Error, InputError, SidecarError, StepTimeoutError
 from ._job import Job
-from ._messages import HelloReply, StatusReply, StepReply
+from ._messages import DType, HelloReply, StatusReply, StepReply
 from ._process import Lines
 from ._result import Result
 from ._stepper import check_state
@@ -83,6 +84,15 @@ class _Reply(ctypes.Structure):
         ("spectral", ctypes.c_int32),
         ("converged", ctypes.c_int32),
     )
+
+
+class _Spot(NamedTuple):
+    """Where rows or a gradient lie."""
+
+    address: int
+    stride: int  # elements from one row to the next
+    stream: int | None  # of the GPU, in whose memory they lie; None: the host's
+    owner: Any  # keeps them there
 
 
 class InProcess:
@@ -236,9 +246,6 @@ class InProcess:
 class InProcessStepper:
     """A session of the library, in the place of a `Stepper`. One thread at a time may use it, but for `closed`."""
 
-    note = "steps in this process take rows in host memory"
-    """Why rows on a GPU go through host memory."""
-
     def __init__(self, host: InProcess, settings: dict[str, Any]) -> None:
         """Open a session. Errors as those of `Sidecar.session`."""
         self._id = 0
@@ -250,23 +257,34 @@ class InProcessStepper:
         self.seq = 0
         """Steps done."""
         self._scratch = Memory()  # rows that cannot be read in place, and a gradient that cannot be written there
+        self._kept: dict[str, Rows] = {}  # copies of rows that stay on the GPU, of the step that `load` prepared
         self._long_from = math.inf  # numbers in the rows of a step from which on it takes long
         self._text = b""  # of the last reply, and what it says
         self._words: list[str] = []
         device = settings.get("device", "auto")
         if host.why_no_gpu and str(device).startswith("cuda"):
             raise InputError(f"specalign: device is {device}, but {host.why_no_gpu}; give auto or cpu")
-        self._id, self.settings, self._device = host.open(self.request)
+        self._id, self.settings, device = host.open(self.request)
+        self._gpu = int(device[5:]) if device.startswith("cuda:") else None
+
+    @property
+    def note(self) -> str:
+        """Why rows on a GPU go through host memory; empty where they do not."""
+        return self._host.why_no_gpu
 
     def check(self, student: Rows, reference: Rows) -> None:
         """Raise `InputError` for rows that no step can take."""
         check_shape(student, reference)
 
     def load(self, student: Rows, reference: Rows) -> Layout:
-        """Copy the rows of a step, whose owner may then change them. Returns where they lie."""
+        """Copy the rows of a step, whose owner may then change them. Returns where they lie; on the GPU they stay."""
         layout = self._laid_out(student, reference)
-        student.load(self._scratch, layout.student)
-        reference.load(self._scratch, layout.reference)
+        self._kept = {}
+        for side, rows in (("student", student), ("reference", reference)):
+            if rows.tensor and rows.gpu is not None and rows.gpu == self._gpu:
+                self._kept[side] = dataclasses.replace(rows, source=rows.source.clone())
+            else:
+                rows.load(self._scratch, getattr(layout, side))
         return layout
 
     def _laid_out(self, student: Rows, reference: Rows) -> Layout:
@@ -277,36 +295,76 @@ class InProcessStepper:
 
     def step(self, job: Job) -> Result:
         """Take the step of a job, whose rows `load` may have copied; errors as those of `Session.step`."""
-        layout = job.loaded
-        places = [None if layout else rows.place() for rows in (job.student, job.reference)]
-        out = job.out
-        if job.want_gradient and out is None:
-            out = room(job.student)
-        target = dense(out) if job.want_gradient and out is not None else None
-        if target is not None and job.out is not None and _overlap(target, job.student, places, job.reference):
+        layout, given = job.loaded, {"student": job.student, "reference": job.reference}
+        spots: dict[str, _Spot] = {}
+        for side, rows in (given if layout is None else self._kept).items():
+            if (spot := self._spot(rows)) is not None:
+                spots[side] = spot
+        out = room(job.student) if job.want_gradient and job.out is None else job.out
+        target = self._target(out) if job.want_gradient else None
+        streams = [s.stream for s in (*spots.values(), target) if s is not None and s.stream is not None]
+        stream = streams[0] if streams else None
+        # One stream orders all that is on the GPU: what is on another one goes through host memory.
+        spots = {side: s for side, s in spots.items() if s.stream in (None, stream)}
+        if target is not None and (target.stream not in (None, stream) or _overlap(target, spots, given)):
             target = None
-        if layout is None and (None in places or (job.want_gradient and target is None)):
+        if layout is None and (len(spots) < 2 or (job.want_gradient and target is None)):
             layout = self._laid_out(job.student, job.reference)
-        step = _Step(seq=self.seq + 1)
+        step = _Step(seq=self.seq + 1, stream=stream or 0)
         base = self._scratch.memory.ctypes.data if layout else 0
-        for side, rows, place in (("student", job.student, places[0]), ("reference", job.reference, places[1])):
+        for side, rows in given.items():
+            place = spots.get(side)
             if place is None:
                 assert layout is not None
-                offset = getattr(layout, side)
                 if job.loaded is None:
-                    rows.load(self._scratch, offset)
-                place = base + offset, rows.cols
-            setattr(step, side, _Matrix(place[0], rows.rows, rows.cols, place[1], rows.dtype))
-        if job.want_gradient:
-            step.gradient = base + layout.gradient if target is None and layout else target
-        reply = self._taken(step, job.timeout, (job, out, self._scratch))
+                    rows.load(self._scratch, getattr(layout, side))
+                elif side in self._kept:
+                    self._kept[side].load(self._scratch, getattr(layout, side))
+                place = _Spot(base + getattr(layout, side), rows.cols, None, None)
+            on = place.stream is not None
+            setattr(step, side, _Matrix(place.address, rows.rows, rows.cols, place.stride, rows.dtype, on))
+        if target is not None:
+            step.gradient, step.gradient_on_device = target.address, target.stream is not None
+        elif job.want_gradient and layout is not None:
+            step.gradient = base + layout.gradient
+        reply = self._taken(step, job.timeout, (job, spots, target, self._scratch))
         self.seq += 1
+        self._kept = {}
+        memory = "device" if any(s.stream is not None for s in spots.values()) else "host"
         if not job.want_gradient:
-            return Result.of(reply, None, 0)
-        if target is None:
+            out = None
+        elif target is None:
             assert layout is not None
             out = gradient(self._scratch, layout.gradient, job.student, job.out)
-        return Result.of(reply, out, 0)
+        elif target.stream is not None and job.future is not None:
+            settle(out)
+        return Result.of(reply, out, 0, memory)
+
+    def _spot(self, rows: Rows) -> _Spot | None:
+        """Return where the library reads rows; None where they must be copied."""
+        if rows.gpu is None:
+            place = rows.place()
+            return None if place is None else _Spot(*place, None, rows)
+        if rows.gpu != self._gpu:
+            return None
+        straight = rows.straight()
+        there, stream = straight.on_gpu()
+        stride, rest = divmod(there.pitch, rows.dtype.size)
+        return None if rest else _Spot(there.address, stride, stream, straight)
+
+    def _target(self, out: Any) -> _Spot | None:
+        """Return where the library writes a gradient; None where it must be copied."""
+        if out is None:
+            return None
+        address = dense(out)
+        if address is not None:
+            return _Spot(address, out.shape[1], None, out)
+        rows = Rows.of(out, "out")
+        if rows.gpu is None or rows.dtype != DType.FLOAT32:
+            return None
+        spot = self._spot(rows)
+        straight = spot is not None and spot.stride == rows.cols and spot.owner.source is rows.source
+        return spot if straight else None
 
     def _taken(self, step: _Step, timeout: float, used: Any) -> StepReply:
         """Take a step. `used` is what must live as long as the library may look at it."""
@@ -389,12 +447,11 @@ class InProcessStepper:
             self._host.orphans.append(self._id)
 
 
-def _overlap(target: int, student: Rows, places: list[tuple[int, int] | None], reference: Rows) -> bool:
-    """Tell whether a gradient at `target` would overwrite rows that are read in place."""
-    end = target + 4 * student.rows * student.cols
-    for rows, place in zip((student, reference), places, strict=True):
-        if place is not None:
-            begin, near = place
-            if target < begin + near * rows.rows * rows.dtype.size and begin < end:
-                return True
+def _overlap(target: _Spot, spots: dict[str, _Spot], given: dict[str, Rows]) -> bool:
+    """Tell whether a gradient would overwrite rows that are read in place."""
+    end = target.address + 4 * given["student"].rows * given["student"].cols
+    for side, spot in spots.items():
+        size = spot.stride * given[side].rows * given[side].dtype.size
+        if target.address < spot.address + size and spot.address < end:
+            return True
     return False

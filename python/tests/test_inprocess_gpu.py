@@ -7,6 +7,7 @@ import os
 import numpy as np
 import pytest
 from batches import clustered
+from test_gpu import OnGPU, room
 
 import specalign
 from specalign import _inprocess, _library
@@ -96,3 +97,23 @@ def test_without_a_gpu_the_library_is_not_loaded(monkeypatch):
             specalign.InputError, match="device is cuda, but specalign-gpu finds no GPU that it can use"
         ):
             sidecar.session(device="cuda")
+
+
+def test_arrays_on_the_gpu_stay_there(there, rows):
+    """As with a sidecar, and with the bits of rows in host memory; a gradient goes to either memory."""
+    with there.session(k=2) as session:
+        want = session.step(*rows)
+        assert want.memory == "host"
+        assert session.memory_note == ""
+    variants = [(OnGPU(rows[0]), OnGPU(rows[1])), (OnGPU(rows[0], D1 + 3), rows[1]), (rows[0], OnGPU(rows[1]))]
+    for student, reference in variants:
+        for out in (room(rows[0]), np.empty((N, D1), np.float32)):
+            with there.session(k=2) as session:
+                r = session.step(student, reference, out)
+                later = session.submit(student, reference, out).result(60)
+            assert (r.value, r.memory, r.grad) == (want.value, "device", out)
+            assert later.seq == 2
+            with there.session(k=2) as session:
+                session.submit(student, reference, out).result(60)
+            got = out if isinstance(out, np.ndarray) else out.numpy()
+            assert np.array_equal(got, want.grad)
