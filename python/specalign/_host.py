@@ -71,6 +71,7 @@ class Host:
         with self._place:
             if not (cancel.asked or self.closed):
                 self.connection, self.process = connection, process
+                self._hello = connection.hello
                 return connection
         _end(connection, process)
         raise SidecarError("specalign: interrupted")
