@@ -211,6 +211,9 @@ type Device interface {
 	// magnitude. out, 3 + 2 b, gets how many of all but the last are unfinished, the number of products, 1 where all
 	// residuals are negligible, the measured residuals, and what each pair has spent of r.Most, where the next round goes on.
 	Power(values []float64, vectors, l Matrix, f Factors, r PowerRound, start Matrix, out []float64) error
+	// Eigenpairs finds all eigenpairs of l (n, n), symmetric, in float64: values (n) and, a row each, vectors (n, n), in no
+	// order. out, 2, gets 1 where that was to be had, and how many sweeps over the matrix it took.
+	Eigenpairs(values []float64, vectors, l Matrix, out []float64) error
 	// Clear sets m to 0, Copy dst, of the shape of src, to src.
 	Clear(m Matrix) error
 	Copy(dst, src Matrix) error

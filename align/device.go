@@ -14,13 +14,16 @@ type deviceSession struct {
 	drawn [2]draw
 	start int // columns of the start vector there
 
+	recorded   map[part]recorded
+	unrecorded bool // recording has failed
+
 	rows [2][]byte // host memory for rows of the device's that a step of the host's reads
 	grad []float32 // the same for the gradient
 }
 
 // onDevice is a step on the device: its operations are only enqueued, and the host waits twice, for the eigenvalues and
-// for the gradient. It returns neither result nor error where the step is the host's: other solvers, whole spectra
-// and the smallest batches; equal inputs and rows that call for a message; and, with a warning, an iteration
+// for the gradient. It returns neither result nor error where the step is the host's: the dense solver and the
+// smallest batches; equal inputs and rows that call for a message; and, with a warning, an iteration
 // that did not converge.
 func (st *step) onDevice(ctx context.Context, f [2]Features, grad target) (*Result, error) {
 	if err := ctx.Err(); err != nil {
@@ -96,6 +99,7 @@ type deviceStep struct {
 	compare bool      // whether L is 0 if the rows on the device turn out to be equal
 	figures []float64 // on the device
 	host    []float64 // the same, once they are here
+	start   Matrix    // (1, n) what an iteration begins with
 	vectors Matrix
 	strong  Matrix  // (1, pairs) their strengths, where there is Φ1
 	trace   float64 // mean of the student's k(x, x)
@@ -115,9 +119,6 @@ const (
 // begin decides whether the step is the device's, and finds bandwidths that are not known yet.
 func (d *deviceStep) begin(ctx context.Context, f [2]Features) (bool, error) {
 	cfg := &d.s.cfg
-	if cfg.Solver == SolverDense {
-		return false, nil
-	}
 	d.approx = cfg.StepApproximation(d.n)
 	d.sh = shape{n: d.n, solver: cfg.Solver}
 	for side := range f {
@@ -131,6 +132,9 @@ func (d *deviceStep) begin(ctx context.Context, f [2]Features) (bool, error) {
 		}
 	}
 	d.sh.wants(d.s.terms)
+	if cfg.Solver == SolverDense && d.sh.want > 0 && !d.sh.whole {
+		return false, nil
+	}
 	if d.route, d.solver = d.sh.deviceRoute(); d.route == "" {
 		return false, nil
 	}
@@ -161,6 +165,8 @@ func (d *deviceStep) begin(ctx context.Context, f [2]Features) (bool, error) {
 // The limits of the device's routes.
 const (
 	maxDevicePairs = 128
+	maxDeviceWhole = 2048 // rows up to which the device finds whole spectra of L
+	maxDeviceExact = 4096 // and where there are no features, whose smaller eigenproblem the host could solve
 	maxDeviceForm  = 1500 // rows up to which L is formed though there are features
 )
 
@@ -168,6 +174,8 @@ const (
 // maxDeviceForm rows reading it for each product costs more than reading the features.
 func (s *shape) deviceRoute() (string, Solver) {
 	switch {
+	case s.whole && s.n > smallDense && (s.n <= maxDeviceWhole || s.n <= maxDeviceExact && (s.exact || s.relational)):
+		return routeFormed, SolverDense
 	case s.whole, s.want > maxDevicePairs, s.want > 0 && (s.n <= smallDense || 4*s.want >= s.n):
 		return "", ""
 	case s.n > maxSquare && (s.exact || s.relational || s.frobenius):
@@ -186,29 +194,25 @@ func (d *deviceStep) value(f [2]Features) (*Result, error) {
 		return nil, err
 	}
 	for side := range f {
-		if err := d.features(side, f[side]); err != nil {
+		if err := d.load(side, f[side]); err != nil {
 			return nil, err
 		}
 	}
-	if d.compare {
-		if err := d.b.Differences(d.x[0], d.x[1], d.figures[atDifferences:atDifferences+1]); err != nil {
+	if d.solver == SolverLanczos || d.solver == SolverPower {
+		if err := d.begins(); err != nil {
 			return nil, err
 		}
-	}
-	l, factors, err := d.operator()
-	if err != nil {
-		return nil, err
 	}
 	req := &d.req
 	*req = request{want: want, terms: terms, tol: d.s.cfg.Tolerance}
 	p := &d.ws.krylov.result
 	p.reset()
-	if d.solver == SolverLanczos {
-		if err := d.spectrum(l, factors); err != nil {
-			return nil, err
-		}
-	}
-	if err := d.terms(l); err != nil {
+	var l Matrix
+	var factors Factors
+	if err := d.enqueue(false, 0, func() (err error) {
+		l, factors, err = d.forward()
+		return err
+	}); err != nil {
 		return nil, err
 	}
 	if err := d.read(); err != nil {
@@ -227,11 +231,40 @@ func (d *deviceStep) value(f [2]Features) (*Result, error) {
 		order, err = d.converge(p, l, factors)
 	case SolverPower:
 		order, err = d.power(p, l, factors)
+	case SolverDense:
+		order, err = d.all(p)
 	}
 	if err != nil || want > 0 && order == nil {
 		return nil, err
 	}
 	return d.result(p, order)
+}
+
+// forward enqueues what lies between rows and figures. The power method needs figures before it begins.
+func (d *deviceStep) forward() (l Matrix, factors Factors, err error) {
+	for side := range d.x {
+		if err := d.features(side); err != nil {
+			return l, factors, err
+		}
+	}
+	if d.compare {
+		if err := d.b.Differences(d.x[0], d.x[1], d.figures[atDifferences:atDifferences+1]); err != nil {
+			return l, factors, err
+		}
+	}
+	if l, factors, err = d.operator(); err != nil {
+		return l, factors, err
+	}
+	switch d.solver {
+	case SolverLanczos:
+		err = d.spectrum(l, factors)
+	case SolverDense:
+		err = d.whole(l)
+	}
+	if err != nil {
+		return l, factors, err
+	}
+	return l, factors, d.terms(l)
 }
 
 // read waits for the figures.
@@ -284,7 +317,7 @@ func (d *deviceStep) result(p *pairs, order []int) (*Result, error) {
 		d.report(res, p, &d.req)
 	}
 	d.slopes = resize(d.slopes, len(p.values))
-	weights := make([]float32, len(p.values))
+	weights := make([]float32, d.vectors.Rows)
 	live, factor := 0, 1.0                // vectors that count
 	if d.m.empty() && !d.phi[0].empty() { // dV/dΦ = 2 M Φ
 		factor = 2
@@ -304,7 +337,12 @@ func (d *deviceStep) result(p *pairs, order []int) (*Result, error) {
 			res.Parts[i] = math.Max(d.host[atTerms+i], 0)
 		default:
 			for rank, l := range p.values {
-				if a := math.Abs(l); a > d.req.floor && rank < t.K {
+				a := math.Abs(l)
+				switch {
+				case !d.req.counts(&t, a):
+				case t.Objective == ObjectiveSchatten:
+					res.Parts[i] += math.Pow(a, t.P)
+				case rank < t.K:
 					res.Parts[i] += a
 				}
 			}

@@ -16,11 +16,10 @@ func (d *deviceStep) upload(m Matrix, v []float32) error {
 	return d.b.Widen(m, raw, Float32)
 }
 
-// features enqueues rows, their scan and the feature map of one side.
-func (d *deviceStep) features(side int, f Features) error {
-	name, kernel := sideName[side], d.s.cfg.KernelOf(side)
+// load enqueues the copies of what a side brings from elsewhere: rows, and frequencies that were drawn.
+func (d *deviceStep) load(side int, f Features) error {
 	var err error
-	if d.x[side], err = d.ws.Get("x"+name, d.n, f.Cols); err != nil {
+	if d.x[side], err = d.ws.Get("x"+sideName[side], d.n, f.Cols); err != nil {
 		return err
 	}
 	if f.Device {
@@ -28,9 +27,16 @@ func (d *deviceStep) features(side int, f Features) error {
 	} else {
 		err = d.b.Widen(d.x[side], f.Data, f.Type)
 	}
-	if err != nil {
+	if err != nil || !d.s.cfg.KernelOf(side).NeedsSigma() || !d.approx.Fourier() {
 		return err
 	}
+	return d.frequencies(side, f.Cols)
+}
+
+// features enqueues the scan and the feature map of one side.
+func (d *deviceStep) features(side int) error {
+	name, kernel := sideName[side], d.s.cfg.KernelOf(side)
+	var err error
 	if d.sq[side], err = d.ws.Get("sq"+name, 1, d.n); err != nil {
 		return err
 	}
@@ -44,16 +50,13 @@ func (d *deviceStep) features(side int, f Features) error {
 		if d.inv[side], err = d.ws.Get("inv"+name, 1, d.n); err != nil {
 			return err
 		}
-		if d.raw[side], err = d.ws.Get("raw"+name, d.n, f.Cols); err != nil {
+		if d.raw[side], err = d.ws.Get("raw"+name, d.n, d.x[side].Cols); err != nil {
 			return err
 		}
 		if err := d.b.Normalize(d.raw[side], d.inv[side], d.x[side], d.sq[side]); err != nil {
 			return err
 		}
 	case d.approx.Fourier():
-		if err := d.frequencies(side, f.Cols); err != nil {
-			return err
-		}
 		if d.raw[side], err = d.ws.Get("raw"+name, d.n, 2*d.w[side].Rows); err != nil {
 			return err
 		}
@@ -159,7 +162,7 @@ func (d *deviceStep) difference(l Matrix) error {
 
 // terms enqueues those that are not spectral, and their derivatives.
 func (d *deviceStep) terms(l Matrix) error {
-	dense := d.wantGrad && (d.sh.relational || d.sh.frobenius)
+	dense := d.wantGrad && (d.sh.relational || d.sh.frobenius || d.sh.whole)
 	if dense {
 		var err error
 		if d.m, err = d.ws.Get("m", d.n, d.n); err != nil {
@@ -210,32 +213,11 @@ func (d *deviceStep) gradient(res *Result, grad target) error {
 		}
 		return d.b.Clear(grad.device)
 	}
-	gx, err := d.ws.Get("gradient", d.n, d.x[0].Cols)
-	if err != nil {
+	var gx Matrix
+	if err := d.enqueue(true, d.u.Rows, func() (err error) {
+		gx, err = d.backward()
 		return err
-	}
-	if !d.m.empty() && d.u.Rows > 0 {
-		if err := d.b.AddOuter(d.m, d.u, d.weights); err != nil {
-			return err
-		}
-	}
-	if d.phi[0].empty() {
-		if !d.m.empty() && d.s.cfg.Center { // as step.throughMatrix
-			if err := d.b.CenterBoth(d.m); err != nil {
-				return err
-			}
-		}
-		err = d.b.KernelGradient(gx, d.kernelSide(0), d.m, d.u, d.weights, d.k1)
-	} else {
-		err = d.throughFeatures(gx)
-	}
-	if err != nil {
-		return err
-	}
-	if err := d.b.Scan(gx, d.sq[0], d.figures[atGradient:atGradient+3]); err != nil {
-		return err
-	}
-	if err := d.b.SumSquares(gx, d.figures[atNorm:atNorm+1]); err != nil {
+	}); err != nil {
 		return err
 	}
 	if grad.host != nil {
@@ -264,6 +246,36 @@ func (d *deviceStep) gradient(res *Result, grad target) error {
 		return nil
 	}
 	return d.b.Copy(grad.device, gx)
+}
+
+// backward enqueues the way back to the rows, and the measuring of the gradient.
+func (d *deviceStep) backward() (Matrix, error) {
+	gx, err := d.ws.Get("gradient", d.n, d.x[0].Cols)
+	if err != nil {
+		return gx, err
+	}
+	if !d.m.empty() && d.u.Rows > 0 {
+		if err := d.b.AddOuter(d.m, d.u, d.weights); err != nil {
+			return gx, err
+		}
+	}
+	if d.phi[0].empty() {
+		if !d.m.empty() && d.s.cfg.Center { // as step.throughMatrix
+			if err := d.b.CenterBoth(d.m); err != nil {
+				return gx, err
+			}
+		}
+		err = d.b.KernelGradient(gx, d.kernelSide(0), d.m, d.u, d.weights, d.k1)
+	} else {
+		err = d.throughFeatures(gx)
+	}
+	if err != nil {
+		return gx, err
+	}
+	if err := d.b.Scan(gx, d.sq[0], d.figures[atGradient:atGradient+3]); err != nil {
+		return gx, err
+	}
+	return gx, d.b.SumSquares(gx, d.figures[atNorm:atNorm+1])
 }
 
 // finiteGradient finds the words for a gradient (n, d) that is not finite; rows whose squares alone overflow are fine.

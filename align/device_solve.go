@@ -11,32 +11,29 @@ import (
 // vector, hence a limit of its own.
 func (d *deviceStep) goal() float64 { return min(d.req.goal(), 1e-4/(4*max(d.req.extra, 1))) }
 
-// begins returns the vector that an iteration begins with: the same random one at every step, so that nothing is carried
+// begins brings the vector that an iteration begins with: the same random one at every step, so that nothing is carried
 // along.
-func (d *deviceStep) begins() (Matrix, error) {
-	start, err := d.ws.Get("start", 1, d.n)
-	if err != nil || d.dev.start == d.n {
-		return start, err
+func (d *deviceStep) begins() error {
+	var err error
+	if d.start, err = d.ws.Get("start", 1, d.n); err != nil || d.dev.start == d.n {
+		return err
 	}
 	d.s.pcg.Seed(d.s.cfg.Seed, uint64(d.n))
 	v := make([]float32, d.n)
 	randomVector(v, d.s.rng)
 	d.dev.start = d.n
-	return start, d.upload(start, v)
+	return d.upload(d.start, v)
 }
 
 // spectrum enqueues the iteration.
 func (d *deviceStep) spectrum(l Matrix, factors Factors) error {
 	want := d.sh.want
-	start, err := d.begins()
-	if err != nil {
-		return err
-	}
+	var err error
 	if d.vectors, err = d.ws.Get("vectors", want+1, d.n); err != nil {
 		return err
 	}
 	values := d.figures[atTerms+len(d.s.terms):]
-	if err := d.b.Spectrum(values[:want+1], d.vectors, l, factors, want, d.goal(), start, values[want+1:]); err != nil {
+	if err := d.b.Spectrum(values[:want+1], d.vectors, l, factors, want, d.goal(), d.start, values[want+1:]); err != nil {
 		return err
 	}
 	return d.strengths()
@@ -98,10 +95,7 @@ func (d *deviceStep) converge(p *pairs, l Matrix, factors Factors) ([]int, error
 // wanted, or have spent their products.
 func (d *deviceStep) power(p *pairs, l Matrix, factors Factors) ([]int, error) {
 	req, keep := &d.req, d.sh.want+1
-	start, err := d.begins()
-	if err != nil {
-		return nil, err
-	}
+	var err error
 	if d.vectors, err = d.ws.Get("vectors", keep, d.n); err != nil {
 		return nil, err
 	}
@@ -109,7 +103,7 @@ func (d *deviceStep) power(p *pairs, l Matrix, factors Factors) ([]int, error) {
 	values, out := d.figures[at:at+keep], d.figures[at+keep:]
 	r := PowerRound{First: true, Rows: keep, Share: 0.1 * req.tol, Negligible: 4 * d.op.negligible(), Most: maxPower}
 	for ; ; r.First, r.Rows, r.Share = false, req.want, r.Share/10 {
-		if err := d.b.Power(values, d.vectors, l, factors, r, start, out[:3+2*keep]); err != nil {
+		if err := d.b.Power(values, d.vectors, l, factors, r, d.start, out[:3+2*keep]); err != nil {
 			return nil, err
 		}
 		if err := d.strengths(); err != nil {
@@ -135,6 +129,39 @@ func (d *deviceStep) power(p *pairs, l Matrix, factors Factors) ([]int, error) {
 			return order, nil
 		}
 	}
+}
+
+// whole enqueues the search for all eigenpairs.
+func (d *deviceStep) whole(l Matrix) error {
+	var err error
+	if d.vectors, err = d.ws.Get("vectors", d.n, d.n); err != nil {
+		return err
+	}
+	at := atTerms + len(d.s.terms)
+	if err := d.b.Eigenpairs(d.figures[at:at+d.n], d.vectors, l, d.figures[at+d.n:at+d.n+2]); err != nil {
+		return err
+	}
+	return d.strengths()
+}
+
+// all reads the whole spectrum, as pairs does; nil where the step is the host's.
+func (d *deviceStep) all(p *pairs) ([]int, error) {
+	p.reset()
+	at := atTerms + len(d.s.terms)
+	values := d.host[at : at+d.n]
+	if d.host[at+d.n] != 1 || math.IsNaN(values[0]) {
+		d.notes = append(d.notes, fmt.Sprintf("the eigenproblem on %s did not converge: this step ran on the CPU", d.b.Info().Device))
+		return nil, nil
+	}
+	eig := &d.ws.large
+	eig.values = append(eig.values[:0], values...)
+	eig.rank(d.n)
+	if !d.sh.exact { // the rank of L is no larger than the features are many: what follows is rounding errors
+		eig.order = eig.order[:min(d.n, d.sh.features)]
+	}
+	p.trust(eig)
+	p.converged = true
+	return eig.order, d.judge(p, eig.order)
 }
 
 // pairs reads what the solver found, and the third of the figures that it left. order says in which row of d.vectors each

@@ -5,6 +5,8 @@ package align
 type Matrices struct {
 	b    Backend
 	held map[string]Matrix // as allocated
+
+	moves int // how often memory was taken or freed
 }
 
 // NewMatrices returns a store of matrices on b, which stays the caller's.
@@ -22,6 +24,7 @@ func (s *Matrices) Get(name string, rows, cols int) (Matrix, error) {
 		s.b.Free(m)
 		delete(s.held, name)
 	}
+	s.moves++
 	m, err := s.b.Alloc(rows, cols)
 	if err != nil {
 		return Matrix{}, err
@@ -39,6 +42,7 @@ func (s *Matrices) Free() {
 		s.b.Free(m)
 	}
 	clear(s.held)
+	s.moves++
 }
 
 // grow is Get that keeps the first used rows of what is there under the name, and gives at least rows rows.

@@ -54,6 +54,7 @@ func NewSession(cfg Config, b Backend) (*Session, error) {
 func (s *Session) Close() error {
 	s.ws.free()
 	if s.dev != nil {
+		s.dev.forget()
 		s.dev.ws.free()
 	}
 	s.drawn = [2]draw{}

@@ -20,6 +20,7 @@ func newWorkspace(b Backend) *workspace {
 // floats returns n scalars of the backend, their contents undefined, valid until the next call.
 func (w *workspace) floats(n int) ([]float64, error) {
 	if len(w.scalars) < n {
+		w.moves++
 		s, err := w.b.Alloc64(max(n, 64))
 		if err != nil {
 			return nil, err

@@ -92,6 +92,12 @@ __device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4], const
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+// mma: d (8, 8) += a (8, 4) b (4, 8) in float64. Lane l, with g = l / 4 and t = l % 4, has a[g][t], b[t][g] and d = {d[g][2t],
+// d[g][2t+1]} (PTX ISA, mma.m8n8k4).
+__device__ __forceinline__ void mma(double (&d)[2], double a, double b) {
+  asm volatile("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0,%1}, {%2}, {%3}, {%0,%1};" : "+d"(d[0]), "+d"(d[1]) : "d"(a), "d"(b));
+}
+
 // copy16 starts a copy of 16 bytes from global to shared memory; copies_commit ends a group of them, and copies_wait<n>
 // waits until at most n groups of this thread are under way.
 __device__ __forceinline__ void copy16(void *shared, const void *global) {

@@ -25,6 +25,20 @@ sa_status SA_API(copy)(sa_context *c, sa_matrix dst, sa_matrix src);
 sa_status SA_API(power)(sa_context *c, double *values, sa_matrix vectors, sa_matrix l, sa_factors f, int64_t rows, double share, double negligible,
                         int64_t most, int32_t first, sa_matrix start, double *out);
 
+// eigenpairs enqueues all eigenpairs of l, found in float64: a vector a row, in no order. out: 1 where that was to be had;
+// how many sweeps it took.
+// values: n; vectors, l: (n, n); out: 2
+sa_status SA_API(eigenpairs)(sa_context *c, double *values, sa_matrix vectors, sa_matrix l, double *out);
+
+// sa_graph is what was recorded: operations between record_begin and record_end are not run, and replay enqueues them all,
+// with the addresses and numbers of then. They may not allocate, so that the same ones have to have run before; begin and
+// end belong to one thread. A graph is freed before its context is closed.
+typedef struct sa_graph sa_graph;
+sa_status SA_API(record_begin)(sa_context *c);
+sa_status SA_API(record_end)(sa_context *c, sa_graph **out);
+sa_status SA_API(replay)(sa_context *c, sa_graph *g);
+void SA_API(graph_free)(sa_graph *g);
+
 // center_rows enqueues m_ij -= mean of row i.
 sa_status SA_API(center_rows)(sa_context *c, sa_matrix m);
 

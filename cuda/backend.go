@@ -26,6 +26,7 @@ type backend struct {
 
 	ordinal int
 	uuid    string
+	silent  bool // operations do nothing, but for those of memory
 }
 
 // Open returns a backend on the device of that ordinal. host, which it takes over, does what the device does not. The
@@ -60,6 +61,14 @@ func (b *backend) Close() error {
 }
 
 var errClosed = errors.New("cuda: the backend is closed")
+
+// op is run for an operation that may be recorded.
+func (b *backend) op(f func() C.sa_status) error {
+	if b.silent {
+		return nil
+	}
+	return b.run(f)
+}
 
 // run turns a status into an error, whose text begins with the operation's name and says which kernel failed.
 func (b *backend) run(op func() C.sa_status) error {

@@ -28,6 +28,7 @@ func init() {
 	power := with(align.KernelCosine, false, align.Term{Objective: align.ObjectiveKyFan, K: 2, Weight: 1})
 	power.Solver = align.SolverPower
 	onDevice["power"] = power
+	onDevice["schatten"] = with(align.KernelGaussian, true, align.Term{Objective: align.ObjectiveSchatten, P: 1.5, Weight: 1})
 }
 
 func with(kernel align.Kernel, center bool, terms ...align.Term) align.Config {

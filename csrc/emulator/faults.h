@@ -5,7 +5,8 @@
 //   SIMT_CAPABILITY=75   the GPU's compute capability is 7.5 (90 where it is not set)
 //   SIMT_LOST=FILE       while there is this file the device fails as the word in it says, and from then on answers
 //                        nothing more in that process. once: at the next launch, which removes the file. launch: at
-//                        every launch. gone: at every call, and no other process finds a GPU.
+//                        every launch. gone: at every call, and no other process finds a GPU. Or it goes on, but
+//                        memory: there is none to be had. capture: no graph is captured.
 #ifndef SPECALIGN_FAULTS_H
 #define SPECALIGN_FAULTS_H
 

@@ -43,7 +43,9 @@ static void result(sa_matrix m) {
 static void everything(int64_t n, int64_t d1, int64_t d2) {
   const int64_t r = 20;
   double *out;
+  double *pairs;
   OK(SA_API(alloc64)(c, 64, &out));
+  OK(SA_API(alloc64)(c, n, &pairs));
   sa_matrix x1 = matrix(n, d1), x2 = matrix(n, d2), sq = matrix(1, n), inv = matrix(1, n), phi = matrix(n, d1), g = matrix(n, d1), none = {};
   sa_matrix l = matrix(n, n), k1 = matrix(n, n), k2 = matrix(n, n), m = matrix(n, n, true), mean = matrix(1, d1), u = matrix(3, n), w = matrix(1, 3);
   sa_matrix v = matrix(2, n), y = matrix(2, n), t = matrix(2, d1 + d2), gram = matrix(d1 + d2, d1 + d2), wf = matrix(r, d1), pf = matrix(n, 2 * r), gf = matrix(n, 2 * r);
@@ -88,6 +90,8 @@ static void everything(int64_t n, int64_t d1, int64_t d2) {
   result(one), result(vectors);
   OK(SA_API(power)(c, out + 16, vectors, l, nothing, 3, 1e-2, 1e-4, 5, 1, start, out + 40));
   result(vectors);
+  OK(SA_API(eigenpairs)(c, pairs, cross, m, out + 60));
+  result(cross);
   c->major = 8;  // without clusters
   OK(SA_API(power)(c, out + 32, vectors, none, f, 2, 1e-3, 1e-5, 7, 0, start, out + 40));
   result(vectors);
@@ -111,6 +115,7 @@ static void everything(int64_t n, int64_t d1, int64_t d2) {
   sa_matrix all[] = {x1, x2, sq, inv, phi, g, l, k1, k2, m, mean, u, w, v, y, t, gram, wf, pf, gf, one, basis, vectors, start, cross};
   for (sa_matrix &x : all) SA_API(free)(c, x.data);
   SA_API(free64)(c, out);
+  SA_API(free64)(c, pairs);
 }
 
 // --- planted faults
@@ -135,7 +140,7 @@ __global__ void divergence(float *out) {
 }
 
 static int planted(const char *what) {
-  float *p;
+  float *p = nullptr;
   cudaMalloc(&p, 64 * sizeof(float));
   int e = 0;
   if (!strcmp(what, "race"))

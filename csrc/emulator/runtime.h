@@ -76,6 +76,22 @@ SIMT_UNSEEN inline void multiply_accumulate(float (&d)[4], const uint32_t (&a)[4
   exchange(0, line);  // nobody's operands go before all have read them
 }
 
+// The same in float64.
+SIMT_UNSEEN inline void multiply_accumulate(double (&d)[2], double a, double b, int line) {
+  const int g = (int)current->lane / 4, t = (int)current->lane % 4;
+  uint64_t bits;
+  double x[4], y;
+  memcpy(&bits, &a, 8);
+  memcpy(x, exchange(bits, line) + g * 4, sizeof x);
+  memcpy(&bits, &b, 8);
+  const uint64_t *columns = exchange(bits, line);
+  for (int i = 0; i < 2; i++)
+    for (int k = 0; k < 4; k++) {
+      memcpy(&y, columns + (2 * t + i) * 4 + k, 8);
+      d[i] += x[k] * y;
+    }
+}
+
 // Copies land when they are waited for, not before.
 inline void copy16(void *to, const void *from) { current->copies.push_back({to, from, current->groups}); }
 inline void copies_commit() { current->groups++; }
@@ -109,6 +125,7 @@ int launch(Shape shape, void (*kernel)(P...), dim3 grid, dim3 block, size_t shar
 }  // namespace simt
 
 namespace simt {
+inline thread_local bool capturing = false;  // a graph, by this thread
 inline int clusters(int *count, const void *, dim3, dim3, size_t, Stream *) { return *count = 1, 0; }
 }  // namespace simt
 
@@ -122,7 +139,7 @@ typedef int cudaError_t;
 typedef simt::Stream *cudaStream_t;
 typedef struct simt_event *cudaEvent_t;
 typedef std::vector<std::function<int()>> *cudaGraph_t, *cudaGraphExec_t;
-enum { cudaSuccess, cudaErrorInvalidValue, cudaErrorMemoryAllocation, cudaErrorInsufficientDriver = 35, cudaErrorNoDevice = 100, cudaErrorNotReady = 600, cudaErrorNotSupported = 801 };
+enum { cudaSuccess, cudaErrorInvalidValue, cudaErrorMemoryAllocation, cudaErrorInsufficientDriver = 35, cudaErrorNoDevice = 100, cudaErrorNotReady = 600, cudaErrorNotSupported = 801, cudaErrorStreamCaptureUnsupported = 900 };
 enum { cudaIpcMemLazyEnablePeerAccess = 1 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
 enum { cudaEventDisableTiming = 2 };
@@ -160,7 +177,8 @@ template <class F>
 cudaError_t cudaFuncSetAttribute(F, int, int) { return 0; }
 template <class T>
 cudaError_t cudaMalloc(T **p, size_t n) {
-  *p = n < (size_t)1 << 40 ? (T *)aligned_alloc(256, (n + 255) / 256 * 256) : nullptr;
+  if (simt::capturing) return cudaErrorStreamCaptureUnsupported;
+  *p = n < (size_t)1 << 40 && !simt::fault("memory") ? (T *)aligned_alloc(256, (n + 255) / 256 * 256) : nullptr;
   if (!*p) return cudaErrorMemoryAllocation;
   memset((void *)*p, 0xff, n);
   return 0;
@@ -230,8 +248,16 @@ inline int cuMemGetAddressRange(CUdeviceptr *base, size_t *size, CUdeviceptr p) 
 }
 
 inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return simt::lost(false) ? (int)simt::kLaunchFailure : 0; }
-inline cudaError_t cudaStreamBeginCapture(cudaStream_t s, int) { return s->recorded = new std::vector<std::function<int()>>, 0; }
-inline cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g) { return *g = std::exchange(s->recorded, nullptr), 0; }
+inline cudaError_t cudaStreamBeginCapture(cudaStream_t s, int) {
+  if (simt::fault("capture")) return cudaErrorStreamCaptureUnsupported;
+  simt::capturing = true;
+  return s->recorded = new std::vector<std::function<int()>>, 0;
+}
+inline cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g) {
+  if (!simt::capturing) return cudaErrorStreamCaptureUnsupported;  // another thread's, or none
+  simt::capturing = false;
+  return *g = std::exchange(s->recorded, nullptr), 0;
+}
 inline cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t *e, cudaGraph_t g, unsigned long long) {
   return *e = new std::vector<std::function<int()>>(*g), 0;
 }
