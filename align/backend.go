@@ -154,8 +154,8 @@ type Spectrum interface {
 	Spectrum(values []float64, vectors, l Matrix, f Factors, k int, tolerance float64, start Matrix, out []float64) error
 }
 
-// A DeviceError is a failure of the device, not of what it was asked. After most of them CUDA answers nothing else until
-// the process ends.
+// A DeviceError is a failure of the device, not of what it was asked. CUDA answers nothing more in a process then; another
+// one may begin afresh.
 type DeviceError struct {
 	Device, Text string // Text: operation, kernel, and what CUDA says
 }

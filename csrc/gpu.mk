@@ -17,9 +17,9 @@ GPU_HEADERS = $(wildcard csrc/*.h csrc/emulator/*.h)
 SYSO   = cuda/kernels_linux_amd64.syso
 PLACE  = cmp -s $< $(SYSO) || cp $< $(SYSO)
 GO_GPU = CGO_ENABLED=1 CGO_CFLAGS="-O2 -g -I$(CURDIR)/csrc/compat -I$(CUDA_HOME)/include" CGO_LDFLAGS="-L$(CURDIR)/$(GPU_BUILD) -L$(CUDA_LIB) -Wl,-Bstatic -lstdc++ -Wl,-Bdynamic -static-libgcc"
-GO_EMU = CGO_ENABLED=1 CGO_CFLAGS="-O2 -g -I$(CURDIR)/csrc/compat -I$(CUDA_HOME)/include" CGO_LDFLAGS="-L$(CURDIR)/$(EMU_BUILD) -Wl,-rpath,\$$ORIGIN -lstdc++"
+GO_EMU = CGO_ENABLED=1 CGO_CFLAGS="-O2 -g $(1) -I$(CURDIR)/csrc/compat -I$(CUDA_HOME)/include" CGO_LDFLAGS="$(1) -L$(CURDIR)/$(EMU_BUILD) -Wl,-rpath,\$$ORIGIN:\$$ORIGIN/.. -lstdc++"
 
-.PHONY: gpu gpu-test gpu-test-bundle gpu-check cuda-toolkit emu-gpu emu-test emu-tsan emu-asan emu-go emu-python
+.PHONY: gpu gpu-test gpu-test-bundle gpu-check cuda-toolkit emu-gpu emu-test emu-tsan emu-asan emu-go emu-python emu-go-thread emu-go-address emu-suite
 
 cuda-toolkit: $(CUDA_VENV)/.stamp
 $(CUDA_VENV)/.stamp: csrc/requirements-cuda.txt
@@ -79,12 +79,12 @@ $(EMU_BUILD)/libcuda.so.1: csrc/emulator/driver.cc $(GPU_BUILD)/libcuda.so $(GPU
 
 emu-go: $(EMU_BUILD)/kernels.syso $(EMU_BUILD)/libcuda.so.1
 	@$(PLACE)
-	@$(GO_EMU) go test -c -tags gpu -o $(EMU_BUILD)/cuda.test ./cuda
+	@$(call GO_EMU) go test -c -tags gpu -o $(EMU_BUILD)/cuda.test ./cuda
 
 emu-gpu: $(EMU_BUILD)/kernels.syso $(EMU_BUILD)/libcuda.so.1 bundle ## build/emulator: specalign and a specalign-gpu whose GPU is the emulator, for tests
 	@$(PLACE)
-	@$(GO_EMU) go build -trimpath -buildvcs=false -tags gpu -ldflags '$(LDFLAGS)' -o $(EMU_BUILD)/specalign-gpu ./cmd/specalign
-	@$(GO_EMU) go build -trimpath -buildvcs=false -buildmode=c-shared -tags gpu -o $(EMU_BUILD)/libspecalign-gpu.so ./capi
+	@$(call GO_EMU) go build -trimpath -buildvcs=false -tags gpu -ldflags '$(LDFLAGS)' -o $(EMU_BUILD)/specalign-gpu ./cmd/specalign
+	@$(call GO_EMU) go build -trimpath -buildvcs=false -buildmode=c-shared -tags gpu -o $(EMU_BUILD)/libspecalign-gpu.so ./capi
 	@CGO_ENABLED=1 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $(EMU_BUILD)/specalign ./cmd/specalign
 	@CGO_ENABLED=1 go build -trimpath -buildvcs=false -buildmode=c-shared -o $(EMU_BUILD)/libspecalign.so ./capi
 	@rm -f $(EMU_BUILD)/libspecalign*.h
@@ -92,7 +92,7 @@ emu-gpu: $(EMU_BUILD)/kernels.syso $(EMU_BUILD)/libcuda.so.1 bundle ## build/emu
 # Python on the emulator: rows that stay on a GPU, between it and the sidecar, and the library in its own process.
 emu-python: emu-gpu
 	@SPECALIGN_EMULATOR=1 SPECALIGN_BINARY=$(CURDIR)/$(EMU_BUILD)/specalign LD_LIBRARY_PATH=$(CURDIR)/$(EMU_BUILD) \
-	  $(PY) -m pytest -q --no-header -p no:cacheprovider --rootdir python -c python/pyproject.toml python/tests/test_gpu.py python/tests/test_inprocess_gpu.py
+	  $(PY) -m pytest -q --no-header -p no:cacheprovider --rootdir python -c python/pyproject.toml python/tests/test_gpu.py python/tests/test_gpu_faults.py python/tests/test_inprocess_gpu.py
 
 # Every operation in three orders of the threads, plainly and under both sanitizers, and that planted faults are found.
 $(EMU_BUILD)/ops: csrc/emulator/ops_test.cc $(KERNELS:%=$(EMU_BUILD)/%.o)
@@ -100,12 +100,17 @@ $(EMU_BUILD)/ops: csrc/emulator/ops_test.cc $(KERNELS:%=$(EMU_BUILD)/%.o)
 define sanitized
 $(EMU_BUILD)/$(1)/%.o: csrc/%.cu $(GPU_HEADERS)
 	@mkdir -p $$(@D)
-	@g++ $(EMU_FLAGS) -O1 -fsanitize=$(1) -x c++ -c $$< -o $$@
+	@g++ $(EMU_FLAGS) -fsanitize=$(1) -x c++ -c $$< -o $$@
 $(EMU_BUILD)/ops-$(1): csrc/emulator/ops_test.cc $(KERNELS:%=$(EMU_BUILD)/$(1)/%.o)
-	@g++ $(EMU_FLAGS) -O1 -fsanitize=$(1) -o $$@ $$^
+	@g++ $(EMU_FLAGS) -fsanitize=$(1) -o $$@ $$^
+$(EMU_BUILD)/$(1)/kernels.syso: $(KERNELS:%=$(EMU_BUILD)/$(1)/%.o)
+	@ld -r -o $$@ $$^
+emu-go-$(1): $(EMU_BUILD)/$(1)/kernels.syso $(EMU_BUILD)/libcuda.so.1
+	@$$(PLACE)
+	@$$(call GO_EMU,$(2)) go test -c $(3) -tags gpu -o $(EMU_BUILD)/$(1)/cuda.test ./cuda
 endef
-$(eval $(call sanitized,thread))
-$(eval $(call sanitized,address))
+$(eval $(call sanitized,thread,-fsanitize=thread))
+$(eval $(call sanitized,address,,-asan))
 
 emu-test: emu-go emu-python $(EMU_BUILD)/ops ## the CUDA kernels on the emulator: the suite of the backends, races, bounds
 	@$(EMU_BUILD)/ops
@@ -115,9 +120,26 @@ emu-test: emu-go emu-python $(EMU_BUILD)/ops ## the CUDA kernels on the emulator
 	@rm -f $(EMU_BUILD)/fault && cd cuda && SIMT_LOST=../$(EMU_BUILD)/fault ../$(EMU_BUILD)/cuda.test -test.run '^TestFaults$$'
 
 emu-tsan: $(EMU_BUILD)/ops-thread
-	@TSAN_OPTIONS=report_bugs=1:halt_on_error=1 $(EMU_BUILD)/ops-thread
-	@if $(EMU_BUILD)/ops-thread race > $(EMU_BUILD)/race 2>&1; then echo "a planted race was not found" >&2; exit 1; fi; grep -q 'data race' $(EMU_BUILD)/race
+	@TSAN_OPTIONS=halt_on_error=1 $(EMU_BUILD)/ops-thread
+	@for fault in race "race of blocks"; do \
+	  if $(EMU_BUILD)/ops-thread "$$fault" > $(EMU_BUILD)/race 2>&1; then echo "a planted $$fault was not found" >&2; exit 1; fi; \
+	  grep -q 'data race csrc/emulator/ops_test.cc' $(EMU_BUILD)/race || exit 1; \
+	done
 
 emu-asan: $(EMU_BUILD)/ops-address
 	@ASAN_OPTIONS=detect_leaks=0 $(EMU_BUILD)/ops-address
 	@if $(EMU_BUILD)/ops-address bounds > $(EMU_BUILD)/bounds 2>&1; then echo "a planted access out of bounds was not found" >&2; exit 1; fi; grep -q 'heap-buffer-overflow' $(EMU_BUILD)/bounds
+
+# The suite of the backends, all of it: plainly and under both sanitizers, each in the orders of the threads. A barrier of
+# many threads takes ThreadSanitizer the square of their number, so that its machine is smaller.
+SIMT_ORDERS     ?= 0 1 2
+SANITIZERS      ?= none address thread
+suite_none       = $(EMU_BUILD)/cuda.test
+suite_address    = ASAN_OPTIONS=detect_leaks=0 $(EMU_BUILD)/address/cuda.test
+suite_thread     = TSAN_OPTIONS=halt_on_error=1 SIMT_CAPABILITY=80 SIMT_MULTIPROCESSORS=2 $(EMU_BUILD)/thread/cuda.test
+build_none       = emu-go
+build_address    = emu-go-address
+build_thread     = emu-go-thread
+emu-suite: ## the whole suite of the backends on the emulator, in three orders, plainly and under both sanitizers: hours
+	@set -e; $(foreach s,$(SANITIZERS),$(MAKE) -s $(build_$(s)); for order in $(SIMT_ORDERS); do \
+	  echo "emulator: sanitizer $(s), order $$order"; env SIMT_ORDER=$$order $(suite_$(s)) -test.timeout 24h -test.run '^Test(Backend|Session)$$'; done;)

@@ -19,11 +19,22 @@ type Device struct {
 // minMajor is the oldest compute capability that the kernels are compiled for: Ampere.
 const minMajor = 8
 
+// minDriver is the CUDA version that a driver must know to run them, that of csrc/requirements-cuda.txt, and minRelease
+// the first such driver.
+const (
+	minDriver  = 13000
+	minRelease = 580
+)
+
 // Driver returns the CUDA version of the driver, 13000 for 13.0.
 func Driver() int { return cu.Version() }
 
 // Devices lists the GPUs of this machine.
 func Devices() ([]Device, error) {
+	if v := Driver(); v < minDriver {
+		return nil, fmt.Errorf("cuda: the driver is too old: it knows CUDA %d.%d, and the kernels need %d.%d (driver %d or later)",
+			v/1000, v%1000/10, minDriver/1000, minDriver%1000/10, minRelease)
+	}
 	count, err := cu.NumDevices()
 	if err != nil {
 		return nil, fmt.Errorf("cuda: %w", err)

@@ -16,7 +16,7 @@ import (
 )
 
 // Daemon serves every process of the same user that reads attachFile, until SIGTERM, SIGINT or SIGHUP, or until ctx
-// ends. The file says where it listens; it is there once the daemon answers, and gone when it has ended. A file that a
+// ends, or with an *align.DeviceError when its device is lost. The file says where it listens; it is there once the daemon answers, and gone when it has ended. A file that a
 // dead daemon left is replaced. That of a live one is an *align.InputError, as is any other file in its place.
 func Daemon(ctx context.Context, o Options, attachFile string) (err error) {
 	if err := o.check(); err != nil {
@@ -69,7 +69,7 @@ func Daemon(ctx context.Context, o Options, attachFile string) (err error) {
 	if err != nil {
 		return fmt.Errorf("plugin: %w", err)
 	}
-	return nil
+	return s.outcome
 }
 
 // describe fills in an attach file for this process.

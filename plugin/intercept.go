@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"runtime/debug"
 	"strings"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -19,9 +18,6 @@ import (
 
 // maxMessage is what a message may have at most, in bytes: a tensor sent by mistake fails loudly.
 const maxMessage = 1 << 20
-
-// farewell is how long a sidecar whose device has failed still answers, so that its callers read why.
-const farewell = 100 * time.Millisecond
 
 // ownMethods are those of go-plugin that have one consumer, or stop the sidecar for everybody: they belong to the
 // launching process.
@@ -62,6 +58,9 @@ func (s *server) guarded(ctx context.Context, req any, info *grpc.UnaryServerInf
 	defer s.recovered(info.FullMethod, &err)
 	if err := s.allowed(ctx, info.FullMethod); err != nil {
 		return nil, err
+	}
+	if _, step := req.(*pb.StepRequest); !step && s.lost.Load() != nil { // whoever comes is to find the next one
+		return nil, status.Error(codes.Unavailable, "plugin: the sidecar ends, as its device is lost")
 	}
 	resp, err = handler(ctx, req)
 	if err != nil {
@@ -117,14 +116,13 @@ func (s *server) toStatus(method string, err error) error {
 		return st.GRPCStatus().Err()
 	case errors.As(err, &input):
 		return status.Error(codes.InvalidArgument, oneLine(err.Error()))
-	case errors.As(err, &device):
-		s.opts.Log.Error("the device failed", "method", method, "error", err)
-		time.AfterFunc(farewell, func() { s.stop("the device failed, and another process may do better") })
-		return status.Error(codes.Unavailable, oneLine(err.Error()))
 	case errors.As(err, &order):
 		return status.Error(codes.FailedPrecondition, oneLine(err.Error()))
 	case errors.As(err, &full):
 		return status.Error(codes.ResourceExhausted, oneLine(err.Error()))
+	case errors.As(err, &device):
+		s.lose(device)
+		return status.Error(codes.Aborted, oneLine(err.Error()))
 	case errors.Is(err, errEnded):
 		return status.Error(codes.NotFound, err.Error())
 	case errors.Is(err, context.DeadlineExceeded):

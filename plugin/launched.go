@@ -28,7 +28,8 @@ func endSignals(these ...os.Signal) []os.Signal {
 }
 
 // Launched serves the process that launched this one, by go-plugin's protocol: the first line on stdout says where.
-// It returns when that process shuts it down or ends, on SIGTERM or SIGHUP, and when ctx ends. SIGINT is ignored: in a
+// It returns when that process shuts it down or ends, on SIGTERM or SIGHUP, when ctx ends, and with an
+// *align.DeviceError when its device is lost. SIGINT is ignored: in a
 // terminal it reaches the whole group, and what is to happen then is the host's decision.
 //
 // Nothing may have been written to stdout before. An environment that no host prepared is an *align.InputError.
@@ -97,5 +98,5 @@ func Launched(ctx context.Context, o Options) error {
 	if !served {
 		return errors.New("plugin: no socket could be made; the log says why")
 	}
-	return nil
+	return s.outcome
 }

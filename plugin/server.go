@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -41,6 +42,8 @@ type server struct {
 
 	stopping chan struct{} // closed when the sidecar is to end
 	stopOnce sync.Once
+	outcome  error                             // what serving returns then
+	lost     atomic.Pointer[align.DeviceError] // why the sidecar will end
 
 	mu       sync.Mutex
 	closed   bool
@@ -75,11 +78,26 @@ func (s *server) start() {
 }
 
 // stop asks the sidecar to end; the reason is for the log.
-func (s *server) stop(reason string) {
+func (s *server) stop(reason string) { s.stopFor(reason, nil) }
+
+// stopFor is stop, and what serving returns then.
+func (s *server) stopFor(reason string, outcome error) {
 	s.stopOnce.Do(func() {
+		s.outcome = outcome
 		s.opts.Log.Info("stopping", "reason", reason)
 		close(s.stopping)
 	})
+}
+
+// farewell is how long a sidecar whose device is lost still answers, so that those who wait hear why it ends.
+const farewell = 200 * time.Millisecond
+
+// lose ends the sidecar because of its device, which answers nothing more in this process. Hosts launch another one.
+func (s *server) lose(err *align.DeviceError) {
+	if s.lost.CompareAndSwap(nil, err) {
+		s.opts.Log.Error("the device is lost to this process, which ends", "device", err.Device, "error", err.Text)
+		time.AfterFunc(farewell, func() { s.stopFor("its device is lost", err) })
+	}
 }
 
 // close ends the sessions and the engine, and waits for the step under way, but not for ever: what is left over after

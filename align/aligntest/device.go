@@ -152,7 +152,7 @@ func (s *sessions) deviceRows() {
 			if err != nil {
 				s.t.Fatal(err)
 			}
-			r := run{session, s.t, c.label + ", " + where + " on the device"}
+			r := run{session, s.t, c.label + ", " + where + " on the device", dev}
 			for step := range want {
 				g, err := dev.Alloc(c.n, d1)
 				if err != nil {
@@ -195,7 +195,7 @@ func (s *sessions) deviceErrors(cfg align.Config, dev align.Device, student, ref
 		s.t.Fatal(err)
 	}
 	defer session.Close()
-	r := run{session, s.t, "errors of rows on the device"}
+	r := run{session, s.t, "errors of rows on the device", dev}
 	bad := student
 	bad.Data = slices.Clone(student.Data)
 	binary.LittleEndian.PutUint32(bad.Data[4*(5*student.Cols+2):], math.Float32bits(nan))

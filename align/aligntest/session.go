@@ -74,8 +74,9 @@ type sessions struct {
 // run is one session under test.
 type run struct {
 	*align.Session
-	t     *testing.T
-	label string
+	t       *testing.T
+	label   string
+	backend align.Backend
 }
 
 // start opens a session, which is closed when the test ends.
@@ -98,7 +99,7 @@ func (s *sessions) startOn(label string, cfg align.Config, b align.Backend) run 
 			s.t.Errorf("%s: close: %v", label, err)
 		}
 	})
-	return run{session, s.t, label}
+	return run{session, s.t, label, b}
 }
 
 // step is one step with its gradient. What must hold of every result is checked.

@@ -251,8 +251,9 @@ func (s *sessions) repeatedEigenvalues() {
 			if k == 1 && kernel == align.KernelLinear && math.Abs(norm(grad)/norm(want)-1) > 1e-3 {
 				s.t.Errorf("%s: the gradient has norm %v, want %v", r.label, norm(grad), norm(want))
 			}
-			// any unit vector of the eigenspace will do, and the estimate must say so
-			if k < 3 && *res.GradientError < 0.5 {
+			// Any unit vector of the eigenspace will do, and the estimate must say so. A device's iteration has one start
+			// vector and sees no second copy: of the next eigenvalue it knows only where a term asks for the copies.
+			if _, device := r.backend.(align.Device); !device && k < 3 && *res.GradientError < 0.5 {
 				s.t.Errorf("%s: gap %v, but the gradient's error is estimated as %v", r.label, *res.Gap, *res.GradientError)
 			}
 		}

@@ -211,7 +211,7 @@ func (s *sessions) badState() {
 				s.t.Fatal(err)
 			}
 			if err := session.RestoreState(forged); err == nil { // then it must work
-				r := run{session, s.t, fmt.Sprintf("word %d of a state forged as %#x", i/4, word)}
+				r := run{session, s.t, fmt.Sprintf("word %d of a state forged as %#x", i/4, word), c}
 				r.step(student, reference)
 			} else if input := (*align.InputError)(nil); !errors.As(err, &input) {
 				s.t.Errorf("word %d of a state forged as %#x: %v", i/4, word, err)

@@ -123,24 +123,26 @@ func cpuName() string {
 // gpu says whether there is one, and why it is not used.
 func (e *examination) gpu(ctx context.Context) {
 	s := section{e, "Engine"}
-	if ready := gpuReady(); ready != "" {
+	ready, problem := gpuReady()
+	if problem == nil {
 		s.ok("GPU", "%s", ready)
 		return
 	}
-	_, reason := gpus()
-	driver, err := os.ReadFile("/proc/driver/nvidia/version")
-	if err != nil {
-		s.ok("GPU", "none: no NVIDIA driver is loaded; steps run on the CPU (%s)", reason)
+	loaded, err := os.ReadFile("/proc/driver/nvidia/version")
+	if err != nil && !problem.driver {
+		s.ok("GPU", "none: no NVIDIA driver is loaded; steps run on the CPU (%s)", problem.reason)
 		return
 	}
-	name, _, _ := strings.Cut(string(driver), "\n")
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	if out, err := exec.CommandContext(ctx, "nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader").Output(); err == nil {
-		name = strings.TrimSpace(string(out))
+	detail := problem.reason
+	if name, _, _ := strings.Cut(string(loaded), "\n"); name != "" {
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		if out, err := exec.CommandContext(ctx, "nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader").Output(); err == nil {
+			name = strings.TrimSpace(string(out))
+		}
+		detail = name + " is here, but " + detail
 	}
-	s.add(statusWarn, "GPU", fmt.Sprintf("%s is here, but %s; steps run on the CPU", name, reason),
-		"build specalign-gpu (docs/gpu.md) and put it beside specalign; until then features on the GPU are copied to the CPU")
+	s.add(statusWarn, "GPU", detail+"; steps run on the CPU", problem.advice)
 }
 
 // sidecar launches one as a host does and asks it for a step through shared memory.

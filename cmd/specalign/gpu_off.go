@@ -53,7 +53,8 @@ func askGPU() (string, error) {
 	}
 	path := filepath.Join(filepath.Dir(self), gpuProgram)
 	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("this build has no GPU support, and there is no %s beside it", gpuProgram)
+		return "", &gpuProblem{reason: "this build has no GPU support, and there is no " + gpuProgram + " beside it",
+			advice: "build " + gpuProgram + " (docs/gpu.md) and put it beside specalign"}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
@@ -63,35 +64,55 @@ func askGPU() (string, error) {
 	cmd.Stdout, cmd.Stderr = &out, &bad
 	err = cmd.Run()
 	said := strings.Join(strings.Fields(bad.String()+" "+out.String()), " ")
+	answer := strings.TrimSpace(out.String())
 	switch {
 	case ctx.Err() != nil:
-		return "", fmt.Errorf("%s did not answer within 20 s", gpuProgram)
+		return "", &gpuProblem{gpuProgram + " did not answer within 20 s", "see whether nvidia-smi answers; the kernel's log may say more", true}
 	case err != nil && strings.Contains(said, "libcuda.so.1"):
-		return "", errors.New("there is no NVIDIA driver: libcuda.so.1 was not found")
+		return "", &gpuProblem{reason: "there is no NVIDIA driver: libcuda.so.1 was not found",
+			advice: "install the driver, 580 or later; a container gets it from its host (docker run --gpus all)"}
+	case err != nil && strings.Contains(said, "NoDevice"):
+		reason := "the NVIDIA driver finds no GPU"
+		if hidden, ok := os.LookupEnv("CUDA_VISIBLE_DEVICES"); ok {
+			reason += fmt.Sprintf(", and CUDA_VISIBLE_DEVICES is %q", hidden)
+		}
+		return "", &gpuProblem{reason, "nvidia-smi -L lists the GPUs; CUDA_VISIBLE_DEVICES hides what it does not name", true}
+	case err != nil && (strings.Contains(said, "driver is too old") || strings.Contains(said, "driver version is insufficient")):
+		return "", &gpuProblem{strings.TrimPrefix(said, "specalign: "), "install driver 580 or later", true}
+	case err != nil && strings.Contains(said, "compute capability"):
+		return "", &gpuProblem{strings.TrimPrefix(said, "specalign: "), "none of the kernels is for such a GPU; give device: cpu", true}
 	case err != nil:
-		return "", fmt.Errorf("%s finds no GPU that it can use: %s", gpuProgram, strings.TrimPrefix(said, "specalign: "))
-	}
-	if answer := strings.TrimSpace(out.String()); answer != probeAnswer+versionLine() {
-		return "", fmt.Errorf("%s is of another build: it says %q", gpuProgram, answer)
+		return "", &gpuProblem{gpuProgram + " cannot use the GPU: " + strings.TrimPrefix(said, "specalign: "), "run " + path + " " + probeVerb + " to see it fail", true}
+	case answer != probeAnswer+versionLine():
+		return "", &gpuProblem{fmt.Sprintf("%s is of another build: it says %q", gpuProgram, answer), "build both from one commit: make build gpu", true}
 	}
 	return path, nil
 }
 
-// handOver replaces this program by specalign-gpu, with the same arguments and streams, where that can run here.
+// handOver replaces this program by specalign-gpu, with the same arguments and streams, where that can run here. The
+// first one stays this program's path, by which a daemon whose GPU is lost calls it again.
 func handOver() {
+	self, err := os.Executable()
+	if err != nil {
+		return
+	}
 	if path, err := findGPU(); err == nil {
 		if csrc.StdoutClosed() {
 			_ = syscall.Close(syscall.Stdout) // it must find out, too
 		}
-		_ = syscall.Exec(path, append([]string{path}, os.Args[1:]...), os.Environ())
+		_ = syscall.Exec(path, append([]string{self}, os.Args[1:]...), os.Environ())
 	}
 }
 
-// gpuReady says what steps will run on, where that is a GPU.
-func gpuReady() string {
+// gpuReady says what steps will run on, where that is a GPU, and else why it is none.
+func gpuReady() (string, *gpuProblem) {
 	path, err := findGPU()
-	if err != nil {
-		return ""
+	if err == nil {
+		return "steps run on it, by " + path, nil
 	}
-	return "steps run on it, by " + path
+	p := (*gpuProblem)(nil)
+	if !errors.As(err, &p) {
+		p = &gpuProblem{reason: err.Error()}
+	}
+	return "", p
 }

@@ -48,11 +48,11 @@ func answerProbe(w io.Writer) error {
 	return err
 }
 
-// gpuReady says what steps will run on, where that is a GPU.
-func gpuReady() string {
-	names, _ := gpus()
+// gpuReady says what steps will run on, where that is a GPU, and else why it is none.
+func gpuReady() (string, *gpuProblem) {
+	names, reason := gpus()
 	if len(names) == 0 {
-		return ""
+		return "", &gpuProblem{reason: bare(errors.New(reason)).Error(), driver: true}
 	}
-	return "steps run on cuda:0, " + names[0]
+	return "steps run on cuda:0, " + names[0], nil
 }

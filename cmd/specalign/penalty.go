@@ -144,6 +144,10 @@ func penalty(ctx context.Context, cfg align.Config, student, reference, gradOut 
 	}
 	grad := make([]float32, a.Rows*a.Cols)
 	result, err := session.Step(ctx, a, b, grad)
+	if lost := (*align.DeviceError)(nil); errors.As(err, &lost) && cfg.Device == "auto" {
+		note = message(err) + "; the step ran on the CPU"
+		result, err = stepOn(ctx, backend.(align.Device).Host(), cfg, a, b, grad)
+	}
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, errInterrupted
@@ -157,6 +161,16 @@ func penalty(ctx context.Context, cfg align.Config, student, reference, gradOut 
 	report.Settings.Device, report.Settings.Threads = result.Backend.Device, result.Backend.Threads
 	report.Settings.Approximation = align.Approximation(result.Approximation)
 	return report, out.write(func(w io.Writer) error { return features.WriteNPY(w, a.Rows, a.Cols, grad) })
+}
+
+// stepOn computes one step in a session of its own.
+func stepOn(ctx context.Context, b align.Backend, cfg align.Config, student, reference align.Features, grad []float32) (r *align.Result, err error) {
+	session, err := align.NewSession(cfg, b)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, session.Close()) }()
+	return session.Step(ctx, student, reference, grad)
 }
 
 // affordable refuses a step that may take more memory than there is: the kernel would end it halfway.

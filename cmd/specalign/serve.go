@@ -1,10 +1,15 @@
 package main
 
 import (
+	"errors"
 	"os"
+	"os/exec"
+	"syscall"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
 
+	"github.com/specalign/specalign/align"
 	"github.com/specalign/specalign/csrc"
 	"github.com/specalign/specalign/plugin"
 )
@@ -48,7 +53,11 @@ SPECALIGN_ISA (portable, avx2, avx512, amx) and SPECALIGN_THREADS choose how it 
 			}
 			o := plugin.Options{Version: version, Log: log, Devices: devices(), Prometheus: prometheus}
 			if daemon {
-				return plugin.Daemon(cmd.Context(), o, attach)
+				err := plugin.Daemon(cmd.Context(), o, attach)
+				if lost := (*align.DeviceError)(nil); errors.As(err, &lost) {
+					return errors.Join(err, beginAgain(log))
+				}
+				return err
 			}
 			return plugin.Launched(cmd.Context(), o)
 		},
@@ -58,6 +67,17 @@ SPECALIGN_ISA (portable, avx2, avx512, amx) and SPECALIGN_THREADS choose how it 
 	f.StringVar(&attach, "attach", "", "the attach `FILE` that a daemon writes")
 	f.StringVar(&prometheus, "prometheus", "", "`ADDRESS` at which a daemon serves its metrics over HTTP (/metrics)")
 	return cmd
+}
+
+// beginAgain makes a daemon whose device is lost another one, in the same process: nobody else would start it, and CUDA
+// answers again only to a new program. It returns where that cannot be.
+func beginAgain(log hclog.Logger) error {
+	path, err := exec.LookPath(os.Args[0]) // the program that was called, which looks for a GPU anew
+	if err != nil {
+		return err
+	}
+	log.Info("the daemon begins again", "program", path)
+	return syscall.Exec(path, os.Args, os.Environ())
 }
 
 // noArgs refuses positional arguments.

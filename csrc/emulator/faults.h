@@ -1,8 +1,9 @@
-// faults.h: how the emulated machine fails, by environment variables.
+// faults.h: the emulated machine and how it fails, by environment variables.
 //
 //   SIMT_DEVICES=0       the driver finds no GPU
 //   SIMT_DRIVER=12080    the driver is one of CUDA 12.8, older than the runtime
 //   SIMT_CAPABILITY=75   the GPU's compute capability is 7.5 (90 where it is not set)
+//   SIMT_MULTIPROCESSORS=2   its multiprocessors (4)
 //   SIMT_LOST=FILE       while there is this file the device fails as the word in it says, and from then on answers
 //                        nothing more in that process. once: at the next launch, which removes the file. launch: at
 //                        every launch. gone: at every call, and no other process finds a GPU. Or it goes on, but

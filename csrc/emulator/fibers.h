@@ -6,7 +6,9 @@
 // end, a barrier of a grid that is not cooperative.
 //
 //   SIMT_ORDER=0, 1, N   CUDA threads run ascending, descending, shuffled with seed N: results must be the same bits
-//   -fsanitize=thread    each data race, with file and line: fibers count as threads, and only barriers order them
+//   -fsanitize=thread    each data race, with file and line: fibers count as threads, and only barriers and __syncwarp
+//                        order them. Between two blocks that get the same stacks it sees none; which those are depends
+//                        on the order
 //   -fsanitize=address   accesses outside global and shared memory, and to what was freed
 //
 // Shared memory is fresh for every block and full of NaN. Memory is sequentially consistent, so a missing fence is
@@ -24,6 +26,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <random>
 #include <vector>
 
@@ -36,10 +39,16 @@
 #define SIMT_RELEASE(p) __tsan_release(p)
 #define SIMT_ACQUIRE(p) __tsan_acquire(p)
 #define SIMT_UNSEEN __attribute__((no_sanitize("thread"), noinline))
+extern "C" void AnnotateIgnoreReadsBegin(const char *, int), AnnotateIgnoreReadsEnd(const char *, int);
+extern "C" void AnnotateIgnoreWritesBegin(const char *, int), AnnotateIgnoreWritesEnd(const char *, int);
+#define SIMT_IGNORE_BEGIN() (AnnotateIgnoreReadsBegin(__FILE__, __LINE__), AnnotateIgnoreWritesBegin(__FILE__, __LINE__))
+#define SIMT_IGNORE_END() (AnnotateIgnoreWritesEnd(__FILE__, __LINE__), AnnotateIgnoreReadsEnd(__FILE__, __LINE__))
 #else
 #define SIMT_RELEASE(p) (void)(p)
 #define SIMT_ACQUIRE(p) (void)(p)
 #define SIMT_UNSEEN
+#define SIMT_IGNORE_BEGIN() (void)0
+#define SIMT_IGNORE_END() (void)0
 #endif
 
 struct dim3 {
@@ -57,19 +66,24 @@ struct Fiber;
 struct Meeting {
   unsigned members = 0, arrived = 0, generation = 0;
   int line = 0;
-  char edge[2] = {};  // what ThreadSanitizer sees of it, one for every other generation
+  char *edge;  // what ThreadSanitizer sees of it, one for every other generation; of what was freed it knows nothing
+  Meeting() : edge(new char[2]) {}
+  Meeting(const Meeting &) = delete;
+  ~Meeting() { delete[] edge; }
 };
 
-// Warp carries what its lanes exchange, one table for every other meeting.
+// Warp carries what its lanes exchange, a word or a tensor core's operands: one table for every other meeting.
 struct Warp {
   Meeting meeting;
   uint64_t value[2][kWarp];
+  uint32_t a[2][kWarp][4], b[2][kWarp][2];
 };
 
 struct Block {
+  unsigned index = 0;
   dim3 id;
   Meeting barrier;
-  std::vector<Warp> warps;
+  std::unique_ptr<Warp[]> warps;
   std::unique_ptr<char[]> shared;
 };
 
@@ -94,13 +108,20 @@ struct Copy {
   unsigned group;
 };
 
+// Seat is what fibers use one after the other: to ThreadSanitizer, which remembers what was on a stack, they are one
+// thread.
+struct Seat {
+  char *stack = nullptr;
+  void *tsan = nullptr;
+};
+
 struct Fiber {
   Launch *launch;
   Block *block;
   dim3 id;
   unsigned lane, warp;
-  char *stack;
-  void *stack_pointer = nullptr, *tsan = nullptr, *fake_stack = nullptr;
+  Seat seat;
+  void *stack_pointer = nullptr, *fake_stack = nullptr;
   bool done = false;
   const Meeting *waits = nullptr;  // for it to leave this generation
   unsigned generation = 0;
@@ -140,10 +161,10 @@ SIMT_UNSEEN inline void resume(Launch *l, Fiber *f) {
   current = f;
 #if defined(__SANITIZE_ADDRESS__)
   void *fake = nullptr;
-  __sanitizer_start_switch_fiber(&fake, f->stack, kStack);
+  __sanitizer_start_switch_fiber(&fake, f->seat.stack, kStack);
 #endif
 #if defined(__SANITIZE_THREAD__)
-  __tsan_switch_to_fiber(f->tsan, __tsan_switch_to_fiber_no_sync);
+  __tsan_switch_to_fiber(f->seat.tsan, __tsan_switch_to_fiber_no_sync);
 #endif
   simt_swap(&l->scheduler, f->stack_pointer);
 #if defined(__SANITIZE_ADDRESS__)
@@ -167,8 +188,9 @@ SIMT_UNSEEN inline void release(Meeting *m) {
   m->generation++;
 }
 
-// meet waits until all members of m are here. It returns the parity of this meeting.
-SIMT_UNSEEN inline unsigned meet(Meeting *m, int line) {
+// meet waits until all members of m are here. It returns the parity of this meeting. What a member did before is seen by
+// the others behind it only where the meeting orders memory.
+SIMT_UNSEEN inline unsigned meet(Meeting *m, int line, bool orders = true) {
   if (m->arrived == 0) m->line = line;
   if (m->line != line) {
     fprintf(stderr, "emulator: others wait at line %d\n", m->line);
@@ -176,7 +198,7 @@ SIMT_UNSEEN inline unsigned meet(Meeting *m, int line) {
   }
   Fiber *f = current;
   const unsigned generation = m->generation;
-  SIMT_RELEASE(&m->edge[generation & 1]);
+  if (orders) SIMT_RELEASE(&m->edge[generation & 1]);
   if (++m->arrived == m->members) {
     release(m);
   } else {
@@ -184,7 +206,7 @@ SIMT_UNSEEN inline unsigned meet(Meeting *m, int line) {
     while (m->generation == generation) leave();
     f->waits = nullptr;
   }
-  SIMT_ACQUIRE(&m->edge[generation & 1]);
+  if (orders) SIMT_ACQUIRE(&m->edge[generation & 1]);
   return generation & 1;
 }
 
@@ -195,11 +217,14 @@ SIMT_UNSEEN inline void sync_grid(int line) {
   meet(&current->launch->barrier, line);
 }
 
-// exchange gives every lane the values of all; the table holds until the meeting after the next.
-SIMT_UNSEEN inline const uint64_t *exchange(uint64_t value, int line) {
-  Warp *w = &current->block->warps[current->warp];
+SIMT_UNSEEN inline Warp *warp() { return &current->block->warps.get()[current->warp]; }
+
+// exchange gives every lane the values of all; the table holds until the meeting after the next. A shuffle does not order
+// memory, __syncwarp does.
+SIMT_UNSEEN inline const uint64_t *exchange(uint64_t value, int line, bool orders = false) {
+  Warp *w = warp();
   w->value[w->meeting.generation & 1][current->lane] = value;
-  return w->value[meet(&w->meeting, line)];
+  return w->value[meet(&w->meeting, line, orders)];
 }
 
 // quit: a fiber that ends no longer belongs to any meeting.
@@ -217,7 +242,7 @@ SIMT_UNSEEN inline void quit(Meeting *m, const char *what) {
 #endif
   SIMT_ACQUIRE(&f->launch->start);
   (*f->launch->body)();
-  quit(&f->block->warps[f->warp].meeting, "a lane ended while others wait for it in a warp operation");
+  quit(&warp()->meeting, "a lane ended while others wait for it in a warp operation");
   quit(&f->launch->barrier, "a thread ended while others wait at the grid barrier");
   quit(&f->block->barrier, nullptr);
   SIMT_RELEASE(&f->launch->end);

@@ -1,6 +1,6 @@
 // ops_test.cc: every operation on the emulator, in three orders of its threads, which must give the same bits; under
 // ThreadSanitizer and AddressSanitizer it also finds what the order does not show. With an argument, a planted fault runs
-// instead, which must be found: race, bounds, divergence.
+// instead, which must be found: race, race of blocks, bounds, divergence.
 #include <stdio.h>
 #include <string.h>
 
@@ -128,6 +128,11 @@ __global__ void race(float *out) {  // without a barrier between
   out[threadIdx.x] = s.v[(threadIdx.x + 1) % 32];
 }
 
+__global__ void race_of_blocks(float *out) {  // which have no barrier in common
+  if (threadIdx.x == blockIdx.x) out[0] = 1;
+  __syncthreads();
+}
+
 __global__ void bounds(float *out, int n) {
   if ((int)threadIdx.x <= n) out[threadIdx.x] = 1;
 }
@@ -145,6 +150,8 @@ static int planted(const char *what) {
   int e = 0;
   if (!strcmp(what, "race"))
     e = simt::launch(simt::kOrdinary, race, 1, 64, sizeof(Cell), nullptr, p);
+  else if (!strcmp(what, "race of blocks"))
+    e = simt::launch(simt::kOrdinary, race_of_blocks, 2, 64, 0, nullptr, p);
   else if (!strcmp(what, "bounds"))
     e = simt::launch(simt::kOrdinary, bounds, 1, 96, 0, nullptr, p, 64);
   else

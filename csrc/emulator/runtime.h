@@ -26,7 +26,7 @@ inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z,
 #define gridDim (::simt::current->launch->grid)
 #define SHARED(T, name) T &name = *reinterpret_cast<T *>(::simt::current->block->shared.get())
 #define __syncthreads() ::simt::sync_block(__LINE__)
-#define __syncwarp() ((void)::simt::exchange(0, __LINE__))
+#define __syncwarp() ((void)::simt::exchange(0, __LINE__, true))
 #define grid_sync() sync_grid(__LINE__)
 #define cluster_sync() sync_grid(__LINE__)
 #define __shfl_sync(mask, value, source) ::simt::shuffle(value, (int)(source) & 31, __LINE__)
@@ -61,19 +61,19 @@ inline uint32_t tf32(float x) { return (bits_of(x) + 0x1000u) & ~0x1fffu; }
 // multiply_accumulate is the tensor core's instruction, by the lane layout that simt.h states. The tensor core reads 19
 // bits of its operands.
 SIMT_UNSEEN inline void multiply_accumulate(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], int line) {
-  struct Operands { const uint32_t *a, *b; } mine = {a, b};
-  const uint64_t *all = exchange((uint64_t)&mine, line);
-  const Operands *lane[kWarp];
-  for (int i = 0; i < kWarp; i++) lane[i] = (const Operands *)all[i];
-  const int g = (int)current->lane / 4, t = (int)current->lane % 4;
+  Warp *w = warp();
+  const unsigned lane = current->lane, table = w->meeting.generation & 1;
+  for (int i = 0; i < 4; i++) w->a[table][lane][i] = a[i] & ~0x1fffu;
+  for (int i = 0; i < 2; i++) w->b[table][lane][i] = b[i] & ~0x1fffu;
+  meet(&w->meeting, line, false);
+  const int g = (int)lane / 4, t = (int)lane % 4;
   for (int i = 0; i < 4; i++) {
-    const int row = g + i / 2 * 8, col = 2 * t + i % 2;
+    const int row = i / 2, col = 2 * t + i % 2;
     for (int k = 0; k < 8; k++) {
-      const uint32_t x = lane[row % 8 * 4 + k % 4]->a[row / 8 + 2 * (k / 4)], y = lane[col * 4 + k % 4]->b[k / 4];
-      d[i] += float_of(x & ~0x1fffu) * float_of(y & ~0x1fffu);
+      const uint32_t x = w->a[table][g * 4 + k % 4][row + 2 * (k / 4)], y = w->b[table][col * 4 + k % 4][k / 4];
+      d[i] += __builtin_bit_cast(float, x) * __builtin_bit_cast(float, y);
     }
   }
-  exchange(0, line);  // nobody's operands go before all have read them
 }
 
 // The same in float64.
@@ -166,7 +166,7 @@ inline cudaError_t cudaSetDevice(int) {
 inline cudaError_t cudaDeviceGetAttribute(int *v, int which, int) {
   const int capability = simt::capability();
   switch (which) {
-    case cudaDevAttrMultiProcessorCount: *v = 4; break;
+    case cudaDevAttrMultiProcessorCount: *v = simt::number("SIMT_MULTIPROCESSORS", 4); break;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin: *v = simt::kMaxShared; break;
     case cudaDevAttrComputeCapabilityMajor: *v = capability / 10; break;
     default: *v = capability % 10;

@@ -69,12 +69,26 @@ func NewEngines(d Devices) *Engines {
 	return &Engines{devices: d, turn: make(chan struct{}, 1), memory: memory.Available(), open: map[engineKey]*Engine{}}
 }
 
-// Get returns the backend for a setting of device and threads, and counts its use. note is Resolve's.
+// Get returns the backend for a setting of device and threads, and counts its use. note says why that device: what
+// Resolve says, or why auto could not have the one that Resolve named.
 func (es *Engines) Get(device string, threads int) (e *Engine, note string, err error) {
 	name, note, err := es.devices.Resolve(device)
 	if err != nil {
 		return nil, "", err
 	}
+	e, err = es.use(name, threads)
+	if err != nil && device == "auto" && name != "cpu" {
+		note = fmt.Sprintf("%v; steps run on the CPU", err)
+		e, err = es.use("cpu", threads)
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	return e, note, nil
+}
+
+// use returns the backend on a device, and counts its use.
+func (es *Engines) use(name string, threads int) (*Engine, error) {
 	es.mu.Lock()
 	defer es.mu.Unlock()
 	key := engineKey{name, threads}
@@ -82,13 +96,13 @@ func (es *Engines) Get(device string, threads int) (e *Engine, note string, err 
 	if !ok {
 		b, err := es.devices.Open(name, threads)
 		if err != nil {
-			return nil, "", fmt.Errorf("plugin: device %s: %w", name, err)
+			return nil, fmt.Errorf("plugin: device %s: %w", name, err)
 		}
 		e = &Engine{Backend: b, key: key}
 		es.open[key] = e
 	}
 	e.refs++
-	return e, note, nil
+	return e, nil
 }
 
 // Put gives up a use of e. The last one closes it; nobody can be running on it then.

@@ -19,6 +19,7 @@
 // Status codes: INVALID_ARGUMENT for what the caller gave (settings, shapes, values, places), FAILED_PRECONDITION for
 // a protocol version or a step number that does not fit, NOT_FOUND for a session that does not exist (any more),
 // RESOURCE_EXHAUSTED for too many sessions or too much memory of all of them, UNAVAILABLE while the sidecar stops,
+// ABORTED where its device is lost and it ends (a session goes on in the next sidecar, which has to be launched),
 // DEADLINE_EXCEEDED and CANCELLED for the caller's, INTERNAL for a failure while running. The message is one line for
 // people.
 

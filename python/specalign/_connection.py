@@ -48,6 +48,10 @@ class Forgotten(Lost):
     """The sidecar answers and does not know the session: it was closed, or a daemon was started anew."""
 
 
+class DeviceLost(Lost):
+    """The sidecar lost its GPU, and ends."""
+
+
 def doorbells() -> bool:
     """Return what SPECALIGN_DOORBELL says of the short way of steps. Raises `InputError` for what it cannot mean."""
     value = os.environ.get("SPECALIGN_DOORBELL", "")
@@ -247,6 +251,8 @@ def _meaning(code: grpc.StatusCode, details: str, method: str, timeout: float | 
     name = method.rsplit("/", 1)[1]
     if code == grpc.StatusCode.UNAVAILABLE:
         return Lost(f"{name}: {details}")
+    if code == grpc.StatusCode.ABORTED:
+        return DeviceLost(f"{name}: {details}")
     if code == grpc.StatusCode.NOT_FOUND:
         return Forgotten(f"{name}: {details}")
     if code == grpc.StatusCode.INVALID_ARGUMENT:

@@ -14,7 +14,7 @@ import numpy as np
 from . import _checks, _memory
 from ._arena import Arena, Layout, up
 from ._arrays import Rows, check_shape, gradient, gradient_on_gpu, shape_of
-from ._connection import PROTOCOL_MAJOR, Connection, Forgotten, Lost
+from ._connection import PROTOCOL_MAJOR, Connection, DeviceLost, Forgotten, Lost
 from ._errors import ClosedError, Error, InputError, SidecarError, StepTimeoutError
 from ._gpu import DeviceArena, Place, Unavailable
 from ._host import Host
@@ -25,6 +25,7 @@ from ._result import Result
 _log = logging.getLogger("specalign")
 _BACKOFF, _MAX_BACKOFF = 0.1, 2.0  # seconds before the second, third, ... restart
 _OPEN_TIMEOUT = 5.0  # at least: a session that was opened when nobody waited any more would stay open
+_BEGIN_AGAIN = 20.0  # in which a daemon that lost its GPU is to be there again
 _CALL_TIMEOUT = 1.0  # for CloseSession
 _DEFAULT_NUM_FEATURES = 4096  # of the settings
 _ON_CPU = "the session runs on cpu"  # as the sidecar says it, too
@@ -58,6 +59,7 @@ class Stepper:
         """The settings as the sidecar understood them."""
         self._id = ""
         self._closed_there = False
+        self._on_gpu = False  # what the sidecar chooses by itself is one
         self._layout: Layout | None = None  # of the last step, if it fits the present arena
         self._said: tuple[str, Layout, bool, bytes] | None = None  # the last request but for its number
         slot = self._state_size(0, 0)
@@ -299,7 +301,8 @@ class Stepper:
 
     def _retry(self, call: Any, timeout: float, what: str) -> tuple[Any, int]:
         """Run `call(connection)` with the session open there, replacing dead sidecars. Returns its value too."""
-        restarts = 0
+        restarts = losses = 0
+        patience = 0.0
         while True:
             connection: Connection | None = None
             try:
@@ -316,10 +319,24 @@ class Stepper:
                     cure = "opening the session again"
                     error = SidecarError(f"specalign: {what}: {e}")
                 else:
+                    daemon = self._host.process is None
                     error = self._host.drop(connection, f"{what}: {e}")
+                    if isinstance(e, DeviceLost):
+                        losses += 1
+                        patience = time.monotonic() + _BEGIN_AGAIN if daemon else 0.0
+                        if losses > 1:
+                            self._leave_gpu(what)
+            except InputError as e:
+                if restarts == 0 or connection is self._connection:
+                    raise
+                text = str(e).removeprefix("specalign: ")
+                raise SidecarError(f"specalign: {what}: the next sidecar refuses the session: {text}") from None
             except SidecarError as e:
                 if connection is not None:  # it lives, and says that it failed
                     raise
+                if time.monotonic() < patience:
+                    time.sleep(_BACKOFF)
+                    continue
                 error, cure = e, "trying again"
             self._check_open_still()
             restarts += 1
@@ -328,6 +345,13 @@ class Stepper:
             _log.warning("%s; %s (%d of %d)", str(error).splitlines()[0], cure, restarts, self._max_restarts)
             if restarts > 1:
                 time.sleep(min(_BACKOFF * 2 ** (restarts - 2), _MAX_BACKOFF))
+
+    def _leave_gpu(self, what: str) -> None:
+        """Go on with the CPU, where the device was the sidecar's choice and its GPU fails again and again."""
+        settings = json.loads(self.request)
+        if settings.get("device", "auto") == "auto":
+            self.request = _checks.settings({**settings, "device": "cpu"})
+            _log.warning("specalign: %s: the GPU was lost again; this session goes on with the CPU", what)
 
     def _check_open_still(self) -> None:
         if self.closed:
@@ -362,6 +386,10 @@ class Stepper:
             ),
             max(timeout, _OPEN_TIMEOUT),
         )
+        hello = connection.hello
+        if self._on_gpu and hello.ready and not hello.device.startswith("cuda"):
+            _log.warning("specalign: the sidecar has no GPU any more: %s", hello.device_note)
+        self._on_gpu = hello.device.startswith("cuda")
         self._connection, self._id = connection, reply.session
         self._check_device(reply)
         try:
