@@ -173,7 +173,7 @@ def test_a_lost_device(device, wanted, tmp_path, monkeypatch, caplog):
         assert any("unspecified launch failure" in record.getMessage() for record in caplog.records)
         lost.write_text("gone")
         if device == "cuda":
-            with pytest.raises(specalign.InputError, match=r"NoDevice|no CUDA-capable"):
+            with pytest.raises(specalign.SidecarError, match="device is cuda, but the NVIDIA driver finds no GPU"):
                 step(session, student, reference)
             return
         got, result = step(session, student, reference)
