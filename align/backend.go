@@ -189,9 +189,13 @@ type Eigensolver interface {
 	// eigenvalues to values (n), rising. It reads the lower triangle. A NaN or Inf in it gives NaN everywhere. When stop,
 	// which may be nil and which another goroutine may set, is not 0, it returns ErrStopped soon, a and values undefined.
 	Eigen(values, a []float64, n int, stop *atomic.Int32) error
+	// EigenSingle finds all eigenpairs of l (n, n), symmetric, of which it reads the lower triangle, by falling magnitude:
+	// the eigenvalues, values (n), as Eigen does, the unit eigenvectors, the rows of v (n, n), in float32 and with its
+	// accuracy. NaN, Inf and stop are as with Eigen. v may be l.
+	EigenSingle(values []float64, v, l Matrix, stop *atomic.Int32) error
 }
 
-// ErrStopped is what Eigen returns when it was stopped.
+// ErrStopped is what Eigen and EigenSingle return when they were stopped.
 var ErrStopped = errors.New("align: stopped")
 
 // PowerRound says how far Device.Power goes.

@@ -83,20 +83,45 @@ func (s *symmetric) solve(ctx context.Context, n int) error {
 	}
 }
 
-// solveNative lets the backend solve, which stops when it is told to.
+// solveNative lets the backend solve.
 func (s *symmetric) solveNative(ctx context.Context, n int) error {
+	s.values = resize(s.values, n)
+	err := stoppable(ctx, func(stop *atomic.Int32) error { return s.native.Eigen(s.values, s.a, n, stop) })
+	if err == nil {
+		s.rank(n)
+	}
+	return err
+}
+
+// stoppable runs a solve by the backend, which stops when ctx ends.
+func stoppable(ctx context.Context, solve func(stop *atomic.Int32) error) error {
 	var stop atomic.Int32
 	defer context.AfterFunc(ctx, func() { stop.Store(1) })()
-	s.values = resize(s.values, n)
-	err := s.native.Eigen(s.values, s.a, n, &stop)
+	err := solve(&stop)
 	if errors.Is(err, ErrStopped) {
 		return ctx.Err()
 	}
-	if err != nil {
-		return err
+	return err
+}
+
+// spectrum writes the unit eigenvectors of l (n, n) to the rows of v (n, n) and returns the eigenvalues, both by falling
+// magnitude. The eigenvalues are found in float64, until the next solve.
+func (s *symmetric) spectrum(ctx context.Context, v, l Matrix) ([]float64, error) {
+	n := l.Rows
+	if s.native != nil {
+		s.values = resize(s.values, n)
+		return s.values, stoppable(ctx, func(stop *atomic.Int32) error { return s.native.EigenSingle(s.values, v, l, stop) })
 	}
-	s.rank(n)
-	return nil
+	s.load(l)
+	if err := s.solve(ctx, n); err != nil {
+		return nil, err
+	}
+	s.work = resize(s.work, n)
+	for i, c := range s.order {
+		store(v.row(i), s.vector(c), 1)
+		s.work[i] = s.values[c]
+	}
+	return s.work[:n], nil
 }
 
 func (s *symmetric) run(n int) error {
@@ -129,34 +154,31 @@ func (s *symmetric) rank(n int) {
 	})
 }
 
-// dense finds the wanted eigenpairs and the next one by a dense solver in float64.
+// dense finds the wanted eigenpairs and the next one by a dense solver.
 func (st *step) dense(ctx context.Context, req *request) (*pairs, error) {
 	n := st.n
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	eig := &st.ws.large
-	eig.load(st.op.l)
-	if err := eig.solve(ctx, n); err != nil {
+	all, err := st.ws.Get("vectors", n, n)
+	if err != nil {
+		return nil, err
+	}
+	values, err := st.ws.large.spectrum(ctx, all, st.op.l)
+	if err != nil {
 		return nil, err
 	}
 	keep := min(req.want+1, n)
 	p := &st.ws.krylov.result
 	p.reset()
-	var err error
-	if p.vectors, err = st.ws.Get("vectors", keep, n); err != nil {
-		return nil, err
-	}
-	for i, c := range eig.order[:keep] {
-		store(p.vectors.row(i), eig.vector(c), 1)
-	}
+	p.vectors = all.rows(keep)
 	if keep == n {
-		p.trust(eig)
+		p.trust(values)
 	} else {
 		if err := p.certify(st.ws, &st.op); err != nil {
 			return nil, err
 		}
-		p.rest = math.Abs(eig.values[eig.order[keep]])
+		p.rest = math.Abs(values[keep])
 	}
 	p.converged = true
 	p.products = 0 // the certificate is not part of a solver that needs none

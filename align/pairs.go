@@ -151,11 +151,11 @@ func (p *pairs) certify(ws *workspace, op *operator) error {
 // trust takes the whole spectrum as the solver found it in float64: measured in float32, as certify does, small eigenvalues
 // would get the rounding errors of large ones. Of a residual there is then only what rounding a vector to float32 makes,
 // 2⁻²⁴ (|L| + |λ|) at most.
-func (p *pairs) trust(eig *symmetric) {
-	top := math.Abs(eig.values[eig.order[0]])
-	for _, i := range eig.order {
-		p.values = append(p.values, eig.values[i])
-		p.residuals = append(p.residuals, 0x1p-24*(top+math.Abs(eig.values[i])))
+func (p *pairs) trust(values []float64) {
+	top := math.Abs(values[0])
+	for _, v := range values {
+		p.values = append(p.values, v)
+		p.residuals = append(p.residuals, 0x1p-24*(top+math.Abs(v)))
 	}
 }
 

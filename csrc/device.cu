@@ -129,6 +129,11 @@ extern "C" sa_status SA_API(eigen)(sa_context *c, double *, double *, int64_t, c
   return sa_fail(c, SA_ERR_UNSUPPORTED, "a device has no dense eigensolver");
 }
 
+extern "C" sa_status SA_API(eigen_single)(sa_context *c, double *, sa_matrix, sa_matrix, const int32_t *) {
+  sa_begin(c, "eigen_single");
+  return sa_fail(c, SA_ERR_UNSUPPORTED, "a device has no dense eigensolver");
+}
+
 extern "C" sa_status SA_API(alloc)(sa_context *c, int64_t rows, int64_t cols, sa_matrix *out) {
   sa_begin(c, "alloc");
   const int64_t most = INT64_C(1) << 56;

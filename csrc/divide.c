@@ -13,7 +13,7 @@
 
 #include "eigen.h"
 
-enum { LEAF = 32, MOST_SWEEPS = 60, MOST_STEPS = 200 };
+enum { MOST_SWEEPS = 60, MOST_STEPS = 200 };
 #define EPS (DBL_EPSILON / 2)
 
 // --- the leaves: implicit QL (Golub and Van Loan, "Matrix Computations", section 8.3)
@@ -71,9 +71,21 @@ static void leaf_task(void *arg, int64_t task, int worker) {
   leaf_job *l = arg;
   sa_eigen_job *j = l->j;
   const int64_t lo = l->starts[task], m = l->starts[task + 1] - lo;
-  double *q = j->q + lo * j->ld + lo;
-  for (int64_t i = 0; i < m; i++) q[i * j->ld + i] = 1;
-  if (!ql(j->c->kernels, j->d + lo, j->e + lo, q, j->ld, m)) l->failed = true;
+  double q[SA_LEAF * SA_LEAF];
+  memset(q, 0, (size_t)(m * m) * sizeof *q);
+  for (int64_t i = 0; i < m; i++) q[i * m + i] = 1;
+  if (!ql(j->c->kernels, j->d + lo, j->e + lo, q, m, m)) l->failed = true;
+  for (int64_t i = 0; i < m; i++) {
+    const double *row = q + i * m;
+    if (!j->single) {
+      memcpy(j->q + (lo + i) * j->ld + lo, row, (size_t)m * sizeof *row);
+      continue;
+    }
+    float *to = j->single->q + (lo + i) * j->single->ld + lo;
+    for (int64_t k = 0; k < m; k++) to[k] = (float)row[k];
+    j->single->head[lo + i] = row[0];
+    j->single->tail[lo + i] = row[m - 1];
+  }
   sa_ranked *ranked = j->ranked + lo;
   for (int64_t i = 0; i < m; i++) ranked[i] = (sa_ranked){j->d[lo + i], lo + i};
   qsort(ranked, (size_t)m, sizeof *ranked, compare_ranked);
@@ -195,21 +207,47 @@ static void weights_task(void *arg, int64_t task, int worker) {
 
 // vectors_task turns rows of d_i - λ_j into unit eigenvectors of the correction, their entries in the order of the product.
 static void vectors_task(void *arg, int64_t task, int worker) {
-  (void)worker;
   const secular_job *s = arg;
-  // The order of the entries differs from that of the poles: a row goes through its end of the scratch of the packing.
-  double *const row = s->j->pack_a + task * s->k;
+  const sa_single *single = s->j->single;
+  double *const row = s->j->row + worker * s->ld;  // the order of its entries is that of the poles
   for (int64_t r = task * ROOTS; r < sa_min((task + 1) * ROOTS, s->k); r++) {
     double *u = s->u + r * s->ld;
     for (int64_t i = 0; i < s->k; i++) row[i] = s->weights[i] / u[i];
     const double scale = 1 / sqrt(s->kn->dot_double(row, row, s->k));
-    for (int64_t i = 0; i < s->k; i++) u[s->column[i]] = scale * row[i];
+    if (!single) {
+      for (int64_t i = 0; i < s->k; i++) u[s->column[i]] = scale * row[i];
+      continue;
+    }
+    float *to = single->u + r * single->ld;
+    for (int64_t i = 0; i < s->k; i++) to[s->column[i]] = (float)(scale * row[i]);
+    single->head[s->j->kept[r]] = scale * s->kn->dot_double(row, single->heads, s->k);
+    single->tail[s->j->kept[r]] = scale * s->kn->dot_double(row, single->tails, s->k);
   }
 }
 
 // --- the merge
 
 enum { TOP = 0, BOTH = 1, BOTTOM = 2 };  // which halves a row of vectors has entries in
+
+// rotate_rows replaces two vectors of rows lo .. hi by their combinations.
+static void rotate_rows(sa_eigen_job *j, int64_t x, int64_t y, int64_t lo, int64_t hi, double c, double s) {
+  const sa_single *f = j->single;
+  if (!f) {
+    j->c->kernels->rotate_double(j->q + x * j->ld + lo, j->q + y * j->ld + lo, hi - lo, c, s);
+    return;
+  }
+  float *const a = f->q + x * f->ld, *const b = f->q + y * f->ld;
+  for (int64_t i = lo; i < hi; i++) {
+    const double ai = (double)a[i], bi = (double)b[i];
+    a[i] = (float)(c * ai + s * bi);
+    b[i] = (float)(c * bi - s * ai);
+  }
+  for (int end = 0; end < 2; end++) {
+    double *const of = end ? f->tail : f->head, ox = of[x], oy = of[y];
+    of[x] = c * ox + s * oy;
+    of[y] = c * oy - s * ox;
+  }
+}
 
 // deflate takes out the eigenvalues that the correction does not move (LAPACK's dlaed2): those with next to no part in it,
 // and one of two that nearly agree, after a rotation which gives the other both parts. What is kept goes to j->kept, rising;
@@ -232,7 +270,7 @@ static int64_t deflate_merge(sa_eigen_job *j, int64_t lo, int64_t mid, int64_t h
       if (fabs((d[r] - d[pending]) * c * s) <= tolerance) {
         z[r] = radius;
         if (kind[r - lo] != kind[pending - lo]) kind[r - lo] = kind[pending - lo] = BOTH;
-        j->c->kernels->rotate_double(j->q + pending * j->ld + lo, j->q + r * j->ld + lo, hi - lo, c, s);
+        rotate_rows(j, pending, r, lo, hi, c, s);
         const double dp = d[pending], dr = d[r];
         d[pending] = dp * c * c + dr * s * s;
         d[r] = dp * s * s + dr * c * c;
@@ -252,6 +290,10 @@ static int64_t deflate_merge(sa_eigen_job *j, int64_t lo, int64_t mid, int64_t h
 // half only last, and each half is a product with the rows that reach it.
 static void turn(sa_eigen_job *j, int64_t lo, int64_t mid, int64_t hi, int64_t k, const int64_t *count) {
   const int64_t ld = j->ld, reach = count[TOP] + count[BOTH];
+  if (j->single) {
+    sa_single_turn(j, lo, mid, hi, k, reach, count[TOP]);
+    return;
+  }
   const sa_view u = {j->u, ld, 1, NULL}, top = {j->q + lo, ld, 1, j->grouped};
   sa_view below = u, bottom = {j->q + mid, ld, 1, j->grouped + count[TOP]};
   below.data += count[TOP];
@@ -274,8 +316,12 @@ static void merge(sa_eigen_job *j, int64_t lo, int64_t mid, int64_t hi, double b
     const bool first = b == hi || (a < mid && d[j->order[a]] <= d[j->order[b]]);
     rising[i - lo] = first ? j->order[a++] : j->order[b++];
   }
-  for (int64_t i = lo; i < hi; i++)
-    z[i] = sqrt(0.5) * (i < mid ? j->q[i * ld + mid - 1] : copysign(1, beta) * j->q[i * ld + mid]);
+  sa_single *const f = j->single;
+  for (int64_t i = lo; i < hi; i++) {
+    const double end = i < mid ? (f ? f->tail[i] : j->q[i * ld + mid - 1]) : f ? f->head[i] : j->q[i * ld + mid];
+    z[i] = sqrt(0.5) * (i < mid ? end : copysign(1, beta) * end);
+    if (f) *(i < mid ? &f->tail[i] : &f->head[i]) = 0;  // as a vector of all rows, it has no entry there
+  }
   const int64_t k = deflate_merge(j, lo, mid, hi, rho, rising, kind), out = n - k;
   if (k == 1) {
     d[j->kept[0]] += rho * z[j->kept[0]] * z[j->kept[0]];
@@ -295,6 +341,10 @@ static void merge(sa_eigen_job *j, int64_t lo, int64_t mid, int64_t hi, double b
       j->zk[i] = z[r];
       j->z2[i] = z[r] * z[r];
       s.sum += j->z2[i];
+      if (f) {
+        f->heads[i] = f->head[r];
+        f->tails[i] = f->tail[r];
+      }
     }
     const double size = (double)k * (double)k;
     sa_run(j->c, size * 15, sa_ceil(k, ROOTS), root_task, &s);
@@ -319,7 +369,7 @@ static bool conquer(sa_eigen_job *j, const int64_t *starts, int64_t first, int64
 }
 
 sa_status sa_divide(sa_eigen_job *j) {
-  const int64_t n = j->n, leaves = sa_ceil(n, LEAF);
+  const int64_t n = j->n, leaves = sa_ceil(n, SA_LEAF);
   // As even as may be, so that halves are about equal at every level of the tree.
   int64_t *starts = j->starts;
   double *between = j->between;
@@ -330,9 +380,12 @@ sa_status sa_divide(sa_eigen_job *j) {
     j->d[cut - 1] -= fabs(between[i]);
     j->d[cut] -= fabs(between[i]);
   }
-  memset(j->q, 0, (size_t)(n * j->ld) * sizeof *j->q);
+  if (j->single)
+    memset(j->single->q, 0, (size_t)(n * j->single->ld) * sizeof *j->single->q);
+  else
+    memset(j->q, 0, (size_t)(n * j->ld) * sizeof *j->q);
   leaf_job l = {.j = j, .starts = starts};
-  sa_run(j->c, (double)n * LEAF * LEAF * 6, leaves, leaf_task, &l);
+  sa_run(j->c, (double)n * SA_LEAF * SA_LEAF * 6, leaves, leaf_task, &l);
   if (l.failed) return sa_fail(j->c, SA_ERR_UNSUPPORTED, "eigen", "the QL iteration did not converge");
   if (!conquer(j, starts, 0, leaves, between)) return SA_ERR_STOPPED;
   return SA_OK;

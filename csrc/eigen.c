@@ -1,6 +1,6 @@
 //go:build cgo && linux && (amd64 || arm64)
 
-// eigen.c: all eigenpairs of a dense symmetric matrix in float64.
+// eigen.c: all eigenpairs of a dense symmetric matrix, in float64, or the vectors in float32.
 #include "eigen.h"
 
 #include <math.h>
@@ -12,6 +12,7 @@ static double *take64(sa_context *c, int64_t count) { return (double *)(void *)s
 static bool take_all(sa_eigen_job *j) {
   sa_context *c = j->c;
   const int64_t n = j->n, mr = c->kernels->l1.mr, nr = c->kernels->l1.nr, wide = n + mr + nr;
+  const int64_t inner = j->single ? SA_BACK : sa_max(n, SA_BACK);  // of the longest product in float64
   double **const rows[] = {&j->d, &j->e, &j->tau, &j->z, &j->zk, &j->z2, &j->poles, &j->weights, &j->values, &j->between};
   int64_t **const indices[] = {&j->order, &j->kept, &j->grouped, &j->column, &j->starts};
   bool ok = true;
@@ -21,12 +22,17 @@ static bool take_all(sa_eigen_job *j) {
   j->ranked = (sa_ranked *)(void *)take64(c, 2 * n);
   j->panel = take64(c, SA_PANEL_ROWS * j->ld);
   j->a = take64(c, n * j->ld);
-  j->q = take64(c, n * j->ld);
   j->u = take64(c, n * sa_max(j->ld, 2 * SA_BACK));
-  j->pack_a = take64(c, wide * sa_max(n, SA_BACK));
-  j->pack_b = take64(c, wide * sa_max(n, SA_BACK));
-  return ok && j->a && j->ranked && j->panel && j->q && j->u && j->pack_a && j->pack_b;
+  j->row = take64(c, c->threads * j->ld);
+  j->pack_a = take64(c, wide * inner);
+  j->pack_b = take64(c, wide * inner);
+  ok = ok && j->a && j->ranked && j->panel && j->u && j->row && j->pack_a && j->pack_b;
+  if (j->single) return ok && sa_single_take(j);
+  return ok && (j->q = take64(c, n * j->ld));
 }
+
+// row_length makes rows an odd number of cache lines apart: they do not all fall into the same sets of the cache.
+static int64_t row_length(int64_t n) { return (sa_ceil(n, 8) | 1) * 8; }
 
 // largest returns the largest magnitude in the lower triangle, NaN where there is one.
 static double largest(const double *a, int64_t n) {
@@ -47,6 +53,16 @@ static void fill(double *values, double *a, int64_t n, double value, double diag
   }
 }
 
+// solve finds the eigenvalues of what stands in j->a, and the vectors of T.
+static sa_status solve(sa_eigen_job *j) {
+  if (!sa_tridiagonal(j)) return SA_ERR_STOPPED;
+  return sa_divide(j);
+}
+
+static sa_status ended(sa_context *c, const char *op, sa_status status) {
+  return status == SA_ERR_STOPPED ? sa_fail(c, status, op, "stopped") : status;
+}
+
 sa_status SA_API(eigen)(sa_context *c, double *values, double *a, int64_t n, const int32_t *stop) {
   const char *op = "eigen";
   SA_CHECK(c, op, values && a && n >= 1 && n < INT64_C(1) << 24, "no such matrix");
@@ -60,8 +76,7 @@ sa_status SA_API(eigen)(sa_context *c, double *values, double *a, int64_t n, con
     return SA_OK;
   }
   sa_begin(c);
-  // Rows an odd number of cache lines apart do not all fall into the same sets of the cache.
-  sa_eigen_job j = {.c = c, .n = n, .ld = (sa_ceil(n, 8) | 1) * 8, .stop = stop};
+  sa_eigen_job j = {.c = c, .n = n, .ld = row_length(n), .stop = stop};
   if (!take_all(&j)) return sa_fail(c, SA_ERR_MEMORY, op, "no memory");
   // Entries of at most 1: squares neither overflow nor, of any that matters, underflow.
   int exponent;
@@ -69,13 +84,55 @@ sa_status SA_API(eigen)(sa_context *c, double *values, double *a, int64_t n, con
   const double down = ldexp(1, -exponent);
   for (int64_t i = 0; i < n; i++)
     for (int64_t k = 0; k <= i; k++) j.a[i * j.ld + k] = down * a[i * n + k];
-  if (!sa_tridiagonal(&j)) return sa_fail(c, SA_ERR_STOPPED, op, "stopped");
-  const sa_status status = sa_divide(&j);
-  if (status == SA_ERR_STOPPED || (status == SA_OK && !sa_back(&j))) return sa_fail(c, SA_ERR_STOPPED, op, "stopped");
-  if (status != SA_OK) return status;
+  sa_status status = solve(&j);
+  if (status == SA_OK && !sa_back(&j)) status = SA_ERR_STOPPED;
+  if (status != SA_OK) return ended(c, op, status);
   for (int64_t i = 0; i < n; i++) {
     values[i] = ldexp(j.d[j.order[i]], exponent);
     memcpy(a + i * n, j.q + j.order[i] * j.ld, (size_t)n * sizeof *a);
   }
+  return SA_OK;
+}
+
+// --- vectors in float32
+
+// rank orders eigenvalues, whose rows are there by rising value, by falling magnitude.
+static void rank(const double *d, const int64_t *rising, int64_t n, int64_t *order) {
+  for (int64_t i = 0, low = 0, high = n - 1; i < n; i++)
+    order[i] = fabs(d[rising[low]]) >= fabs(d[rising[high]]) ? rising[low++] : rising[high--];
+}
+
+sa_status SA_API(eigen_single)(sa_context *c, double *values, sa_matrix v, sa_matrix l, const int32_t *stop) {
+  const char *op = "eigen_single";
+  const int64_t n = l.rows;
+  SA_CHECK(c, op, sa_is(l, n, n) && n < INT64_C(1) << 24, "l is not (n, n)");
+  SA_CHECK(c, op, values && sa_is(v, n, n), "v is not (n, n)");
+  float top = 0;
+  for (int64_t i = 0; i < n; i++)
+    for (int64_t k = 0; k <= i; k++) {
+      const float x = fabsf(sa_row(l, i)[k]);
+      if (!(x <= top)) top = x;  // NaN stays: no comparison with it is true
+    }
+  if (!isfinite(top) || top == 0) {
+    for (int64_t i = 0; i < n; i++) {
+      values[i] = top == 0 ? 0 : (double)NAN;
+      for (int64_t k = 0; k < n; k++) sa_row(v, i)[k] = top == 0 ? i == k : NAN;
+    }
+    return SA_OK;
+  }
+  sa_begin(c);
+  sa_single single = {0};
+  sa_eigen_job j = {.c = c, .n = n, .ld = row_length(n), .stop = stop, .single = &single};
+  if (!take_all(&j)) return sa_fail(c, SA_ERR_MEMORY, op, "no memory");
+  int exponent;
+  frexp((double)top, &exponent);
+  const double down = ldexp(1, -exponent);
+  for (int64_t i = 0; i < n; i++)
+    for (int64_t k = 0; k <= i; k++) j.a[i * j.ld + k] = down * (double)sa_row(l, i)[k];
+  sa_status status = solve(&j);
+  if (status != SA_OK) return ended(c, op, status);
+  rank(j.d, j.order, n, j.kept);
+  if (!sa_single_back(&j, v, j.kept)) return ended(c, op, SA_ERR_STOPPED);
+  for (int64_t i = 0; i < n; i++) values[i] = ldexp(j.d[j.kept[i]], exponent);
   return SA_OK;
 }

@@ -3,10 +3,14 @@
 // A = Q T Qᵀ with T tridiagonal (tridiagonal.c), T = S Λ Sᵀ (divide.c), and the eigenvectors Q S. Eigenvectors are rows
 // everywhere, so that what works on several of them reads memory in order. What threads share out is cut by shapes alone:
 // the bits do not depend on their number.
+//
+// Where float32 is enough for the eigenvectors, T and Λ are found in float64 all the same: a merge of divide and conquer sees
+// of the vectors before it their first and last entries only, and these are carried in float64. The products that make the
+// vectors, which are most of the work, are in float32 (single.c).
 #ifndef SPECALIGN_EIGEN_H
 #define SPECALIGN_EIGEN_H
 
-#include "internal.h"
+#include "gemm.h"
 
 // sa_ranked is a row by its eigenvalue.
 typedef struct sa_ranked {
@@ -20,21 +24,39 @@ typedef struct sa_eigen_job {
   int64_t n, ld;         // rows are ld apart
   double *a;             // (n, ld): the matrix, then the reflectors
   double *d, *e, *tau;   // (n): diagonal of T, what is beside it, and the reflectors' factors
-  double *q, *u;         // (n, ld)
+  double *q;             // (n, ld): vectors of T, absent where they are single
+  double *u;             // (n, ld): of a merge
   double *pack_a, *pack_b;
+  double *row;           // (threads, ld)
   double *panel;         // (SA_PANEL_ROWS, ld)
   double *z, *zk, *z2, *poles, *weights, *values;  // (n): of a merge
   double *between;                                 // (n): what was torn apart, by leaf
   int64_t *order, *kept, *grouped, *column, *starts;  // (n + 1)
   sa_ranked *ranked;                               // (n)
   const int32_t *stop;
+  struct sa_single *single;                        // NULL: vectors in float64
 } sa_eigen_job;
+
+// sa_single is what vectors in float32 need.
+typedef struct sa_single {
+  int64_t ld;
+  float *q, *u;                    // (n, ld)
+  double *head, *tail;             // (n): first and last entry of a vector, in the order of q's rows
+  double *heads, *tails;           // (n): the same of the vectors that a merge keeps
+  sa_gemm p;                       // of a merge
+  float *buffers;                  // (threads, room)
+  int64_t room;
+  float *panels;                   // reflectors
+  float *work;                     // (threads, spare)
+  int64_t back, block, spare;      // reflectors of a block, in whole tiles; floats of its panels
+} sa_single;
 
 enum {
   SA_PANEL = 32,                     // reflectors between updates of what is left of A
   SA_BACK = 64,                      // reflectors that are applied to the vectors at once
   SA_PANEL_PARTS = 16,               // most parts of a symmetric product
-  SA_PANEL_ROWS = 3 * SA_PANEL + SA_PANEL_PARTS  // of scratch
+  SA_PANEL_ROWS = 3 * SA_PANEL + SA_PANEL_PARTS,  // of scratch
+  SA_LEAF = 32                       // rows of T that divide and conquer does not divide
 };
 
 static inline bool sa_stopped(const sa_eigen_job *j) { return j->stop && __atomic_load_n(j->stop, __ATOMIC_RELAXED); }
@@ -57,6 +79,20 @@ bool sa_tridiagonal(sa_eigen_job *j);
 
 // sa_back applies the reflectors to the rows of q. False: stopped.
 bool sa_back(sa_eigen_job *j);
+
+// sa_reflectors writes to t (SA_BACK, SA_BACK) the upper triangle T of which the product of reflectors first .. first+count is
+// I - V T Vᵀ, the rest of t zero.
+void sa_reflectors(const sa_eigen_job *j, double *t, int64_t first, int64_t count);
+
+// sa_single_take takes memory. False: there is none.
+bool sa_single_take(sa_eigen_job *j);
+
+// sa_single_turn replaces the kept rows of columns lo .. hi by their combinations: in columns lo .. mid of as many of them as
+// reach, by the first entries of the rows of u, and from mid on of the last ones.
+void sa_single_turn(sa_eigen_job *j, int64_t lo, int64_t mid, int64_t hi, int64_t k, int64_t reach, int64_t skip);
+
+// sa_single_back writes to v (n, n) the rows of q that order names, with the reflectors applied. False: stopped.
+bool sa_single_back(sa_eigen_job *j, sa_matrix v, const int64_t *order);
 
 // sa_divide finds the eigenpairs of T: values in d, vectors in the rows of q, order their rows by rising value. d and e are
 // used up.

@@ -54,6 +54,11 @@ static void pack_stretch(const sa_kernels *kn, float *dst, const sa_operand *o, 
     kn->pack_rows(dst, width, sa_row(o->m[0], first) + k0, o->m[0].stride, valid, kc, o->shift ? o->shift + k0 : NULL);
     return;
   }
+  if (o->rows) {
+    for (int64_t l = 0; l < kc; l++)
+      memcpy(dst + l * width, sa_row(o->m[0], o->rows[k0 + l]) + first, (size_t)valid * sizeof(float));
+    return;
+  }
   const int64_t left = sa_max(0, sa_min(valid, o->m[0].cols - first));
   const float *shift = o->shift ? o->shift + first : NULL, *scale = o->scale ? o->scale + k0 : NULL;
   if (left) kn->pack_cols(dst, width, sa_row(o->m[0], k0) + first, o->m[0].stride, left, kc, scale, shift);
@@ -92,19 +97,29 @@ static int64_t operand_count(const sa_operand *o) {
   return o->by_cols ? o->m[0].cols + (o->m[1].data ? o->m[1].cols : 0) : o->m[0].rows;
 }
 
-bool sa_pack(sa_context *c, sa_gemm *p, const sa_operand *a, const sa_operand *b, const sa_tile *tile) {
+static int64_t operand_length(const sa_operand *o) { return o->by_cols ? o->m[0].rows : o->m[0].cols; }
+
+int64_t sa_panel_words(const sa_tile *tile, int64_t count, int64_t width, int64_t k) {
+  return words(tile, sa_ceil(count, width) * width * padded(tile, k));
+}
+
+void sa_pack_into(sa_context *c, sa_gemm *p, const sa_operand *a, const sa_operand *b, const sa_tile *tile) {
   p->tile = tile;
   p->m = operand_count(a);
   p->n = operand_count(b);
-  p->k = a->by_cols ? a->m[0].rows : a->m[0].cols;
+  p->k = operand_length(a);
   const int64_t pa = sa_ceil(p->m, tile->mr), pb = sa_ceil(p->n, tile->nr);
   p->wide_a = pa * tile->mr;
   p->wide_b = pb * tile->nr;
-  p->a = sa_take(c, words(tile, p->wide_a * padded(tile, p->k)));
-  p->b = sa_take(c, words(tile, p->wide_b * padded(tile, p->k)));
-  if (!p->a || !p->b) return false;
   pack_job j = {c->kernels, p, a, b, pa};
   sa_run(c, (double)(p->m + p->n) * (double)p->k * 8 * SA_NS_PER_BYTE, pa + pb, pack_task, &j);
+}
+
+bool sa_pack(sa_context *c, sa_gemm *p, const sa_operand *a, const sa_operand *b, const sa_tile *tile) {
+  p->a = sa_take(c, sa_panel_words(tile, operand_count(a), tile->mr, operand_length(a)));
+  p->b = sa_take(c, sa_panel_words(tile, operand_count(b), tile->nr, operand_length(a)));
+  if (!p->a || !p->b) return false;
+  sa_pack_into(c, p, a, b, tile);
   return true;
 }
 

@@ -17,6 +17,7 @@ typedef struct sa_operand {
   bool by_cols;
   const float *shift;  // by rows: (k), by columns: one a column; subtracted. May be NULL
   const float *scale;  // by columns: (k), multiplied. May be NULL
+  const int64_t *rows; // by columns of m[0] alone: (k), row l is rows[l] of the memory. May be NULL
 } sa_operand;
 
 // sa_gemm is a reduction over k of packed panels. k is cut every SA_KC; for each stretch all panels lie one behind the
@@ -48,6 +49,12 @@ sa_block sa_grid_block(const sa_grid *g, int64_t task);
 
 // sa_pack packs both operands. False: no memory.
 bool sa_pack(sa_context *c, sa_gemm *p, const sa_operand *a, const sa_operand *b, const sa_tile *tile);
+
+// sa_panel_words is how many floats an operand of so many vectors of length k takes, when they go into panels of width.
+int64_t sa_panel_words(const sa_tile *tile, int64_t count, int64_t width, int64_t k);
+
+// sa_pack_into is sa_pack into the memory at p->a and p->b.
+void sa_pack_into(sa_context *c, sa_gemm *p, const sa_operand *a, const sa_operand *b, const sa_tile *tile);
 
 // sa_block_run computes a block into buf. lower: tiles wholly above the diagonal are skipped.
 void sa_block_run(const sa_gemm *p, const sa_grid *g, sa_block b, float *buf);

@@ -150,7 +150,22 @@ func (b *backend) Eigen(values, a []float64, n int, stop *atomic.Int32) error {
 	if n < 1 || len(values) < n || len(a)/n < n {
 		return fmt.Errorf("csrc: eigen: %d and %d scalars do not hold %d eigenvalues and a (%d, %d) matrix", len(values), len(a), n, n, n)
 	}
-	status := C.sa_eigen(b.c, cscalars(values, n), cscalars(a, n*n), C.int64_t(n), (*C.int32_t)(unsafe.Pointer(stop)))
+	return b.solved(C.sa_eigen(b.c, cscalars(values, n), cscalars(a, n*n), C.int64_t(n), (*C.int32_t)(unsafe.Pointer(stop))))
+}
+
+// EigenSingle implements align.Eigensolver.
+func (b *backend) EigenSingle(values []float64, v, l align.Matrix, stop *atomic.Int32) error {
+	if b.c == nil {
+		return errClosed
+	}
+	if len(values) < l.Rows {
+		return fmt.Errorf("csrc: eigen_single: %d scalars do not hold %d eigenvalues", len(values), l.Rows)
+	}
+	return b.solved(C.sa_eigen_single(b.c, cscalars(values, l.Rows), cmatrix(v), cmatrix(l), (*C.int32_t)(unsafe.Pointer(stop))))
+}
+
+// solved is check for what may be stopped.
+func (b *backend) solved(status C.sa_status) error {
 	if status == C.SA_ERR_STOPPED {
 		return align.ErrStopped
 	}

@@ -33,7 +33,7 @@ extern "C" {
 #define SA_API(name) SA_JOIN(SA_PREFIX, name)
 
 // SA_ABI_VERSION changes whenever a struct or a signature below does.
-#define SA_ABI_VERSION 3
+#define SA_ABI_VERSION 4
 
 typedef enum sa_status {
   SA_OK = 0,
@@ -199,6 +199,12 @@ sa_status SA_API(spectrum)(sa_context *c, double *values, sa_matrix vectors, sa_
 // thread may set, is not 0 it returns SA_ERR_STOPPED soon, a and values undefined; stop may be NULL. NaN or Inf in a gives
 // NaN everywhere. A backend without it returns SA_ERR_UNSUPPORTED.
 sa_status SA_API(eigen)(sa_context *c, double *values, double *a, int64_t n, const int32_t *stop);
+
+// eigen_single, optional: all eigenpairs of l, of which the lower triangle is read, by falling magnitude: the eigenvalues,
+// values (n), as eigen finds them, the unit eigenvectors, the rows of v, with the accuracy of float32. stop, NaN and Inf are
+// as with eigen. v may be l.
+// v, l: (n, n)
+sa_status SA_API(eigen_single)(sa_context *c, double *values, sa_matrix v, sa_matrix l, const int32_t *stop);
 
 // --- objectives
 

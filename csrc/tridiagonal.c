@@ -128,25 +128,33 @@ bool sa_tridiagonal(sa_eigen_job *j) {
 
 // --- the vectors
 
-// back_block applies reflectors first .. first+count to the rows of q: q -= (q V) Tᵀ Vᵀ.
-static void back_block(sa_eigen_job *j, int64_t first, int64_t count) {
-  const sa_kernels *kn = j->c->kernels;
-  const int64_t n = j->n, ld = j->ld, left = first + 1, m = n - left;  // columns that they change
-  double *const v = j->panel, *const products = j->u, *const turned = j->u + n * SA_BACK;
-  double t[SA_BACK * SA_BACK], column[SA_BACK];
-  memset(t, 0, sizeof t);
+void sa_reflectors(const sa_eigen_job *j, double *t, int64_t first, int64_t count) {
+  const int64_t n = j->n, ld = j->ld;
+  const double *const v = j->a + first * ld;
+  double column[SA_BACK];
+  memset(t, 0, SA_BACK * SA_BACK * sizeof *t);
   for (int64_t r = 0; r < count; r++) {
-    const int64_t zeros = r;
-    memset(v + r * ld, 0, (size_t)zeros * sizeof *v);
-    memcpy(v + r * ld + zeros, j->a + (first + r) * ld + left + zeros, (size_t)(m - zeros) * sizeof *v);
     const double tau = j->tau[first + r];
-    for (int64_t i = 0; i < r; i++) column[i] = kn->dot_double(v + i * ld + zeros, v + r * ld + zeros, m - zeros);
+    const int64_t at = first + r + 1;  // where reflector r begins
+    for (int64_t i = 0; i < r; i++) column[i] = j->c->kernels->dot_double(v + i * ld + at, v + r * ld + at, n - at);
     for (int64_t i = 0; i < r; i++) {
       double sum = 0;
       for (int64_t k = i; k < r; k++) sum += t[i * SA_BACK + k] * column[k];
       t[i * SA_BACK + r] = -tau * sum;
     }
     t[r * SA_BACK + r] = tau;
+  }
+}
+
+// back_block applies reflectors first .. first+count to the rows of q: q -= (q V) Tᵀ Vᵀ.
+static void back_block(sa_eigen_job *j, int64_t first, int64_t count) {
+  const int64_t n = j->n, ld = j->ld, left = first + 1, m = n - left;  // columns that they change
+  double *const v = j->panel, *const products = j->u, *const turned = j->u + n * SA_BACK;
+  double t[SA_BACK * SA_BACK];
+  sa_reflectors(j, t, first, count);
+  for (int64_t r = 0; r < count; r++) {
+    memset(v + r * ld, 0, (size_t)r * sizeof *v);
+    memcpy(v + r * ld + r, j->a + (first + r) * ld + left + r, (size_t)(m - r) * sizeof *v);
   }
   const sa_view q = {j->q + left, ld, 1, NULL};
   sa_gemm64(j, n, count, m, 1, q, (sa_view){v, 1, ld, NULL}, products, SA_BACK, NULL, false, false);

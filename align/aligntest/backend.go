@@ -44,6 +44,7 @@ func Backend(t *testing.T, open func() align.Backend) {
 		{"Orthogonalize", (*suite).orthogonalize},
 		{"SumSquares", (*suite).sumSquares},
 		{"Eigen", (*suite).eigen},
+		{"EigenSingle", (*suite).eigenSingle},
 		{"RelationalKL", (*suite).relationalKL},
 		{"RelationalKLExtremes", (*suite).relationalKLExtremes},
 		{"AddScaled", (*suite).addScaled},

@@ -118,6 +118,11 @@ var everyOperation = []struct {
 			f.ok(solver.Eigen(values, a, n, nil))
 		}
 	}},
+	{"EigenSingle", func(f *fixture, data *drawer) {
+		if solver, ok := f.b.(align.Eigensolver); ok {
+			f.ok(solver.EigenSingle(f.scalars(300), f.out(300, 300), f.in(data.symmetric(300)), nil))
+		}
+	}},
 	{"SumSquares", func(f *fixture, data *drawer) { f.ok(f.b.SumSquares(f.in(data.normal(500, 500)), f.scalars(1))) }},
 	{"RelationalKL", func(f *fixture, data *drawer) {
 		f.ok(f.b.RelationalKL(f.update(data.symmetric(330)), f.scratch(data.symmetric(330)), f.scratch(data.symmetric(330)), 0.1, 1, f.scalars(1)))
