@@ -109,32 +109,44 @@ func (r *request) estimate(theta, res, slopes []float64, rest float64, s *streng
 		}
 		return math.Abs(theta[i]) - rest
 	}
+	shift := func(i int) float64 { return res[i] * angle(res[i], distance(i)) } // by how much a value may be wrong
+	largest := 0.0
+	for i := range theta {
+		largest = math.Max(largest, shift(i))
+	}
 	total, cut, fuzz, most := 0.0, 0.0, 0.0, 0.0
 	var tied [2]int
 	for i, ti := range theta[:min(r.want, len(theta))] {
-		wi, di := slopes[i], distance(i)
+		ai, wi, di := math.Abs(ti), slopes[i], distance(i)
 		total += wi * wi * s.vector(i)
-		fuzz += s.vector(i) * square(r.bend(math.Abs(ti)))
+		fuzz += s.vector(i) * square(r.bend(ai))
 		if a := angle(res[i], di); a > 0 {
 			cut += wi * wi * a * a * (s.vector(i) + s.residual(i))
 		}
+		own := 0x1p-21 * ai // the values' own rounding errors
+		near := math.Max(r.noise+own, shift(i)+largest)
 		for j := i + 1; j < len(theta); j++ {
-			tj, dw := theta[j], wi-slopes[j]
-			swap := math.Copysign(1, ti)*wi - math.Copysign(1, tj)*slopes[j] // where it is not known which has which rank
-			if dw == 0 && swap == 0 {
-				continue
-			}
-			both := s.vector(i) + s.vector(j)
-			cut += both * square(dw*angle(res[i]*angle(res[j], di), math.Abs(ti-tj)))
-			own := 0x1p-21 * math.Abs(ti) // the values' own rounding errors
-			unsure := both * square(dw*angle(r.noise, math.Abs(ti-tj)-own))
-			if swap != 0 {
-				switch gap := math.Abs(ti) - math.Abs(tj); {
-				case ti*tj < 0 && gap <= r.noise+own:
-					unsure += both * swap * swap
-				case gap <= res[i]*angle(res[i], di)+res[j]*angle(res[j], distance(j)):
-					cut += both * swap * swap
+			tj, dw, unsure := theta[j], wi-slopes[j], 0.0
+			both, apart, gap := s.vector(i)+s.vector(j), math.Abs(ti-tj), ai-math.Abs(tj)
+			if rest < 0 && gap > near { // and of all that follow
+				sum, worst, at := r.mixing(i, j, theta, slopes, s)
+				fuzz += sum
+				if worst > most {
+					most, tied = worst, [2]int{i, at}
 				}
+				break
+			}
+			if dw != 0 {
+				cut += both * square(dw*angle(res[i]*angle(res[j], di), apart))
+				unsure = both * square(dw*angle(r.noise, apart-own))
+			}
+			swap := math.Copysign(1, ti)*wi - math.Copysign(1, tj)*slopes[j] // where it is not known which has which rank
+			switch {
+			case swap == 0 || gap > near:
+			case ti*tj < 0 && gap <= r.noise+own:
+				unsure += both * swap * swap
+			case gap <= shift(i)+shift(j):
+				cut += both * swap * swap
 			}
 			fuzz += unsure
 			if unsure > most {
@@ -143,6 +155,34 @@ func (r *request) estimate(theta, res, slopes []float64, rest float64, s *streng
 		}
 	}
 	return errorEstimate{relative(cut, total), relative(fuzz, total), tied}
+}
+
+// mixing returns what rounding errors that mix vector i with those from first on, all of them far from it, add to the estimate,
+// and the largest part of it and whose that is. Of the whole spectrum these are nearly all pairs.
+func (r *request) mixing(i, first int, theta, slopes []float64, s *strengths) (sum, most float64, at int) {
+	ti, wi, own := theta[i], slopes[i], 0x1p-21*math.Abs(theta[i])
+	rest, ws := theta[first:], slopes[first:len(theta)]
+	if s == nil {
+		for j, t := range rest {
+			q := (wi - ws[j]) / (math.Abs(ti-t) - own)
+			part := q * q
+			sum += part
+			if part > most {
+				most, at = part, j
+			}
+		}
+		return 2 * square(r.noise) * sum, 2 * square(r.noise) * most, first + at
+	}
+	vi, vs := s.vectors[i], s.vectors[first:len(theta)]
+	for j, t := range rest {
+		q := (wi - ws[j]) / (math.Abs(ti-t) - own)
+		part := (vi + vs[j]) * q * q
+		sum += part
+		if part > most {
+			most, at = part, j
+		}
+	}
+	return square(r.noise) * sum, square(r.noise) * most, first + at
 }
 
 // relative is the square root of part / total, finite also beside a total of 0.

@@ -183,6 +183,13 @@ type Imported interface {
 	Close()
 }
 
+// Combiner is implemented by a backend that computes a gradient from products that are there already.
+type Combiner interface {
+	// Combine computes g (n, d) = Σ_b w_b u_b t_bᵀ, u (b, n), t (b, d), w (1, b): FactorGradient without scale, where t is
+	// u x.
+	Combine(g, u, t, w Matrix) error
+}
+
 // Eigensolver is implemented by a backend with a dense eigensolver of its own.
 type Eigensolver interface {
 	// Eigen replaces a (n, n), symmetric, dense, in host memory, by its unit eigenvectors, one a row, and writes the

@@ -99,7 +99,14 @@ func (st *step) throughFeatures(gx Matrix) error {
 		for i := range st.weights.Cols {
 			st.weights.Data[i] *= 2
 		}
-		if err := st.b.FactorGradient(g, e.phi, e.scale, st.u, st.weights); err != nil {
+		combiner, ok := st.b.(Combiner)
+		var err error
+		if ok && !st.inner.empty() {
+			err = combiner.Combine(g, st.u, st.inner.rows(st.u.Rows), st.weights)
+		} else {
+			err = st.b.FactorGradient(g, e.phi, e.scale, st.u, st.weights)
+		}
+		if err != nil {
 			return err
 		}
 	}

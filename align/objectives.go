@@ -143,7 +143,7 @@ func (st *step) lowRank(p *pairs) error {
 		}
 	}
 	if st.m.empty() {
-		st.u, st.weights = u, w
+		st.u, st.weights, st.inner = u, w, p.inner
 		return nil
 	}
 	return st.b.AddOuter(st.m, u, w)

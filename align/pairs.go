@@ -104,6 +104,7 @@ type pairs struct {
 	residuals []float64 // |L v - λ v|, measured on the vectors
 	vectors   Matrix    // (len(values), n), orthonormal rows
 	tails     Matrix    // (len(values), d1+d2), their Φᵀ v, where it is known
+	inner     Matrix    // (len(values), d1), their Φ1ᵀ v, where nothing was left out and it is known
 	images    Matrix    // (len(values), n), their L v, until strengths has used it up
 	rest      float64   // magnitude of what is left out, as far as is known; -1: nothing is
 	products  int
@@ -149,13 +150,13 @@ func (p *pairs) certify(ws *workspace, op *operator) error {
 }
 
 // trust takes the whole spectrum as the solver found it in float64: measured in float32, as certify does, small eigenvalues
-// would get the rounding errors of large ones. Of a residual there is then only what rounding a vector to float32 makes,
-// 2⁻²⁴ (|L| + |λ|) at most.
+// would get the rounding errors of large ones. Of a residual there is then only what the vectors' rounding errors make, those
+// of sums of n products in float32: about 2⁻²⁵ √n (|L| + |λ|).
 func (p *pairs) trust(values []float64) {
-	top := math.Abs(values[0])
+	top, share := math.Abs(values[0]), 0x1p-25*math.Sqrt(float64(len(values)))
 	for _, v := range values {
 		p.values = append(p.values, v)
-		p.residuals = append(p.residuals, 0x1p-24*(top+math.Abs(v)))
+		p.residuals = append(p.residuals, share*(top+math.Abs(v)))
 	}
 }
 

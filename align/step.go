@@ -30,6 +30,7 @@ type step struct {
 	// what combine leaves for gradient: the derivative of the value with respect to K1, dense or of low rank
 	m          Matrix // (n, n), empty where u holds it all
 	u, weights Matrix // Σ weights_i u_i u_iᵀ
+	inner      Matrix // (>= the rows of u, d1): u Φ1, where it is known
 }
 
 // embedding is one side on its way from rows to features.

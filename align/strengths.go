@@ -1,7 +1,8 @@
 package align
 
-// strength writes |Φ1ᵀ x|² = xᵀ K1 x for the rows of x (b, n). With centring it takes the means from them.
-func (op *operator) strength(ws *workspace, out []float64, x Matrix) error {
+// strength writes |Φ1ᵀ x|² = xᵀ K1 x for the rows of x (b, n). With centring it takes the means from them. It returns Φ1ᵀ x
+// where that was computed for them as they are.
+func (op *operator) strength(ws *workspace, out []float64, x Matrix) (Matrix, error) {
 	if op.student.empty() {
 		if op.center {
 			for i := range x.Rows {
@@ -10,36 +11,36 @@ func (op *operator) strength(ws *workspace, out []float64, x Matrix) error {
 		}
 		y, err := ws.Get("strength", x.Rows, op.n)
 		if err != nil {
-			return err
+			return Matrix{}, err
 		}
 		if err := op.product(y, op.k1, x); err != nil {
-			return err
+			return Matrix{}, err
 		}
 		for i := range out {
 			out[i] = max(dot(x.row(i), y.row(i)), 0)
 		}
-		return nil
+		return Matrix{}, nil
 	}
 	// A product of matrices packs all features first. The memory of op.mul is not for this: p.tails is in it.
 	if op.tail > 0 && x.Rows <= manyVectors {
 		y, err := ws.Get("strength", x.Rows, op.n)
 		if err != nil {
-			return err
+			return Matrix{}, err
 		}
 		t, err := ws.Get("strengths", x.Rows, op.width-op.tail)
 		if err != nil {
-			return err
+			return Matrix{}, err
 		}
 		if err := op.b.FactorProduct(y, t, op.f, x); err != nil {
-			return err
+			return Matrix{}, err
 		}
 		op.squares(out, t)
-		return nil
+		return Matrix{}, nil
 	}
 	if !op.scale.empty() {
 		scaled, err := ws.Get("strength", x.Rows, op.n)
 		if err != nil {
-			return err
+			return Matrix{}, err
 		}
 		for i := range x.Rows {
 			row := scaled.row(i)
@@ -51,13 +52,13 @@ func (op *operator) strength(ws *workspace, out []float64, x Matrix) error {
 	}
 	t, err := ws.Get("strengths", x.Rows, op.student.Cols)
 	if err != nil {
-		return err
+		return Matrix{}, err
 	}
 	if err := op.b.MatMul(t, x, op.student, 1); err != nil {
-		return err
+		return Matrix{}, err
 	}
 	op.squares(out, t)
-	return nil
+	return t, nil
 }
 
 // squares writes |Φ1ᵀ x|² from rows that begin with Φ1ᵀ x.
@@ -76,10 +77,17 @@ func (p *pairs) judge(ws *workspace, op *operator, req *request) error {
 	if count == 0 {
 		return nil
 	}
+	p.inner = Matrix{}
 	if !p.tails.empty() {
 		op.squares(p.strong.vectors, p.tails)
-	} else if err := op.strength(ws, p.strong.vectors, p.vectors.rows(count)); err != nil {
-		return err
+	} else {
+		inner, err := op.strength(ws, p.strong.vectors, p.vectors.rows(count))
+		if err != nil {
+			return err
+		}
+		if p.rest < 0 && op.scale.empty() {
+			p.inner = inner
+		}
 	}
 	clear(p.strong.residuals)
 	if p.rest >= 0 { // else nothing was left out, and errors are within the vectors
@@ -91,7 +99,7 @@ func (p *pairs) judge(ws *workspace, op *operator, req *request) error {
 			}
 			normalizeVector(row)
 		}
-		if err := op.strength(ws, p.strong.residuals, residuals); err != nil {
+		if _, err := op.strength(ws, p.strong.residuals, residuals); err != nil {
 			return err
 		}
 	}

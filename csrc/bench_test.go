@@ -157,6 +157,7 @@ func BenchmarkStep(b *testing.B) {
 			{{Objective: align.ObjectiveSpectralRadius, Weight: 1}},
 			{{Objective: align.ObjectiveKyFan, K: 30, Weight: 1}},
 			{{Objective: align.ObjectiveKyFan, K: 30, Weight: 1}, {Objective: align.ObjectiveRelationalKL, Weight: 1}},
+			{{Objective: align.ObjectiveSchatten, P: 1.5, Weight: 1}},
 		} {
 			for _, threads := range []int{1, 2} {
 				name := fmt.Sprintf("n=%d/%s", n, terms[0].Objective)

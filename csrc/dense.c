@@ -15,6 +15,15 @@ sa_status SA_API(matmul)(sa_context *c, sa_matrix g, sa_matrix a, sa_matrix phi,
   return sa_multiply(c, g, oa, ob, alpha) ? SA_OK : sa_fail(c, SA_ERR_MEMORY, op, "no memory");
 }
 
+sa_status SA_API(combine)(sa_context *c, sa_matrix g, sa_matrix u, sa_matrix t, sa_matrix w) {
+  const char *op = "combine";
+  SA_CHECK(c, op, sa_there(u) && sa_there(t) && t.rows == u.rows && sa_is(w, 1, u.rows), "u is not (b, n), t not (b, d) or w not (1, b)");
+  SA_CHECK(c, op, sa_is(g, u.cols, t.cols), "g is not (n, d)");
+  sa_begin(c);
+  const sa_operand left = {.m = {u}, .by_cols = true, .scale = w.data}, right = {.m = {t}, .by_cols = true};
+  return sa_multiply(c, g, left, right, 1) ? SA_OK : sa_fail(c, SA_ERR_MEMORY, op, "no memory");
+}
+
 // --- gram
 
 typedef struct gram_job {

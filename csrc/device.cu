@@ -134,6 +134,11 @@ extern "C" sa_status SA_API(eigen_single)(sa_context *c, double *, sa_matrix, sa
   return sa_fail(c, SA_ERR_UNSUPPORTED, "a device has no dense eigensolver");
 }
 
+extern "C" sa_status SA_API(combine)(sa_context *c, sa_matrix, sa_matrix, sa_matrix, sa_matrix) {
+  sa_begin(c, "combine");
+  return sa_fail(c, SA_ERR_UNSUPPORTED, "a device has no such product");
+}
+
 extern "C" sa_status SA_API(alloc)(sa_context *c, int64_t rows, int64_t cols, sa_matrix *out) {
   sa_begin(c, "alloc");
   const int64_t most = INT64_C(1) << 56;

@@ -96,6 +96,20 @@ sa_status SA_API(eigen)(sa_context *c, double *values, double *a, int64_t n, con
 
 // --- vectors in float32
 
+// largest_single is largest of the lower triangle of l.
+static float largest_single(sa_matrix l) {
+  float top = 0, bad = 0;  // 0 times NaN or Inf is NaN
+  for (int64_t i = 0; i < l.rows; i++) {
+    const float *row = sa_row(l, i);
+    for (int64_t k = 0; k <= i; k++) {
+      const float x = fabsf(row[k]);
+      bad += 0 * x;
+      top = x > top ? x : top;
+    }
+  }
+  return bad == 0 ? top : NAN;
+}
+
 // rank orders eigenvalues, whose rows are there by rising value, by falling magnitude.
 static void rank(const double *d, const int64_t *rising, int64_t n, int64_t *order) {
   for (int64_t i = 0, low = 0, high = n - 1; i < n; i++)
@@ -107,12 +121,7 @@ sa_status SA_API(eigen_single)(sa_context *c, double *values, sa_matrix v, sa_ma
   const int64_t n = l.rows;
   SA_CHECK(c, op, sa_is(l, n, n) && n < INT64_C(1) << 24, "l is not (n, n)");
   SA_CHECK(c, op, values && sa_is(v, n, n), "v is not (n, n)");
-  float top = 0;
-  for (int64_t i = 0; i < n; i++)
-    for (int64_t k = 0; k <= i; k++) {
-      const float x = fabsf(sa_row(l, i)[k]);
-      if (!(x <= top)) top = x;  // NaN stays: no comparison with it is true
-    }
+  const float top = largest_single(l);
   if (!isfinite(top) || top == 0) {
     for (int64_t i = 0; i < n; i++) {
       values[i] = top == 0 ? 0 : (double)NAN;

@@ -164,6 +164,14 @@ func (b *backend) EigenSingle(values []float64, v, l align.Matrix, stop *atomic.
 	return b.solved(C.sa_eigen_single(b.c, cscalars(values, l.Rows), cmatrix(v), cmatrix(l), (*C.int32_t)(unsafe.Pointer(stop))))
 }
 
+// Combine implements align.Combiner.
+func (b *backend) Combine(g, u, t, w align.Matrix) error {
+	if b.c == nil {
+		return errClosed
+	}
+	return b.check(C.sa_combine(b.c, cmatrix(g), cmatrix(u), cmatrix(t), cmatrix(w)))
+}
+
 // solved is check for what may be stopped.
 func (b *backend) solved(status C.sa_status) error {
 	if status == C.SA_ERR_STOPPED {

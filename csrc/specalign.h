@@ -221,6 +221,10 @@ sa_status SA_API(relational_kl)(sa_context *c, sa_matrix m, sa_matrix k1, sa_mat
 // m, l: the same shape
 sa_status SA_API(add_scaled)(sa_context *c, sa_matrix m, sa_matrix l, float a);
 
+// combine, optional: g = Σ_b w_b u_b t_bᵀ.
+// g: (n, d); u: (b, n); t: (b, d); w: (1, b)
+sa_status SA_API(combine)(sa_context *c, sa_matrix g, sa_matrix u, sa_matrix t, sa_matrix w);
+
 // add_outer: m += Σ_b w_b u_b u_bᵀ.
 // m: (n, n); u: (b, n); w: (1, b)
 sa_status SA_API(add_outer)(sa_context *c, sa_matrix m, sa_matrix u, sa_matrix w);

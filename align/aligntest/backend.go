@@ -49,6 +49,7 @@ func Backend(t *testing.T, open func() align.Backend) {
 		{"RelationalKLExtremes", (*suite).relationalKLExtremes},
 		{"AddScaled", (*suite).addScaled},
 		{"AddOuter", (*suite).addOuter},
+		{"Combine", (*suite).combine},
 		{"FactorGradient", (*suite).factorGradient},
 		{"MatMul", (*suite).matMul},
 		{"KernelGradient", (*suite).kernelGradient},

@@ -130,6 +130,11 @@ var everyOperation = []struct {
 	{"AddScaled", func(f *fixture, data *drawer) {
 		f.ok(f.b.AddScaled(f.update(data.normal(500, 500)), f.in(data.normal(500, 500)), 0.3))
 	}},
+	{"Combine", func(f *fixture, data *drawer) {
+		if combiner, ok := f.b.(align.Combiner); ok {
+			f.ok(combiner.Combine(f.out(300, 200), f.in(data.normal(310, 300)), f.in(data.normal(310, 200)), f.in(data.normal(1, 310))))
+		}
+	}},
 	{"AddOuter", func(f *fixture, data *drawer) {
 		f.ok(f.b.AddOuter(f.update(data.symmetric(400)), f.in(data.normal(31, 400)), f.in(data.normal(1, 31))))
 	}},

@@ -258,7 +258,11 @@ func outer[F float](u, w grid[F]) grid[F] {
 
 // factorGradient is Σ_b w_b u_b (u_bᵀ phi).
 func factorGradient[F float](phi, u, w grid[F]) grid[F] {
-	t := matMul(u, phi)
+	return combination(u, matMul(u, phi), w)
+}
+
+// combination is Σ_b w_b u_b t_bᵀ.
+func combination[F float](u, t, w grid[F]) grid[F] {
 	weighted := buildGrid(len(u), u.cols(), func(b, i int) F { return w[0][b] * u[b][i] })
 	return matMul(transposed(weighted), t)
 }

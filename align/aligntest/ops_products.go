@@ -144,6 +144,22 @@ func (s *suite) factorGradient() {
 	})
 }
 
+func (s *suite) combine() {
+	combiner, ok := s.b.(align.Combiner)
+	if !ok {
+		s.t.Skip("this backend makes no gradient of products that are there")
+	}
+	s.walk(func(sh shape, data *drawer) {
+		u, t, w := data.normal(sh.m, sh.n), data.normal(sh.m, sh.d), data.normal(1, sh.m)
+		label := fmt.Sprintf("combine (%d, %d) of %d vectors", sh.n, sh.d, sh.m)
+		got := s.run(label, func(f *fixture) {
+			f.ok(combiner.Combine(f.out(sh.n, sh.d), f.in(u), f.in(t), f.in(w)))
+		})
+		want := combination(convert[float64](u), convert[float64](t), convert[float64](w))
+		s.near(label, got.matrices[0], combination(u, t, w), want, combination(magnitude(u), magnitude(t), magnitude(w)))
+	})
+}
+
 func (s *suite) addOuter() {
 	s.walk(func(sh shape, data *drawer) {
 		for _, b := range []int{1, min(sh.m, 17)} {
