@@ -21,14 +21,17 @@ static bool take_all(sa_eigen_job *j) {
     ok = (*indices[i] = (int64_t *)(void *)take64(c, n + 1)) && ok;
   j->ranked = (sa_ranked *)(void *)take64(c, 2 * n);
   j->panel = take64(c, SA_PANEL_ROWS * j->ld);
-  j->a = take64(c, n * j->ld);
+  j->rows = sa_ceil(n, SA_LINE) * SA_LINE;
+  j->step = sa_max(64, sa_ceil(sa_ceil(n, SA_PANEL_PARTS), SA_LINE) * SA_LINE);
+  j->a = take64(c, j->rows * j->ld);
   j->u = take64(c, n * sa_max(j->ld, 2 * SA_BACK));
   j->row = take64(c, c->threads * j->ld);
   j->pack_a = take64(c, wide * inner);
   j->pack_b = take64(c, wide * inner);
   ok = ok && j->a && j->ranked && j->panel && j->u && j->row && j->pack_a && j->pack_b;
-  if (j->single) return ok && sa_single_take(j);
-  return ok && (j->q = take64(c, n * j->ld));
+  ok = ok && (j->single ? sa_single_take(j) : (j->q = take64(c, n * j->ld)) != NULL);
+  if (ok) memset(j->a + n * j->ld, 0, (size_t)((j->rows - n) * j->ld) * sizeof *j->a);
+  return ok;
 }
 
 // row_length makes rows an odd number of cache lines apart: they do not all fall into the same sets of the cache.

@@ -22,7 +22,8 @@ typedef struct sa_ranked {
 typedef struct sa_eigen_job {
   sa_context *c;
   int64_t n, ld;         // rows are ld apart
-  double *a;             // (n, ld): the matrix, then the reflectors
+  int64_t step, rows;    // of the reduction: rows of a part of a product; n, rounded up to whole lines
+  double *a;             // (rows, ld): the matrix, zero behind n, then the reflectors
   double *d, *e, *tau;   // (n): diagonal of T, what is beside it, and the reflectors' factors
   double *q;             // (n, ld): vectors of T, absent where they are single
   double *u;             // (n, ld): of a merge
@@ -52,7 +53,8 @@ typedef struct sa_single {
 } sa_single;
 
 enum {
-  SA_PANEL = 32,                     // reflectors between updates of what is left of A
+  SA_PANEL = 16,                     // reflectors between updates of what is left of A, a multiple of SA_LINE
+  SA_LINE = 8,                       // float64 in a line of the cache
   SA_BACK = 64,                      // reflectors that are applied to the vectors at once
   SA_PANEL_PARTS = 16,               // most parts of a symmetric product
   SA_PANEL_ROWS = 3 * SA_PANEL + SA_PANEL_PARTS,  // of scratch

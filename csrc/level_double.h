@@ -58,6 +58,11 @@ static void combine_double(double *y, const double *row, int64_t stride, int64_t
     }
     UNROLL for (int h = 0; h < 4; h++) dd_store(y + i + h * HD, acc[h]);
   }
+  for (; i + HD <= count; i += HD) {
+    vd acc = dd_load(y + i);
+    for (int64_t r = 0; r < rows; r++) acc = vd_fma(dd_set(coef[r]), dd_load(row + r * stride + i), acc);
+    dd_store(y + i, acc);
+  }
   for (; i < count; i++)
     for (int64_t r = 0; r < rows; r++) y[i] += coef[r] * row[r * stride + i];
 }
