@@ -74,13 +74,17 @@ static void mirror(const sa_eigen_job *j, int64_t from) {
 
 // --- the reduction
 
+// What is below NOTHING, beside entries of at most 1 of which the largest is at least 1/2, is rounding errors of rounding
+// errors: it is taken for 0, before its squares underflow.
+#define NOTHING 0x1p-110
+
 // reflect makes of x (m) a vector v with v[0] = 1 so that (I - tau v vᵀ) x = beta e_0; it returns tau.
 static double reflect(const sa_kernels *kn, double *x, int64_t m, double *beta) {
   const double head = x[0], tail = sqrt(kn->dot_double(x + 1, x + 1, m - 1));
   x[0] = 1;
-  if (tail == 0) {
-    *beta = head;
-    memset(x + 1, 0, (size_t)(m - 1) * sizeof *x);  // what the square of underflows
+  if (tail < NOTHING) {
+    *beta = fabs(head) < NOTHING ? 0 : head;
+    memset(x + 1, 0, (size_t)(m - 1) * sizeof *x);
     return 0;
   }
   *beta = -copysign(hypot(head, tail), head);
@@ -139,6 +143,7 @@ bool sa_tridiagonal(sa_eigen_job *j) {
   if (n > 1) {
     j->d[n - 2] = a[(n - 2) * ld + n - 2];
     j->e[n - 2] = a[(n - 1) * ld + n - 2];
+    if (fabs(j->e[n - 2]) < NOTHING) j->e[n - 2] = 0;
   }
   j->d[n - 1] = a[(n - 1) * ld + n - 1];
   j->e[n - 1] = 0;
