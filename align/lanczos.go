@@ -159,7 +159,7 @@ func (it *krylov) adopt(w Matrix, share float64) (bool, error) {
 	drift := 1.0
 	for range 2 { // what dividing by a small number has magnified is rounding errors
 		scaleVector(w.row(0), 1/norm)
-		left, err := it.orthogonalize(w, nil)
+		left, err := it.orthogonalize(w, nil, 0)
 		if err != nil {
 			return false, err
 		}
@@ -194,24 +194,30 @@ func (it *krylov) random() error {
 // orthogonalize takes from w its projection on the basis and again what rounding has left of it, adds the coefficients
 // to h, where it is not nil, and returns the norm that is left. Twice is enough (Giraud, Langou and Rozložník 2005), and
 // once where half of the square remains: then the errors that it leaves do not grow from row to row (Daniel, Gragg,
-// Kaufman and Stewart 1976).
-func (it *krylov) orthogonalize(w Matrix, h []float64) (float64, error) {
-	if h == nil {
-		it.coefficients = resize(it.coefficients, it.rows)
-		h = it.coefficients
-		clear(h)
-	}
+// Kaufman and Stewart 1976). So that half of it does remain, the projection on the rows from near on is taken first,
+// which is nearly all that a product has in the basis.
+func (it *krylov) orthogonalize(w Matrix, h []float64, near int) (float64, error) {
 	out, err := it.ws.floats(1)
 	if err != nil {
 		return 0, err
 	}
+	if near > 0 && near < it.rows {
+		if err := it.b.Orthogonalize(w, it.basis.between(near, it.rows), it.rows-near, it.op.n, h[near:], out); err != nil {
+			return 0, err
+		}
+	}
+	it.coefficients = resize(it.coefficients, it.rows)
 	for range 2 {
-		if err := it.b.Orthogonalize(w, it.basis, it.rows, it.op.n, h, out); err != nil {
+		clear(it.coefficients)
+		if err := it.b.Orthogonalize(w, it.basis, it.rows, it.op.n, it.coefficients, out); err != nil {
 			return 0, err
 		}
 		taken := 0.0
-		for _, c := range h[:it.rows] {
+		for i, c := range it.coefficients {
 			taken += c * c
+			if h != nil {
+				h[i] += c
+			}
 		}
 		if out[0] >= taken {
 			break
@@ -247,7 +253,7 @@ func (it *krylov) expand(count int) error {
 	}
 	for i := range count {
 		h := it.column()
-		beta, err := it.orthogonalize(w.rowMatrix(i), h)
+		beta, err := it.orthogonalize(w.rowMatrix(i), h, it.done-it.block)
 		if err != nil {
 			return err
 		}

@@ -104,7 +104,7 @@ type pairs struct {
 	residuals []float64 // |L v - λ v|, measured on the vectors
 	vectors   Matrix    // (len(values), n), orthonormal rows
 	tails     Matrix    // (len(values), d1+d2), their Φᵀ v, where it is known
-	inner     Matrix    // (len(values), d1), their Φ1ᵀ v, where nothing was left out and it is known
+	inner     Matrix    // (len(values), d1), their Φ1ᵀ v, where it is known and Φ1 has no scale
 	images    Matrix    // (len(values), n), their L v, until strengths has used it up
 	rest      float64   // magnitude of what is left out, as far as is known; -1: nothing is
 	products  int

@@ -1,8 +1,8 @@
 package align
 
 // strength writes |Φ1ᵀ x|² = xᵀ K1 x for the rows of x (b, n). With centring it takes the means from them. It returns Φ1ᵀ x
-// where that was computed for them as they are.
-func (op *operator) strength(ws *workspace, out []float64, x Matrix) (Matrix, error) {
+// where that was computed for them as they are, in the memory of that name.
+func (op *operator) strength(ws *workspace, name string, out []float64, x Matrix) (Matrix, error) {
 	if op.student.empty() {
 		if op.center {
 			for i := range x.Rows {
@@ -50,7 +50,7 @@ func (op *operator) strength(ws *workspace, out []float64, x Matrix) (Matrix, er
 		}
 		x = scaled
 	}
-	t, err := ws.Get("strengths", x.Rows, op.student.Cols)
+	t, err := ws.Get(name, x.Rows, op.student.Cols)
 	if err != nil {
 		return Matrix{}, err
 	}
@@ -81,11 +81,11 @@ func (p *pairs) judge(ws *workspace, op *operator, req *request) error {
 	if !p.tails.empty() {
 		op.squares(p.strong.vectors, p.tails)
 	} else {
-		inner, err := op.strength(ws, p.strong.vectors, p.vectors.rows(count))
+		inner, err := op.strength(ws, "inner", p.strong.vectors, p.vectors.rows(count))
 		if err != nil {
 			return err
 		}
-		if p.rest < 0 && op.scale.empty() {
+		if op.scale.empty() {
 			p.inner = inner
 		}
 	}
@@ -99,7 +99,7 @@ func (p *pairs) judge(ws *workspace, op *operator, req *request) error {
 			}
 			normalizeVector(row)
 		}
-		if _, err := op.strength(ws, p.strong.residuals, residuals); err != nil {
+		if _, err := op.strength(ws, "strengths", p.strong.residuals, residuals); err != nil {
 			return err
 		}
 	}

@@ -63,6 +63,8 @@ typedef struct sa_kernels {
   double (*sum64)(const float *a, int64_t count);
   double (*sum_squares64)(const float *a, int64_t count);
   double (*dot64)(const float *a, const float *b, int64_t count);
+  // out[j] = <w, basis_j>, j < m
+  void (*dots64)(double *out, const float *w, const float *basis, int64_t stride, int64_t m, int64_t count);
   // out[4 q + r] += <row_r, v_q>, r < rows <= 4, q < b <= 4
   void (*dots)(float *out, const float *row, int64_t stride, int rows, const float *v, int64_t v_stride, int b,
                int64_t count);

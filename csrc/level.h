@@ -47,6 +47,7 @@ INLINE vd vd_load(const float *p) {
   memcpy(&v, p, sizeof v);
   return __builtin_convertvector(v, vd);
 }
+INLINE vd vd_set(double x) { return x - (vd){0}; }
 INLINE v4 v4_load(const float *p) {
   v4 v;
   memcpy(&v, p, sizeof v);
@@ -174,6 +175,7 @@ const sa_kernels LEVEL = {
     .sum64 = sum64,
     .sum_squares64 = sum_squares64,
     .dot64 = dot64,
+    .dots64 = dots64,
     .dots = dots,
     .combine = combine,
     .symmetric = symmetric,

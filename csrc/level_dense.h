@@ -178,21 +178,25 @@ static float dot(const float *a, const float *b, int64_t count) {
   return out;
 }
 
+// A piece of w stays in registers while all rows of the basis pass.
 static double deflate(float *w, const float *basis, int64_t stride, int64_t m, const double *h, int64_t count) {
+  enum { PIECES = 4 };
   vd norm = {0};
   double tail = 0;
   int64_t i = 0;
-  for (; i + 2 * HD <= count; i += 2 * HD) {
-    vd x = vd_load(w + i), y = vd_load(w + i + HD);
+  for (; i + PIECES * HD <= count; i += PIECES * HD) {
+    vd x[PIECES];
+    UNROLL for (int p = 0; p < PIECES; p++) x[p] = vd_load(w + i + p * HD);
     for (int64_t j = 0; j < m; j++) {
-      x -= h[j] * vd_load(basis + j * stride + i);
-      y -= h[j] * vd_load(basis + j * stride + i + HD);
+      const vd c = vd_set(-h[j]);
+      UNROLL for (int p = 0; p < PIECES; p++) x[p] = vd_fma(c, vd_load(basis + j * stride + i + p * HD), x[p]);
     }
-    const vh xh = __builtin_convertvector(x, vh), yh = __builtin_convertvector(y, vh);
-    memcpy(w + i, &xh, sizeof xh);
-    memcpy(w + i + HD, &yh, sizeof yh);
-    x = vd_load(w + i), y = vd_load(w + i + HD);
-    norm += x * x + y * y;
+    UNROLL for (int p = 0; p < PIECES; p++) {
+      const vh half = __builtin_convertvector(x[p], vh);
+      memcpy(w + i + p * HD, &half, sizeof half);
+      x[p] = vd_load(w + i + p * HD);
+      norm = vd_fma(x[p], x[p], norm);
+    }
   }
   for (; i < count; i++) {
     double x = (double)w[i];

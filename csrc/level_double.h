@@ -6,16 +6,15 @@ INLINE vd dd_load(const double *p) {
   return v;
 }
 INLINE void dd_store(double *p, vd v) { memcpy(p, &v, sizeof v); }
-INLINE vd dd_set(double x) { return x - (vd){0}; }
 
 static void tile64(int64_t k, const double *a, const double *b, double *c, int64_t ldc, bool add) {
   vd acc[MR][NV];
-  UNROLL for (int i = 0; i < MR; i++) UNROLL for (int j = 0; j < NV; j++) acc[i][j] = dd_set(0);
+  UNROLL for (int i = 0; i < MR; i++) UNROLL for (int j = 0; j < NV; j++) acc[i][j] = vd_set(0);
   for (int64_t l = 0; l < k; l++, a += MR, b += NV * HD) {
     vd bv[NV];
     UNROLL for (int j = 0; j < NV; j++) bv[j] = dd_load(b + j * HD);
     UNROLL for (int i = 0; i < MR; i++) {
-      const vd av = dd_set(a[i]);
+      const vd av = vd_set(a[i]);
       UNROLL for (int j = 0; j < NV; j++) acc[i][j] = vd_fma(av, bv[j], acc[i][j]);
     }
   }
@@ -42,7 +41,7 @@ static double dot_double(const double *a, const double *b, int64_t count) {
 
 static void add_double(double *dst, const double *a, int64_t count, double alpha) {
   int64_t i = 0;
-  for (; i + HD <= count; i += HD) dd_store(dst + i, vd_fma(dd_set(alpha), dd_load(a + i), dd_load(dst + i)));
+  for (; i + HD <= count; i += HD) dd_store(dst + i, vd_fma(vd_set(alpha), dd_load(a + i), dd_load(dst + i)));
   for (; i < count; i++) dst[i] += alpha * a[i];
 }
 
@@ -53,14 +52,14 @@ static void combine_double(double *y, const double *row, int64_t stride, int64_t
     vd acc[4];
     UNROLL for (int h = 0; h < 4; h++) acc[h] = dd_load(y + i + h * HD);
     for (int64_t r = 0; r < rows; r++) {
-      const vd c = dd_set(coef[r]);
+      const vd c = vd_set(coef[r]);
       UNROLL for (int h = 0; h < 4; h++) acc[h] = vd_fma(c, dd_load(row + r * stride + i + h * HD), acc[h]);
     }
     UNROLL for (int h = 0; h < 4; h++) dd_store(y + i + h * HD, acc[h]);
   }
   for (; i + HD <= count; i += HD) {
     vd acc = dd_load(y + i);
-    for (int64_t r = 0; r < rows; r++) acc = vd_fma(dd_set(coef[r]), dd_load(row + r * stride + i), acc);
+    for (int64_t r = 0; r < rows; r++) acc = vd_fma(vd_set(coef[r]), dd_load(row + r * stride + i), acc);
     dd_store(y + i, acc);
   }
   for (; i < count; i++)
@@ -85,7 +84,7 @@ static void rotate_double(double *x, double *y, int64_t count, double c, double 
 static void symmetric_double(double *y, double *out, const double *row, int64_t stride, const double *v, const double *coef,
                              int64_t count) {
   vd acc[2][4];
-  UNROLL for (int h = 0; h < 2; h++) UNROLL for (int r = 0; r < 4; r++) acc[h][r] = dd_set(0);
+  UNROLL for (int h = 0; h < 2; h++) UNROLL for (int r = 0; r < 4; r++) acc[h][r] = vd_set(0);
   int64_t j = 0;
   for (; j + 2 * HD <= count; j += 2 * HD) {
     UNROLL for (int h = 0; h < 2; h++) {
@@ -95,7 +94,7 @@ static void symmetric_double(double *y, double *out, const double *row, int64_t 
       UNROLL for (int r = 0; r < 4; r++) {
         const vd x = dd_load(row + r * stride + at);
         acc[h][r] = vd_fma(x, vv, acc[h][r]);
-        yy = vd_fma(x, dd_set(coef[r]), yy);
+        yy = vd_fma(x, vd_set(coef[r]), yy);
       }
       dd_store(y + at, yy);
     }

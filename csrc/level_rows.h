@@ -86,12 +86,35 @@ static double dot64(const float *a, const float *b, int64_t count) {
   vd x = {0}, y = {0};
   int64_t i = 0;
   for (; i + 2 * HD <= count; i += 2 * HD) {
-    x += vd_load(a + i) * vd_load(b + i);
-    y += vd_load(a + i + HD) * vd_load(b + i + HD);
+    x = vd_fma(vd_load(a + i), vd_load(b + i), x);
+    y = vd_fma(vd_load(a + i + HD), vd_load(b + i + HD), y);
   }
   double s = vd_sum(x + y);
   for (; i < count; i++) s += (double)a[i] * (double)b[i];
   return s;
+}
+
+// Four rows of the basis share what is read of w.
+static void dots64(double *out, const float *w, const float *basis, int64_t stride, int64_t m, int64_t count) {
+  enum { ROWS = 4 };
+  int64_t j = 0;
+  for (; j + ROWS <= m; j += ROWS) {
+    const float *row = basis + j * stride;
+    vd acc[2][ROWS];
+    UNROLL for (int h = 0; h < 2; h++) UNROLL for (int r = 0; r < ROWS; r++) acc[h][r] = vd_set(0);
+    int64_t i = 0;
+    for (; i + 2 * HD <= count; i += 2 * HD)
+      UNROLL for (int h = 0; h < 2; h++) {
+        const vd x = vd_load(w + i + h * HD);
+        UNROLL for (int r = 0; r < ROWS; r++) acc[h][r] = vd_fma(x, vd_load(row + r * stride + i + h * HD), acc[h][r]);
+      }
+    for (int r = 0; r < ROWS; r++) {
+      double s = vd_sum(acc[0][r] + acc[1][r]);
+      for (int64_t k = i; k < count; k++) s += (double)w[k] * (double)row[r * stride + k];
+      out[j + r] = s;
+    }
+  }
+  for (; j < m; j++) out[j] = dot64(w, basis + j * stride, count);
 }
 
 static double sum_squares64(const float *a, int64_t count) { return dot64(a, a, count); }

@@ -318,7 +318,7 @@ static void ortho_dots(void *arg, int64_t task, int worker) {
   (void)worker;
   const ortho_job *j = arg;
   const int64_t at = task * ORTHO, count = sa_min(ORTHO, j->n - at);
-  for (int64_t q = 0; q < j->m; q++) j->dots[task * j->m + q] = j->kn->dot64(j->w.data + at, sa_row(j->basis, q) + at, count);
+  if (j->m) j->kn->dots64(j->dots + task * j->m, j->w.data + at, j->basis.data + at, j->basis.stride, j->m, count);
 }
 
 // Blocks of the first n columns, then of the others, whose norm does not count.
