@@ -60,6 +60,7 @@ typedef struct sa_kernels {
   // sums
   float (*sum_squares)(const float *a, const float *shift, int64_t count);  // shift may be NULL
   float (*dot)(const float *a, const float *b, int64_t count);
+  void (*add_widened)(double *sum, const float *a, int64_t count);  // sum += a
   double (*sum64)(const float *a, int64_t count);
   double (*sum_squares64)(const float *a, int64_t count);
   double (*dot64)(const float *a, const float *b, int64_t count);

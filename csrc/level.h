@@ -172,6 +172,7 @@ const sa_kernels LEVEL = {
     .normal_backward = normal_backward,
     .sum_squares = sum_squares,
     .dot = dot,
+    .add_widened = add_widened,
     .sum64 = sum64,
     .sum_squares64 = sum_squares64,
     .dot64 = dot64,

@@ -73,6 +73,17 @@ static float sum_squares(const float *a, const float *shift, int64_t count) {
   return vf_sum(acc);
 }
 
+static void add_widened(double *sum, const float *a, int64_t count) {
+  int64_t i = 0;
+  for (; i + HD <= count; i += HD) {
+    vd v;
+    memcpy(&v, sum + i, sizeof v);
+    v += vd_load(a + i);
+    memcpy(sum + i, &v, sizeof v);
+  }
+  for (; i < count; i++) sum[i] += (double)a[i];
+}
+
 static double sum64(const float *a, int64_t count) {
   vd acc = {0};
   int64_t i = 0;

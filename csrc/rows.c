@@ -159,13 +159,13 @@ static void mean_task(void *arg, int64_t task, int worker) {
   double total[MEAN_COLS] = {0};
   for (int64_t i = 0; i < j->a.rows; i++) {
     const float *x = sa_row(j->a, i) + at;
-    for (int64_t k = 0; k < count; k++) total[k] += (double)x[k];
+    j->kn->add_widened(total, x, count);
   }
   for (int64_t k = 0; k < count; k++) j->b.data[at + k] = (float)(total[k] / (double)j->a.rows);
 }
 
 void sa_column_means(sa_context *c, float *mean, sa_matrix x) {
-  row_job j = {.a = x, .b = {mean, 1, x.cols, x.cols}};
+  row_job j = {.kn = c->kernels, .a = x, .b = {mean, 1, x.cols, x.cols}};
   sa_run(c, (double)x.rows * (double)x.cols * 8 * SA_NS_PER_BYTE, sa_ceil(x.cols, MEAN_COLS), mean_task, &j);
 }
 
