@@ -48,6 +48,7 @@ int main(void) {
   const sa_matrix l = make(c, N, N), k1 = make(c, N, N), k2 = make(c, N, N), m = make(c, N, N), g = make(c, N, D1);
   const sa_matrix gf = make(c, N, 2 * R), gram = make(c, D1 + D2, D1 + D2), v = make(c, B, N), y = make(c, B, N);
   const sa_matrix t = make(c, B, D1 + D2), s = make(c, B, D1 + D2), u = make(c, K, N), weights = make(c, 1, K), one_row = make(c, 1, N);
+  const sa_matrix t30 = make(c, K, D1), v32 = make(c, N, N);
   double *h;
   if (sa_alloc64(c, 128, &h) != SA_OK) return 1;
   const sa_side linear1 = {phi1, SA_LINEAR, 0}, linear2 = {phi2, SA_LINEAR, 0};
@@ -69,6 +70,7 @@ int main(void) {
   COUNT("sum_squares", sa_sum_squares(c, l, h));
   COUNT("add_outer_30", sa_add_outer(c, m, u, weights));
   COUNT("factor_gradient_30", sa_factor_gradient(c, g, x1, inv1, u, weights));
+  COUNT("combine_30", sa_combine(c, g, u, t30, weights));
   COUNT("matmul", sa_matmul(c, g, l, x1, 2));
   COUNT("kernel_gradient_gaussian_30", sa_kernel_gradient(c, g, gauss1, none, u, weights, k1));
   COUNT("fourier_backward", sa_fourier_backward(c, g, gf, f, w));
@@ -82,6 +84,7 @@ int main(void) {
   for (int64_t i = 0; i < N; i++)
     for (int64_t k = 0; k <= i; k++) matrix[i * N + k] = (double)l.data[i * l.stride + k];
   COUNT("eigen", sa_eigen(c, values, matrix, N, NULL));
+  COUNT("eigen_single", sa_eigen_single(c, values, v32, l, NULL));
   sa_close(c);
   return 0;
 }
