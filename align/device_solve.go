@@ -159,7 +159,11 @@ func (d *deviceStep) all(p *pairs) ([]int, error) {
 	if !d.sh.exact { // the rank of L is no larger than the features are many: what follows is rounding errors
 		eig.order = eig.order[:min(d.n, d.sh.features)]
 	}
-	p.trust(eig)
+	eig.work = resize(eig.work, len(eig.order))
+	for i, c := range eig.order {
+		eig.work[i] = eig.values[c]
+	}
+	p.trust(eig.work)
 	p.converged = true
 	return eig.order, d.judge(p, eig.order)
 }
