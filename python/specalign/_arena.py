@@ -11,7 +11,6 @@ leaves the other one whole. The arena outlives the sidecar because the trainer h
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fcntl
 import mmap
 import os
@@ -52,7 +51,7 @@ class Shape(NamedTuple):
 
     def down(self) -> Shape:
         """Return the same shape in host memory."""
-        return dataclasses.replace(self, student_gpu=False, reference_gpu=False)
+        return self._replace(student_gpu=False, reference_gpu=False)
 
 
 @dataclass(frozen=True, slots=True)
