@@ -59,8 +59,12 @@ gpu-test-bundle: gpu gpu-test ## build/gpu-test-bundle, tests and figures to cop
 	@install -m 755 csrc/gpu_bundle.sh build/gpu-test-bundle/run.sh
 	@echo build/gpu-test-bundle
 
+# No kernel spills, and tensor cores are used where they are meant to be.
 gpu-check: $(GPU_BUILD)/kernels.syso
 	@awk -f csrc/ptxas.awk $(GPU_BUILD)/*.ptxas
+	@for check in gemm:HMMA.1688.F32.TF32 difference:HMMA.1688.F32.TF32 jacobi:DMMA.8; do \
+	  $(CUDA_HOME)/bin/cuobjdump -sass $(GPU_BUILD)/$${check%%:*}.o | awk -v object=$${check%%:*} -v want=$${check##*:} -f csrc/sass.awk || exit 1; \
+	done
 
 $(EMU_BUILD)/%.o: csrc/%.cu $(GPU_HEADERS)
 	@mkdir -p $(@D)
