@@ -190,7 +190,7 @@ func (s *shape) deviceRoute() (string, Solver) {
 func (d *deviceStep) value(f [2]Features) (*Result, error) {
 	want, terms := d.sh.want, d.s.terms
 	var err error
-	if d.figures, err = d.ws.floats(atTerms + len(terms) + 3*(want+1) + 6); err != nil {
+	if d.figures, err = d.ws.floats(d.atValues() + 3*(want+1) + 6); err != nil {
 		return nil, err
 	}
 	for side := range f {

@@ -7,6 +7,9 @@ import (
 
 // How a step on a device finds eigenpairs.
 
+// atValues is where the eigenvalues stand among the scalars of a step.
+func (d *deviceStep) atValues() int { return atTerms + len(d.s.terms) }
+
 // goal is the estimate of M's error at which the iteration stops: a nearly repeated eigenvalue shows late to one start
 // vector, hence a limit of its own.
 func (d *deviceStep) goal() float64 { return min(d.req.goal(), 1e-4/(4*max(d.req.extra, 1))) }
@@ -32,7 +35,7 @@ func (d *deviceStep) spectrum(l Matrix, factors Factors) error {
 	if d.vectors, err = d.ws.Get("vectors", want+1, d.n); err != nil {
 		return err
 	}
-	values := d.figures[atTerms+len(d.s.terms):]
+	values := d.figures[d.atValues():]
 	if err := d.b.Spectrum(values[:want+1], d.vectors, l, factors, want, d.goal(), d.start, values[want+1:]); err != nil {
 		return err
 	}
@@ -99,7 +102,7 @@ func (d *deviceStep) power(p *pairs, l Matrix, factors Factors) ([]int, error) {
 	if d.vectors, err = d.ws.Get("vectors", keep, d.n); err != nil {
 		return nil, err
 	}
-	at := atTerms + len(d.s.terms)
+	at := d.atValues()
 	values, out := d.figures[at:at+keep], d.figures[at+keep:]
 	r := PowerRound{First: true, Rows: keep, Share: 0.1 * req.tol, Negligible: 4 * d.op.negligible(), Most: maxPower}
 	for ; ; r.First, r.Rows, r.Share = false, req.want, r.Share/10 {
@@ -116,16 +119,7 @@ func (d *deviceStep) power(p *pairs, l Matrix, factors Factors) ([]int, error) {
 		if err != nil {
 			return nil, err
 		}
-		unfinished := int(d.host[at+keep])
-		p.converged = unfinished == 0 && p.accurate(req)
-		switch {
-		case p.converged:
-			return order, nil
-		case unfinished > 0:
-			p.notes = append(p.notes, warnUnfinished(unfinished, req.want))
-			return order, nil
-		case stuck:
-			p.notes = append(p.notes, warnStuck)
+		if p.settled(req, int(d.host[at+keep]), stuck) {
 			return order, nil
 		}
 	}
@@ -137,7 +131,7 @@ func (d *deviceStep) whole(l Matrix) error {
 	if d.vectors, err = d.ws.Get("vectors", d.n, d.n); err != nil {
 		return err
 	}
-	at := atTerms + len(d.s.terms)
+	at := d.atValues()
 	if err := d.b.Eigenpairs(d.figures[at:at+d.n], d.vectors, l, d.figures[at+d.n:at+d.n+2]); err != nil {
 		return err
 	}
@@ -147,7 +141,7 @@ func (d *deviceStep) whole(l Matrix) error {
 // all reads the whole spectrum, as pairs does; nil where the step is the host's.
 func (d *deviceStep) all(p *pairs) ([]int, error) {
 	p.reset()
-	at := atTerms + len(d.s.terms)
+	at := d.atValues()
 	values := d.host[at : at+d.n]
 	if d.host[at+d.n] != 1 || math.IsNaN(values[0]) {
 		d.notes = append(d.notes, fmt.Sprintf("the eigenproblem on %s did not converge: this step ran on the CPU", d.b.Info().Device))
@@ -171,7 +165,7 @@ func (d *deviceStep) all(p *pairs) ([]int, error) {
 // pairs reads what the solver found, and the third of the figures that it left. order says in which row of d.vectors each
 // pair's vector is; it is nil where nothing was found.
 func (d *deviceStep) pairs(p *pairs) (order []int, yes bool, err error) {
-	values := d.host[atTerms+len(d.s.terms):]
+	values := d.host[d.atValues():]
 	out := values[d.sh.want+1:]
 	products := p.products + int(out[1])
 	p.reset()

@@ -63,19 +63,28 @@ func power(ctx context.Context, ws *workspace, op *operator, req *request, start
 		if err := p.judge(ws, op, req); err != nil {
 			return nil, err
 		}
-		p.converged = unfinished == 0 && p.accurate(req)
-		switch {
-		case p.converged:
-			return p, nil
-		case unfinished > 0:
-			p.notes = append(p.notes, warnUnfinished(unfinished, req.want))
-			return p, nil
-		case stuck:
-			p.notes = append(p.notes, warnStuck)
+		if p.settled(req, unfinished, stuck) {
 			return p, nil
 		}
 		share /= 10
 	}
+}
+
+// settled tells whether the power method ends with these pairs, of which so many have spent their products, or all of
+// which rounding errors keep from coming nearer, and notes why where they are not accurate.
+func (p *pairs) settled(req *request, unfinished int, stuck bool) bool {
+	p.converged = unfinished == 0 && p.accurate(req)
+	switch {
+	case p.converged:
+		return true
+	case unfinished > 0:
+		p.notes = append(p.notes, warnUnfinished(unfinished, req.want))
+		return true
+	case stuck:
+		p.notes = append(p.notes, warnStuck)
+		return true
+	}
+	return false
 }
 
 func warnUnfinished(unfinished, want int) string {

@@ -8,12 +8,7 @@ import (
 	"unsafe"
 
 	"github.com/specalign/specalign/align"
-)
-
-// The largest shapes of a step, as in a sidecar. Their products with 8 bytes a number stay far below 2⁶³.
-const (
-	maxRows = 1 << 24
-	maxCols = 1 << 20
+	"github.com/specalign/specalign/internal/steps"
 )
 
 var sides = [2]string{"student", "reference"}
@@ -25,11 +20,11 @@ func (s *session) rows(side int, m *C.specalign_matrix) (align.Features, error) 
 	switch {
 	case m._type < 0 || m._type > math.MaxUint8 || size == 0:
 		return align.Features{}, inputErrorf("session: the %s has the type %d, which is none", sides[side], m._type)
-	case m.rows < 1 || m.rows > maxRows:
-		return align.Features{}, inputErrorf("session: %d rows; give 1 to %d", m.rows, maxRows)
-	case m.columns < 1 || m.columns > maxCols:
-		return align.Features{}, inputErrorf("session: %d columns of the %s; give 1 to %d", m.columns, sides[side], maxCols)
-	case m.stride < m.columns || m.stride > math.MaxInt64/8/maxRows:
+	case m.rows < 1 || m.rows > steps.MaxRows:
+		return align.Features{}, inputErrorf("session: %d rows; give 1 to %d", m.rows, steps.MaxRows)
+	case m.columns < 1 || m.columns > steps.MaxCols:
+		return align.Features{}, inputErrorf("session: %d columns of the %s; give 1 to %d", m.columns, sides[side], steps.MaxCols)
+	case m.stride < m.columns || m.stride > math.MaxInt64/8/steps.MaxRows:
 		return align.Features{}, inputErrorf("session: the %s has %d columns and a stride of %d", sides[side], m.columns, m.stride)
 	case m.data == nil || uintptr(m.data)%uintptr(size) != 0:
 		return align.Features{}, inputErrorf("session: the %s is nowhere, or where no number can be", sides[side])

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/specalign/specalign/align"
+	"github.com/specalign/specalign/internal/steps"
 	pb "github.com/specalign/specalign/plugin/proto"
 )
 
@@ -189,7 +190,7 @@ func TestStepRefused(t *testing.T) {
 	}{
 		{"no rows", "0 rows", func(r *pb.StepRequest) { r.Rows = 0 }},
 		{"too many rows", "rows; give 1 to", func(r *pb.StepRequest) { r.Rows = math.MaxUint32 }},
-		{"rows beyond the end", "does not fit the arena", func(r *pb.StepRequest) { r.Rows = maxRows }},
+		{"rows beyond the end", "does not fit the arena", func(r *pb.StepRequest) { r.Rows = steps.MaxRows }},
 		{"no student", "has no student", func(r *pb.StepRequest) { r.Student = nil }},
 		{"no reference", "has no reference", func(r *pb.StepRequest) { r.Reference = nil }},
 		{"no columns", "0 columns of the student", func(r *pb.StepRequest) { r.Student.Cols = 0 }},
@@ -270,7 +271,7 @@ func TestTooMuchMemory(t *testing.T) {
 func FuzzStepRequest(f *testing.F) {
 	f.Add(uint32(10), uint64(8192), uint32(16), int32(1), uint64(16384), uint32(32), int32(4), uint64(32768), false, uint64(65536))
 	f.Add(uint32(1), uint64(0), uint32(1), int32(2), uint64(64), uint32(1), int32(3), uint64(128), true, uint64(math.MaxInt64))
-	f.Add(uint32(maxRows), uint64(math.MaxUint64-63), uint32(maxCols), int32(4), uint64(1<<63), uint32(maxCols), int32(4), uint64(64), false, uint64(math.MaxUint64))
+	f.Add(uint32(steps.MaxRows), uint64(math.MaxUint64-63), uint32(steps.MaxCols), int32(4), uint64(1<<63), uint32(steps.MaxCols), int32(4), uint64(64), false, uint64(math.MaxUint64))
 	f.Fuzz(func(t *testing.T, rows uint32, o1 uint64, c1 uint32, t1 int32, o2 uint64, c2 uint32, t2 int32, g uint64, none bool, size uint64) {
 		req := &pb.StepRequest{
 			Rows: rows, GradientOffset: g, NoGradient: none,

@@ -76,7 +76,7 @@ func (s *ClientSession) Step(ctx context.Context, student, reference align.Featu
 		if f.Device {
 			return nil, inputErrorf("plugin: the %s is in a device's memory; this client takes host memory", name)
 		}
-		if size == 0 || f.Rows < 1 || f.Cols < 1 || f.Rows > maxRows || f.Cols > maxCols || len(f.Data) != f.Rows*f.Cols*size {
+		if size == 0 || f.Rows < 1 || f.Cols < 1 || f.Rows > steps.MaxRows || f.Cols > steps.MaxCols || len(f.Data) != f.Rows*f.Cols*size {
 			return nil, inputErrorf("plugin: the %s is %d x %d %s in %d bytes, which cannot be", name, f.Rows, f.Cols, f.Type, len(f.Data))
 		}
 	}

@@ -2,13 +2,8 @@ package plugin
 
 import (
 	"github.com/specalign/specalign/align"
+	"github.com/specalign/specalign/internal/steps"
 	pb "github.com/specalign/specalign/plugin/proto"
-)
-
-// The largest shapes that are taken from a message. Their products with 8 bytes an element stay far below 2⁶³.
-const (
-	maxRows = 1 << 24
-	maxCols = 1 << 20
 )
 
 var dtypes = map[pb.DType]align.DType{
@@ -52,8 +47,8 @@ func (e extents) check(what string, p place) error {
 // parseStep checks a request once, against arenas of these sizes; the state slots are at state.
 func parseStep(req *pb.StepRequest, size extents, state span) (*shape, error) {
 	rows := uint64(req.GetRows())
-	if rows < 1 || rows > maxRows {
-		return nil, inputErrorf("plugin: %d rows; give 1 to %d", rows, maxRows)
+	if rows < 1 || rows > steps.MaxRows {
+		return nil, inputErrorf("plugin: %d rows; give 1 to %d", rows, steps.MaxRows)
 	}
 	sh := &shape{rows: int(rows)}
 	for i, side := range []struct {
@@ -64,8 +59,8 @@ func parseStep(req *pb.StepRequest, size extents, state span) (*shape, error) {
 			return nil, inputErrorf("plugin: the message has no %s", side.name)
 		}
 		cols := uint64(side.r.GetCols())
-		if cols < 1 || cols > maxCols {
-			return nil, inputErrorf("plugin: %d columns of the %s; give 1 to %d", cols, side.name, maxCols)
+		if cols < 1 || cols > steps.MaxCols {
+			return nil, inputErrorf("plugin: %d columns of the %s; give 1 to %d", cols, side.name, steps.MaxCols)
 		}
 		t, ok := dtypes[side.r.GetDtype()]
 		if !ok {

@@ -8,6 +8,12 @@ import (
 	"github.com/specalign/specalign/align"
 )
 
+// The largest shapes of a step that are taken from outside. Their products with 8 bytes an element stay far below 2⁶³.
+const (
+	MaxRows = 1 << 24
+	MaxCols = 1 << 20
+)
+
 // Session is an align.Session whose steps have numbers: the last one can be repeated, and any other number out of turn
 // is refused. It is not safe for concurrent use.
 type Session struct {
