@@ -1,4 +1,5 @@
-# What `specalign doctor` asks a Python; any version of Python 3 must be able to run it. Prints one line of JSON.
+# What `specalign doctor` asks a Python; any version of Python 3 must be able to run it. Prints one line of JSON. With the
+# argument "gpu" a step whose rows are on the GPU is tried, too.
 import json
 import os
 import sys
@@ -13,6 +14,32 @@ answer = {
 
 def reason(error):
     return (type(error).__name__ + ": " + str(error)).splitlines()[0]
+
+
+def memory_note():
+    """Take a step whose rows are on the GPU; tell why they go through host memory, or nothing where they stay there."""
+    import ctypes
+
+    import numpy
+    import specalign
+    from specalign import _gpu
+
+    rows = numpy.random.default_rng(1).standard_normal((64, 24)).astype("float32")
+    with specalign.Sidecar() as sidecar, sidecar.session() as session:
+        ordinal, address, driver = int(sidecar.hello.device[5:]), ctypes.c_uint64(), _gpu.driver()
+        with driver.current(ordinal):
+            driver.call("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(rows.nbytes))
+        width = rows.nbytes // len(rows)
+        there = _gpu.Place(address.value, width, ordinal)
+        driver.copy(ordinal, there, _gpu.Place(rows.ctypes.data, width), width, len(rows), 0)
+
+        class OnGPU:
+            __cuda_array_interface__ = {
+                "shape": rows.shape, "typestr": rows.dtype.str, "data": (address.value, False), "version": 3
+            }  # fmt: skip
+
+        session.step(OnGPU(), rows[::-1].copy(), rows)
+        return session.memory_note
 
 
 if answer["supported"]:
@@ -35,6 +62,11 @@ if answer["supported"]:
                 answer["library"] = os.path.isfile(os.path.join(beside, "libspecalign.so"))
             except Exception:
                 pass
+        if "gpu" in sys.argv and "program" in answer:
+            try:
+                answer["memory_note"] = memory_note()
+            except Exception as error:
+                answer["memory_note"] = reason(error)
     if "torch" in answer["packages"]:
         try:
             import torch

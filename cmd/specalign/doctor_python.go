@@ -27,8 +27,9 @@ type probe struct {
 	Executable string            `json:"executable"`
 	Packages   map[string]string `json:"packages"` // versions; a package that is not there is missing
 	Specalign  string            `json:"specalign_error"`
-	Program    string            `json:"program"` // that the package would launch, empty where it finds none
-	Library    bool              `json:"library"` // libspecalign.so beside it
+	Program    string            `json:"program"`     // that the package would launch, empty where it finds none
+	Library    bool              `json:"library"`     // libspecalign.so beside it
+	Memory     *string           `json:"memory_note"` // why rows on a GPU do not stay there, empty where they do; nil: not tried
 	Torch      string            `json:"torch_error"`
 	CUDA       bool              `json:"cuda"`
 	Loop       string            `json:"loop"` // "known", "unknown", or "" where it could not be looked at
@@ -57,6 +58,7 @@ func (e *examination) python(ctx context.Context, path string) {
 	}
 	s.ok("python", "%s at %s", p.Python, p.Executable)
 	p.client(s)
+	p.memory(s)
 	p.torch(s)
 	p.openclip(s)
 }
@@ -87,6 +89,18 @@ func (p *probe) client(s section) {
 			inProcess = ", or in process libspecalign.so beside it"
 		}
 		s.ok("specalign", "%s, runs %s%s", v, p.Program, inProcess)
+	}
+}
+
+// memory says whether rows on a GPU stay there on their way to a sidecar.
+func (p *probe) memory(s section) {
+	switch {
+	case p.Memory == nil:
+	case *p.Memory == "":
+		s.ok("GPU memory", "shared with the sidecar: rows and gradients that are on the GPU stay there")
+	default:
+		s.add(statusWarn, "GPU memory", "not shared with the sidecar, so rows on the GPU go through host memory: "+*p.Memory,
+			"isolation none needs no such sharing (docs/gpu.md)")
 	}
 }
 
@@ -137,7 +151,11 @@ func defaultPython() string {
 func askPython(ctx context.Context, path string) (*probe, error) {
 	ctx, cancel := context.WithTimeout(ctx, pythonWait)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, path, "-c", probeScript)
+	args := []string{"-c", probeScript}
+	if _, problem := gpuReady(); problem == nil {
+		args = append(args, "gpu")
+	}
+	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.WaitDelay = time.Second // for what it may have started
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

@@ -67,6 +67,8 @@ func TestDoctorPython(t *testing.T) {
 		"no program": {answer(strings.Replace(all, `,"program":"/b"`, "", 1) + loop), "specalign", statusWarn, "finds no program"},
 		"no torch":   {answer(strings.Replace(all, `"torch":"2.15",`, "", 1) + loop), "torch", statusWarn, "not installed"},
 		"bad torch":  {answer(all + `,"torch_error":"OSError: libc"` + loop), "torch", statusWarn, "does not work: OSError: libc"},
+		"rows stay":  {answer(all + `,"memory_note":""` + loop), "GPU memory", statusOK, "stay there"},
+		"rows go":    {answer(all + `,"memory_note":"no IPC"` + loop), "GPU memory", statusWarn, "through host memory: no IPC"},
 		"web":        {answer(strings.Replace(all, "0.2.86", "1.0.2", 1) + loop), "webdataset", statusWarn, "1.0.2"},
 		"old python": {`echo '{"python":"3.8.1","supported":false,"executable":"/p","packages":{}}'`, "python", statusWarn, "3.8.1 at /p"},
 		"garbage":    {"echo hello", "python", statusFail, "gave no answer"},

@@ -1,6 +1,7 @@
 package main
 
-// A program asks specalign-gpu with probeVerb; what it answers begins with probeAnswer and goes on with its version.
+// specalign asks specalign-gpu with probeVerb, and is asked so itself; where there is a GPU to use, the answer is
+// probeAnswer and the version.
 const (
 	probeVerb   = "probe"
 	probeAnswer = "specalign-gpu 1 "

@@ -39,7 +39,16 @@ func openGPU(name string, _ align.Backend) (align.Backend, error) {
 	return nil, fmt.Errorf("this build has no %s", name)
 }
 
-func newProbe() *cobra.Command { return nil }
+// newProbe is the verb by which the Python package asks whether there is a GPU to use, and if not, why.
+func newProbe() *cobra.Command {
+	return &cobra.Command{Use: probeVerb, Hidden: true, Args: noArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		if _, err := findGPU(); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintln(cmd.OutOrStdout(), probeAnswer+versionLine())
+		return err
+	}}
+}
 
 // findGPU returns the path of specalign-gpu where that can run here. It asks it in a process of its own: where there is
 // no driver the loader ends it before it begins, and where there is no device its CUDA library ends it with a line on

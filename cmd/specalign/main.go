@@ -142,10 +142,7 @@ the reference.`,
 	})
 	root.SetVersionTemplate("specalign {{.Version}}\n")
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newPenalty(), newCompare(), newMetrics(), newShards(), newTrain(), newServe(), newDoctor(), newBench())
-	if c := newProbe(); c != nil {
-		root.AddCommand(c)
-	}
+	root.AddCommand(newPenalty(), newCompare(), newMetrics(), newShards(), newTrain(), newServe(), newDoctor(), newBench(), newProbe())
 	decimalFlags(root)
 	return root
 }

@@ -14,7 +14,7 @@ _VERSIONS = {"shards": 1, "session": 1}  # of its interfaces, capi/*.h
 GPU = "libspecalign-gpu.so"
 
 _loaded: dict[str, ctypes.CDLL] = {}
-_asked: dict[str, str] = {}  # by folder, why there is no GPU
+_asked: dict[str, str] = {}  # by program, why there is no GPU
 _user = 0  # the process that first loaded one: this one or, in a fork, an ancestor
 
 
@@ -64,29 +64,27 @@ def load(program: str | None = None, name: str = "libspecalign.so") -> ctypes.CD
 def why_no_gpu(program: str | None) -> str:
     """Tell why the library with GPUs is not to be loaded; empty where it is.
 
-    A process in which there is no GPU would be ended by it, so another one is asked.
+    A process in which there is no GPU would be ended by it, so the program is asked, which has the words for why. Where
+    there is nothing to ask for no process is started.
     """
-    folder = _folder(program)
-    if not os.path.isfile(os.path.join(folder, "specalign-gpu")):
+    path = _binary.find(program)
+    if not os.path.isfile(os.path.join(_folder(path), "specalign-gpu")):
         return "this build has no GPU support, and there is no specalign-gpu beside it"
-    if not os.path.isfile(os.path.join(folder, GPU)):
+    if path not in _asked:
+        _asked[path] = _ask(path)
+    if not _asked[path] and not os.path.isfile(os.path.join(_folder(path), GPU)):
         return f"there is no {GPU} beside specalign-gpu"
-    if folder not in _asked:
-        _asked[folder] = _ask(os.path.join(folder, "specalign-gpu"))
-    return _asked[folder]
+    return _asked[path]
 
 
 def _ask(program: str) -> str:
-    try:
-        done = subprocess.run([program, "probe"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20)
+    try:  # it gives specalign-gpu 20 s
+        done = subprocess.run([program, "probe"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired) as e:
-        return f"specalign-gpu does not answer: {e}"
-    said = " ".join((done.stderr + " " + done.stdout).split())
-    if done.returncode and "libcuda.so.1" in said:
-        return "there is no NVIDIA driver: libcuda.so.1 was not found"
-    if done.returncode or not done.stdout.startswith("specalign-gpu 1 "):
-        return f"specalign-gpu finds no GPU that it can use: {said.removeprefix('specalign: ')}"
-    return ""
+        return f"{program} does not say whether there is a GPU: {e}"
+    if done.returncode == 0:
+        return ""
+    return " ".join((done.stderr + " " + done.stdout).split()).removeprefix("specalign: ")
 
 
 def _opened(path: str) -> ctypes.CDLL:

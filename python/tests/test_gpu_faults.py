@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -115,6 +116,18 @@ def test_no_gpu_that_can_be_used(tmp_path, monkeypatch, batches, case):
     if advice is not None:  # else it depends on whether there is a driver here
         assert gpu["status"] == "warn"
         assert advice in gpu["advice"]
+
+
+@pytest.mark.parametrize(
+    ("share", "status", "says"), [("", "ok", "stay there"), ("export", "warn", "cuIpcGetMemHandle")]
+)
+def test_doctor_tries_rows_on_the_gpu(monkeypatch, share, status, says):
+    monkeypatch.setenv("SIMT_SHARE", share)
+    command = [EMULATED, "doctor", "--json", "--python", sys.executable]
+    doctor = subprocess.run(command, capture_output=True, text=True, check=True)
+    memory = next(c for c in json.loads(doctor.stdout)["checks"] if c["name"] == "GPU memory")
+    assert memory["status"] == status
+    assert says in memory["detail"]
 
 
 def test_a_lost_gpu_changes_no_bit(batches, want, lose, caplog):

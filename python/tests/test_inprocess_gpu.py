@@ -92,10 +92,8 @@ def test_without_a_gpu_the_library_is_not_loaded(monkeypatch):
     monkeypatch.setattr(_library, "_asked", {})
     with specalign.Sidecar(isolation="none") as sidecar:
         assert sidecar.hello.device == "cpu"
-        assert "finds no GPU" in sidecar.hello.device_note
-        with pytest.raises(
-            specalign.InputError, match="device is cuda, but specalign-gpu finds no GPU that it can use"
-        ):
+        assert sidecar.hello.device_note == "the NVIDIA driver finds no GPU"
+        with pytest.raises(specalign.InputError, match="device is cuda, but the NVIDIA driver finds no GPU; give auto"):
             sidecar.session(device="cuda")
 
 
