@@ -9,6 +9,9 @@ VENV        = .venv
 PY          = $(VENV)/bin/python
 COMMIT     := $(shell git describe --always --dirty --exclude '*' 2>/dev/null)
 LDFLAGS     = -s -w -X main.commit=$(COMMIT)
+# The library's Go interrupts its goroutines by no signals: their handler would run on the alternate signal stack of the
+# caller's thread, where it has set one up, and Python's faulthandler sets up one that is too small for it.
+NO_PREEMPTION = -X runtime.godebugDefault=asyncpreemptoff=1
 PROGRAM    ?= bin/specalign
 LIBRARY    ?= bin/libspecalign.so
 
@@ -47,7 +50,7 @@ $(PROGRAM): bundle FORCE
 library: $(LIBRARY) ## bin/libspecalign.so, the steps of compare over shards for C and Python (docs/shards.md)
 
 $(LIBRARY): FORCE
-	@CGO_ENABLED=1 go build -trimpath -buildvcs=false -buildmode=c-shared -ldflags '-s -w' -o $@ ./capi
+	@CGO_ENABLED=1 go build -trimpath -buildvcs=false -buildmode=c-shared -ldflags '-s -w $(NO_PREEMPTION)' -o $@ ./capi
 	@rm -f $(@:.so=.h) # capi/specalign_shards.h is the one to read
 
 venv: $(VENV)/.stamp ## .venv, the Python environment of tests and demonstration

@@ -30,7 +30,7 @@ typedef struct {
 } specalign_buffer;
 
 // The rows of a shard in one embedding: (rows, columns), row-major, little-endian. They may be a mapped file: one that
-// becomes shorter meanwhile is an error.
+// becomes shorter meanwhile is an error, wherever the system lets a process call process_vm_readv on itself.
 typedef struct {
   const void *data;
   int64_t rows;

@@ -44,7 +44,7 @@ $(GPU_BUILD)/libcuda.so: csrc/compat/cuda.h
 gpu: $(GPU_BUILD)/kernels.syso $(GPU_BUILD)/libcuda.so ## bin/specalign-gpu and bin/libspecalign-gpu.so, the sidecar and the library with CUDA kernels (needs CUDA_HOME, or `make cuda-toolkit`)
 	@$(PLACE)
 	@$(GO_GPU) go build -trimpath -buildvcs=false -tags gpu -ldflags '$(LDFLAGS)' -o bin/specalign-gpu ./cmd/specalign
-	@$(GO_GPU) go build -trimpath -buildvcs=false -buildmode=c-shared -tags gpu -ldflags '-s -w' -o bin/libspecalign-gpu.so ./capi
+	@$(GO_GPU) go build -trimpath -buildvcs=false -buildmode=c-shared -tags gpu -ldflags '-s -w $(NO_PREEMPTION)' -o bin/libspecalign-gpu.so ./capi
 	@rm -f bin/libspecalign-gpu.h
 
 gpu-test: $(GPU_BUILD)/kernels.syso $(GPU_BUILD)/libcuda.so
@@ -88,9 +88,9 @@ emu-go: $(EMU_BUILD)/kernels.syso $(EMU_BUILD)/libcuda.so.1
 emu-gpu: $(EMU_BUILD)/kernels.syso $(EMU_BUILD)/libcuda.so.1 bundle ## build/emulator: specalign and a specalign-gpu whose GPU is the emulator, for tests
 	@$(PLACE)
 	@$(call GO_EMU) go build -trimpath -buildvcs=false -tags gpu -ldflags '$(LDFLAGS)' -o $(EMU_BUILD)/specalign-gpu ./cmd/specalign
-	@$(call GO_EMU) go build -trimpath -buildvcs=false -buildmode=c-shared -tags gpu -o $(EMU_BUILD)/libspecalign-gpu.so ./capi
+	@$(call GO_EMU) go build -trimpath -buildvcs=false -buildmode=c-shared -tags gpu -ldflags '$(NO_PREEMPTION)' -o $(EMU_BUILD)/libspecalign-gpu.so ./capi
 	@CGO_ENABLED=1 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $(EMU_BUILD)/specalign ./cmd/specalign
-	@CGO_ENABLED=1 go build -trimpath -buildvcs=false -buildmode=c-shared -o $(EMU_BUILD)/libspecalign.so ./capi
+	@CGO_ENABLED=1 go build -trimpath -buildvcs=false -buildmode=c-shared -ldflags '$(NO_PREEMPTION)' -o $(EMU_BUILD)/libspecalign.so ./capi
 	@rm -f $(EMU_BUILD)/libspecalign*.h
 
 # Python on the emulator: rows that stay on a GPU, between it and the sidecar, and the library in its own process.

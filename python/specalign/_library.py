@@ -47,7 +47,7 @@ def load(program: str | None = None, name: str = "libspecalign.so") -> ctypes.CD
     if library is not None:
         return library
     try:
-        library = _opened(path)
+        library = ctypes.CDLL(path)
         versions = {name: getattr(library, f"specalign_{name}_version")() for name in _VERSIONS}
     except (OSError, AttributeError) as e:
         raise SidecarError(
@@ -85,23 +85,6 @@ def _ask(program: str) -> str:
     if done.returncode == 0:
         return ""
     return " ".join((done.stderr + " " + done.stdout).split()).removeprefix("specalign: ")
-
-
-def _opened(path: str) -> ctypes.CDLL:
-    """Load a library whose Go preempts its goroutines by no signals.
-
-    Their handler would run on the alternate signal stack of the calling thread, and that of `faulthandler` is too small
-    for it. Go reads the variable once, when it is loaded.
-    """
-    before = os.environ.get("GODEBUG")
-    os.environ["GODEBUG"] = f"{before},asyncpreemptoff=1" if before else "asyncpreemptoff=1"
-    try:
-        return ctypes.CDLL(path)
-    finally:
-        if before is None:
-            del os.environ["GODEBUG"]
-        else:
-            os.environ["GODEBUG"] = before
 
 
 def _folder(program: str | None) -> str:
