@@ -23,7 +23,7 @@ func TestMemoryOfAllSessions(t *testing.T) {
 	step(t, large, 8, 2)                        // what it has it keeps
 	step(t, other, 8, 1)
 	_, err := other.Step(t.Context(), features(64, 6, 1), features(64, 9, 1), nil)
-	if status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "its other sessions may have") {
+	if status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "the other sessions may have") {
 		t.Errorf("%v", err)
 	}
 	step(t, other, 8, 2)

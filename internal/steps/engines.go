@@ -131,7 +131,7 @@ func (es *Engines) Hold(held uint64, cfg *align.Config, rows int, cols [2]int, a
 		if arena > 0 {
 			shared = fmt.Sprintf(", %.1f GiB of shared memory among them", gib(arena))
 		}
-		return held, inputErrorf("plugin: %d rows of %d and %d columns may take %.1f GiB with these settings%s, and there are %.1f GiB for the sidecar; give fewer rows a step, random features instead of exact kernels, or ky_fan instead of schatten",
+		return held, inputErrorf("plugin: %d rows of %d and %d columns may take %.1f GiB with these settings%s, and there are %.1f GiB for all steps; give fewer rows a step, random features instead of exact kernels, or ky_fan instead of schatten",
 			rows, cols[0], cols[1], gib(need), shared, gib(es.memory))
 	}
 	if need <= held {
@@ -142,7 +142,7 @@ func (es *Engines) Hold(held uint64, cfg *align.Config, rows int, cols [2]int, a
 	others := es.held - held
 	if need > es.memory-min(others, es.memory) {
 		return held, &FullError{fmt.Sprintf(
-			"plugin: the step may take %.1f GiB, and of %.1f GiB for the sidecar its other sessions may have %.1f GiB; close some, or give fewer rows a step",
+			"plugin: the step may take %.1f GiB, and of %.1f GiB for all steps the other sessions may have %.1f GiB; close some, or give fewer rows a step",
 			gib(need), gib(es.memory), gib(others))}
 	}
 	es.held = others + need
