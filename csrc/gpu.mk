@@ -51,13 +51,18 @@ gpu-test: $(GPU_BUILD)/kernels.syso $(GPU_BUILD)/libcuda.so
 	@$(PLACE)
 	@$(GO_GPU) go test -c -trimpath -tags gpu -o $(GPU_BUILD)/cuda.test ./cuda
 
-# Linked but for libc and the driver's library.
-gpu-test-bundle: gpu gpu-test ## build/gpu-test-bundle, tests and figures to copy to a machine with a GPU: run.sh there runs them
-	@rm -rf build/gpu-test-bundle && mkdir -p build/gpu-test-bundle
-	@cp bin/specalign-gpu $(GPU_BUILD)/cuda.test python/bench/gpu_rivals.py python/bench/gpu_share.py build/gpu-test-bundle
-	@cp -r python/specalign build/gpu-test-bundle && find build/gpu-test-bundle -name __pycache__ -exec rm -r {} +
-	@install -m 755 csrc/gpu_bundle.sh build/gpu-test-bundle/run.sh
-	@echo build/gpu-test-bundle
+# Linked but for libc and the driver's library; with what the Python package imports, for a machine that has PyTorch alone.
+GPU_BUNDLE     = build/gpu-test-bundle
+BUNDLE_PYTHONS = 3.10 3.11 3.12 3.13
+gpu-test-bundle: gpu gpu-test venv ## build/gpu-test-bundle, tests and figures to copy to a machine with a GPU: run.sh there runs them
+	@rm -rf $(GPU_BUNDLE) && mkdir -p $(GPU_BUNDLE)
+	@cp bin/specalign-gpu bin/libspecalign-gpu.so $(GPU_BUILD)/cuda.test python/bench/gpu_*.py $(GPU_BUNDLE)
+	@cp -r python/specalign $(GPU_BUNDLE) && find $(GPU_BUNDLE) -name __pycache__ -exec rm -r {} +
+	@for version in $(BUNDLE_PYTHONS); do \
+	  $(PY) -m pip download --quiet --disable-pip-version-check --only-binary :all: --python-version $$version --dest $(GPU_BUNDLE)/wheels numpy grpcio || exit 1; \
+	done
+	@install -m 755 csrc/gpu_bundle.sh $(GPU_BUNDLE)/run.sh
+	@echo $(GPU_BUNDLE)
 
 # No kernel spills, and tensor cores are used where they are meant to be.
 gpu-check: $(GPU_BUILD)/kernels.syso

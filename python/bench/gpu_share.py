@@ -1,10 +1,11 @@
-"""Rows that stay on the GPU on their way to the sidecar, against the way through host memory: same bits, and how long.
+"""Rows that stay on the GPU, on their way to the sidecar and in process, against the way through host memory.
 
 ::
 
     SPECALIGN_BINARY=./specalign-gpu python gpu_share.py     # on a machine with a GPU, PyTorch, NumPy and grpcio
 
-Exits 1 where the memory is not shared, and says why, or where the two differ in a bit.
+The same bits, and how long each takes. Exits 1 where rows do not stay there, and says why, where two ways differ in a
+bit, or where a step read rows before they were there.
 """
 
 from __future__ import annotations
@@ -48,35 +49,45 @@ def microseconds(session: specalign.Session, student: torch.Tensor, reference: t
 def main() -> int:
     """Compare, and print a line for each batch."""
     failed = False
-    with specalign.Sidecar(device="cuda") as sidecar:
+    with specalign.Sidecar(device="cuda") as sidecar, specalign.Sidecar(device="cuda", isolation="none") as here:
         print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, sidecar on {sidecar.hello.device}")
         for rows in (40, 512, 4096):  # the first of them is left to the CPU
             for dtype in (torch.float32, torch.bfloat16, torch.float16):
                 student, reference = features(rows, dtype)
-                with (
-                    sidecar.session(objective="ky_fan", k=5) as shared,
-                    sidecar.session(objective="ky_fan", k=5) as host,
-                ):
-                    host._stepper._refused[torch.cuda.current_device()] = "not wanted"
-                    for name, s, r in (("dense", student, reference), ("apart", student[:, :500], reference[:, ::2])):
-                        a, b = shared.step(s, r), host.step(s, r)
-                        same = a.value == b.value and torch.equal(a.grad, b.grad)
-                        if a.memory != "device" or b.memory != "host" or not same:
-                            print(f"{rows} {dtype} {name}: {a.memory} and {b.memory}, same bits: {same}")
-                            print(shared.memory_note)
+                sessions = {
+                    name: owner.session(objective="ky_fan", k=5)
+                    for name, owner in (("through host memory", sidecar), ("shared", sidecar), ("in process", here))
+                }
+                host = sessions["through host memory"]
+                host._stepper._refused[torch.cuda.current_device()] = "not wanted"
+                for layout, s, r in (("dense", student, reference), ("apart", student[:, :500], reference[:, ::2])):
+                    want = host.step(s, r)
+                    for name, session in list(sessions.items())[1:]:
+                        got = session.step(s, r)
+                        same = got.value == want.value and torch.equal(got.grad, want.grad)
+                        if got.memory != "device" or not same:
+                            print(f"{rows} {dtype} {layout}, {name}: memory {got.memory}, same bits: {same}")
+                            print(session.memory_note)
                             failed = True
-                    stream = torch.cuda.Stream()
-                    with torch.cuda.stream(stream):  # where the rows are not there yet when the step begins
+                want = host.step(student, reference)
+                for name, session in sessions.items():
+                    with torch.cuda.stream(torch.cuda.Stream()):  # where rows are not there yet when the step begins
                         torch.cuda._sleep(200_000_000)
                         late = student.clone()
-                        c = shared.step(late, reference)
-                    if c.value != shared.step(student, reference).value:
-                        print(f"{rows} {dtype}: a step read rows before they were there")
+                        got = session.step(late, reference)
+                        same = got.value == want.value and torch.equal(got.grad, want.grad)
+                    if not same:
+                        print(f"{rows} {dtype}, {name}: rows were read, or the gradient came, at the wrong time")
                         failed = True
-                    if dtype == torch.float32:
-                        took = microseconds(shared, student, reference), microseconds(host, student, reference)
-                        print(f"{rows} rows: {took[0]:.0f} us on the GPU, {took[1]:.0f} us through host memory")
-    print("FAILED" if failed else "the same bits by both ways")
+                if dtype == torch.float32:
+                    times = [
+                        f"{name} {microseconds(session, student, reference):.0f} us"
+                        for name, session in sessions.items()
+                    ]
+                    print(f"{rows} rows: {', '.join(times)}")
+                for session in sessions.values():
+                    session.close()
+    print("FAILED" if failed else "the same bits by all ways")
     return int(failed)
 
 
