@@ -11,7 +11,8 @@ GPU_ARCHES = -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=[
 NVCC_FLAGS = -std=c++17 -O3 -lineinfo -Xcompiler -fPIC,-fno-exceptions,-Wall $(GPU_ARCHES) -Xptxas -v
 EMU_FLAGS  = -std=c++20 -O2 -g -Wall -Wextra -Werror -Wno-unknown-pragmas -Wno-tsan -fPIC -Icsrc
 KERNELS    = $(basename $(notdir $(wildcard csrc/*.cu)))
-GPU_HEADERS = $(wildcard csrc/*.h csrc/emulator/*.h)
+GPU_HEADERS = $(wildcard csrc/*.h)
+EMU_HEADERS = $(GPU_HEADERS) $(wildcard csrc/emulator/*.h)
 
 # The go tool hashes a .syso in a package, so that no program is linked with kernels of yesterday.
 SYSO   = cuda/kernels_linux_amd64.syso
@@ -71,14 +72,14 @@ gpu-check: $(GPU_BUILD)/kernels.syso
 	  $(CUDA_HOME)/bin/cuobjdump -sass $(GPU_BUILD)/$${check%%:*}.o | awk -v object=$${check%%:*} -v want=$${check##*:} -f csrc/sass.awk || exit 1; \
 	done
 
-$(EMU_BUILD)/%.o: csrc/%.cu $(GPU_HEADERS)
+$(EMU_BUILD)/%.o: csrc/%.cu $(EMU_HEADERS)
 	@mkdir -p $(@D)
 	@g++ $(EMU_FLAGS) -x c++ -c $< -o $@
 $(EMU_BUILD)/kernels.syso: $(KERNELS:%=$(EMU_BUILD)/%.o)
 	@ld -r -o $@ $^
 # The driver of the emulator: a library beside the programs, as a real one is somewhere on the machine. The runtime is
 # part of the kernels.
-$(EMU_BUILD)/libcuda.so.1: csrc/emulator/driver.cc $(GPU_BUILD)/libcuda.so $(GPU_HEADERS)
+$(EMU_BUILD)/libcuda.so.1: csrc/emulator/driver.cc $(GPU_BUILD)/libcuda.so $(EMU_HEADERS)
 	@mkdir -p $(@D)
 	@g++ $(EMU_FLAGS) -Icsrc/compat -I$(CUDA_HOME)/include -c $< -o $(EMU_BUILD)/driver.o
 	@gcc -fPIC -w -c $(GPU_BUILD)/libcuda.c -o $(EMU_BUILD)/stubs.o
@@ -107,7 +108,7 @@ emu-python: emu-gpu
 $(EMU_BUILD)/ops: csrc/emulator/ops_test.cc $(KERNELS:%=$(EMU_BUILD)/%.o)
 	@g++ $(EMU_FLAGS) -o $@ $^
 define sanitized
-$(EMU_BUILD)/$(1)/%.o: csrc/%.cu $(GPU_HEADERS)
+$(EMU_BUILD)/$(1)/%.o: csrc/%.cu $(EMU_HEADERS)
 	@mkdir -p $$(@D)
 	@g++ $(EMU_FLAGS) -fsanitize=$(1) -x c++ -c $$< -o $$@
 $(EMU_BUILD)/ops-$(1): csrc/emulator/ops_test.cc $(KERNELS:%=$(EMU_BUILD)/$(1)/%.o)
@@ -116,10 +117,10 @@ $(EMU_BUILD)/$(1)/kernels.syso: $(KERNELS:%=$(EMU_BUILD)/$(1)/%.o)
 	@ld -r -o $$@ $$^
 emu-go-$(1): $(EMU_BUILD)/$(1)/kernels.syso $(EMU_BUILD)/libcuda.so.1
 	@$$(PLACE)
-	@$$(call GO_EMU,$(2)) go test -c $(3) -tags gpu -o $(EMU_BUILD)/$(1)/cuda.test ./cuda
+	@$$(call GO_EMU,-fsanitize=$(1)) go test -c -tags gpu -o $(EMU_BUILD)/$(1)/cuda.test ./cuda
 endef
-$(eval $(call sanitized,thread,-fsanitize=thread))
-$(eval $(call sanitized,address,,-asan))
+$(eval $(call sanitized,thread))
+$(eval $(call sanitized,address))
 
 emu-test: emu-go emu-python $(EMU_BUILD)/ops ## the CUDA kernels on the emulator: the suite of the backends, races, bounds
 	@$(EMU_BUILD)/ops

@@ -58,7 +58,7 @@ struct dim3 {
 
 namespace simt {
 
-enum { kWarp = 32, kMaxThreads = 1024, kMaxShared = 227 << 10, kStack = 128 << 10, kLaunchFailure = 719 };
+enum { kWarp = 32, kMaxThreads = 1024, kMaxShared = 227 << 10, kStack = (128 << 10) + 320, kSeats = 64, kLaunchFailure = 719 };
 
 struct Fiber;
 

@@ -8,7 +8,8 @@ inline unsigned order() {
 }
 
 // Seats are kept for the next block; making one takes ThreadSanitizer 0.1 ms. They are of two kinds, so that it tells
-// the threads of one block from those of another.
+// the threads of one block from those of another. Their stacks lie side by side in large pages, at distances that put
+// them into different sets of the caches.
 struct Seats {
   std::mutex lock;
   std::vector<Seat> free[2];
@@ -18,35 +19,36 @@ inline Seats seats;
 SIMT_UNSEEN inline Seat take_seat(int kind) {
   std::lock_guard<std::mutex> guard(seats.lock);
   std::vector<Seat> &free = seats.free[kind];
-  Seat s;
-  if (!free.empty()) {
-    s = free.back();
-    free.pop_back();
-    return s;
+  if (free.empty()) {
+    void *p = mmap(nullptr, kSeats * kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) {
+      perror("emulator: mmap");
+      abort();
+    }
+    madvise(p, kSeats * kStack, MADV_HUGEPAGE);
+    for (int i = kSeats; i--;) free.push_back({(char *)p + i * kStack});
   }
-  void *p = mmap(nullptr, kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (p == MAP_FAILED) {
-    perror("emulator: mmap");
-    abort();
-  }
-  s.stack = (char *)p;
+  Seat s = free.back();
+  free.pop_back();
 #if defined(__SANITIZE_THREAD__)
-  s.tsan = __tsan_create_fiber(0);
+  if (!s.tsan) s.tsan = __tsan_create_fiber(0);
 #endif
   return s;
 }
 
-// give_seat: of a fiber that has not ended, ThreadSanitizer has calls on record that do not return.
+// give_seat: of a fiber that has not ended, ThreadSanitizer has calls on record that do not return; its stack is not used
+// again.
 SIMT_UNSEEN inline void give_seat(Fiber *f, int kind) {
 #if defined(__SANITIZE_THREAD__)
   if (!f->done) {
     __tsan_destroy_fiber(f->seat.tsan);
-    munmap(f->seat.stack, kStack);
     return;
   }
 #endif
 #if defined(__SANITIZE_ADDRESS__)
-  ASAN_UNPOISON_MEMORY_REGION(f->seat.stack, kStack);
+  // Of a fiber that has ended only the first calls have not returned.
+  const size_t left = f->done ? 4096 : kStack;
+  ASAN_UNPOISON_MEMORY_REGION(f->seat.stack + kStack - left, left);
 #endif
   std::lock_guard<std::mutex> guard(seats.lock);
   seats.free[kind].push_back(f->seat);
@@ -73,7 +75,7 @@ SIMT_UNSEEN inline void add_block(Launch *l, Block *b, unsigned index) {
     f->lane = i % kWarp, f->warp = i / kWarp;
     b->warps.get()[f->warp].meeting.members++;
     f->seat = take_seat(kind);
-    void **top = (void **)(f->seat.stack + kStack - i % 8 * 128);  // staggered, for the cache
+    void **top = (void **)(f->seat.stack + kStack);
     *--top = nullptr;
     *--top = (void *)entry;
     for (int r = 0; r < 6; r++) *--top = nullptr;
