@@ -152,7 +152,7 @@ func specalign_session_step(id C.uint64_t, step *C.specalign_step, reply *C.spec
 			defer end()
 		}
 		if step.stop != nil {
-			go watch(ctx, (*int32)(step.stop), cancel)
+			defer watch(ctx, (*int32)(step.stop), cancel)()
 		}
 		err = s.step(ctx, step, reply)
 		if err != nil && ctx.Err() != nil {
@@ -162,18 +162,27 @@ func specalign_session_step(id C.uint64_t, step *C.specalign_step, reply *C.spec
 	})
 }
 
-// watch ends a step once its caller has set stop.
-func watch(ctx context.Context, stop *int32, cancel context.CancelCauseFunc) {
-	ticker := time.NewTicker(10 * time.Millisecond)
-	defer ticker.Stop()
-	for atomic.LoadInt32(stop) == 0 {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
+// watch ends a step once its caller has set stop. What it returns ends the watch, and returns when stop is not looked at any
+// more: it is the caller's memory, and gone after the call.
+func watch(ctx context.Context, stop *int32, cancel context.CancelCauseFunc) (end func()) {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		ticker := time.NewTicker(10 * time.Millisecond)
+		defer ticker.Stop()
+		for atomic.LoadInt32(stop) == 0 {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
 		}
+		cancel(errStopped)
+	}()
+	return func() {
+		cancel(nil)
+		<-ended
 	}
-	cancel(errStopped)
 }
 
 func (s *session) step(ctx context.Context, step *C.specalign_step, reply *C.specalign_reply) (err error) {
@@ -267,9 +276,9 @@ func specalign_session_state(id, seq C.uint64_t, state, failure *C.specalign_buf
 			return errClosed
 		}
 		before, after := s.steps.States()
-		switch uint64(seq) {
-		case s.steps.Seq:
-		case s.steps.Seq - 1:
+		switch last := s.steps.Seq; {
+		case uint64(seq) == last:
+		case uint64(seq)+1 == last && before != nil:
 			before, after = nil, before
 		default:
 			return inputErrorf("session: the last step is %d, and the state after step %d is lost", s.steps.Seq, seq)
@@ -399,7 +408,11 @@ func environment() {
 		c := C.CString(name)
 		value := C.getenv(c)
 		C.free(unsafe.Pointer(c))
-		if text := C.GoString(value); text != os.Getenv(name) {
+		known, there := os.LookupEnv(name)
+		switch text := C.GoString(value); { // what Go sets or unsets, it does so for C, too
+		case value == nil && there:
+			_ = os.Unsetenv(name)
+		case value != nil && text != known:
 			_ = os.Setenv(name, text)
 		}
 	}

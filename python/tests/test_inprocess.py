@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import signal
 import struct
@@ -284,6 +285,55 @@ def test_the_interface_in_c_trusts_nobody(here, batch):
     error = _library.Buffer()
     assert library.specalign_session_close(ctypes.c_uint64(1 << 40), ctypes.byref(error)) == 5
     assert b"closed" in _library.taken(library, error)
+
+
+def test_what_asks_for_a_stop_is_the_callers(here):
+    """The library does not look at it after the call, when it may be gone: the process would end."""
+    run(
+        f"""
+        import ctypes, specalign
+        import numpy as np
+        from specalign import _inprocess, _library
+        libc = ctypes.CDLL(None)
+        libc.mmap.restype, libc.mmap.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_size_t, *4 * [ctypes.c_int]]
+        libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+        sidecar = specalign.Sidecar(device="cpu", threads=1, isolation="none")
+        session = sidecar.session()
+        x = np.random.default_rng(0).standard_normal((8, 4)).astype("f4")
+        rows = _inprocess._Matrix(x.ctypes.data, 8, 4, 4, 1)
+        for seq in range(1, 101):
+            page = libc.mmap(None, {mmap.PAGESIZE}, 3, {mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}, -1, 0)
+            stop = ctypes.cast(page, ctypes.POINTER(ctypes.c_int32))
+            step = _inprocess._Step(student=rows, reference=rows, seq=seq, stop=stop)
+            sidecar._host.step(session._stepper._id, step, _inprocess._Reply(), 0)
+            libc.munmap(page, {mmap.PAGESIZE})
+        """
+    )
+
+
+def test_a_state_that_is_lost_is_no_state(here, batch):
+    host = here._host
+    with here.session(k=2) as session:
+        assert host.state(session._stepper._id, 0)
+        with pytest.raises(specalign.InputError, match="the last step is 0"):
+            host.state(session._stepper._id, (1 << 64) - 1)
+        for _ in range(3):
+            session.step(*batch)
+        before = host.state(session._stepper._id, 2)  # without the one before it
+    number, _, _ = host.open('{"k": 2, "device": "cpu", "threads": 1}', before)
+    with pytest.raises(specalign.InputError, match="the state after step 1 is lost"):
+        host.state(number, 1)
+    host.shut(number)
+
+
+def test_the_environment_stays_as_it_is(monkeypatch, here):
+    libc = ctypes.CDLL(None)
+    libc.getenv.restype = ctypes.c_char_p
+    monkeypatch.setenv("SPECALIGN_ISA", "portable")
+    here.session().close()
+    monkeypatch.delenv("SPECALIGN_ISA")
+    here.session().close()
+    assert libc.getenv(b"SPECALIGN_ISA") is None
 
 
 def test_the_header_is_plain_c():
