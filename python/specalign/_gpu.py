@@ -206,9 +206,13 @@ class DeviceArena:
         return Place(self.address + offset, width, self.ordinal)
 
     def load(self, offset: int, source: Place, width: int, rows: int, stream: int) -> None:
-        """Enqueue the copy of rows to the arena, and behind it the mark that the sidecar waits for."""
+        """Enqueue the copy of rows to the arena, and behind it the mark that the sidecar waits for.
+
+        There is one mark, which stands behind earlier rows, too, whatever stream those were copied on.
+        """
         self._driver.copy(self.ordinal, self.place(offset, width), source, width, rows, stream)
         with self._driver.current(self.ordinal):
+            self._driver.call("cuStreamWaitEvent", ctypes.c_void_p(stream), self._event, ctypes.c_uint(0))
             self._driver.call("cuEventRecord", self._event, ctypes.c_void_p(stream))
 
     def take(self, to: Place, offset: int, width: int, rows: int, stream: int) -> None:
