@@ -209,11 +209,11 @@ func (s *server) OpenSession(ctx context.Context, req *pb.OpenSessionRequest) (*
 
 // open waits for its turn, because it calls the backend. What there is to say of a device arena it adds to the reply.
 func (s *server) open(ctx context.Context, pid int, a *arena, sl slots, cfg align.Config, req *pb.OpenSessionRequest, reply *pb.OpenSessionReply) (*session, error) {
-	device, shared := cfg.Device, req.GetDeviceArena()
+	shared, near := req.GetDeviceArena(), ""
 	if shared != nil {
-		device = s.engines.Prefer(device, uuidText(shared.GetUuid()))
+		near = uuidText(shared.GetUuid())
 	}
-	e, _, err := s.engines.Get(device, cfg.Threads)
+	e, _, err := s.engines.Near(near, cfg.Device, cfg.Threads)
 	if err != nil {
 		return nil, err
 	}

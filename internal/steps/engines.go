@@ -24,17 +24,6 @@ type GPUs interface {
 	Ordinal(uuid string) (int, bool)
 }
 
-// Prefer returns the device to take for a setting where the rows are on the GPU of that UUID: that one, unless the
-// setting names another or there is none.
-func (es *Engines) Prefer(device, uuid string) string {
-	if g, ok := es.devices.(GPUs); ok && (device == "auto" || device == "cuda") {
-		if ordinal, ok := g.Ordinal(uuid); ok {
-			return fmt.Sprintf("cuda:%d", ordinal)
-		}
-	}
-	return device
-}
-
 // Engines are the backends that sessions run on: one for each device and number of threads that is in use.
 //
 // All of them share one turn, because they share one machine: a step that runs has it to itself. Those that wait get
@@ -85,6 +74,19 @@ func (es *Engines) Get(device string, threads int) (e *Engine, note string, err 
 		return nil, "", err
 	}
 	return e, note, nil
+}
+
+// Near is Get where the rows are on the GPU of that UUID: on that one, unless the setting names another, or it cannot be
+// had. An empty UUID is none.
+func (es *Engines) Near(uuid, device string, threads int) (e *Engine, note string, err error) {
+	if g, ok := es.devices.(GPUs); ok && uuid != "" && (device == "auto" || device == "cuda") {
+		if ordinal, ok := g.Ordinal(uuid); ok {
+			if e, note, err = es.Get(fmt.Sprintf("cuda:%d", ordinal), threads); err == nil {
+				return e, note, nil
+			}
+		}
+	}
+	return es.Get(device, threads)
 }
 
 // use returns the backend on a device, and counts its use.

@@ -86,6 +86,49 @@ func TestSlowDevice(t *testing.T) {
 	<-counted
 }
 
+// TestNear: a session runs on the GPU where its rows are, and where that cannot be had on what its setting says.
+func TestNear(t *testing.T) {
+	var opened []string
+	es := NewEngines(Machine{
+		CPU:   func(int) (align.Backend, error) { return align.NewGo(1), nil },
+		GPUs:  func() ([]string, string) { return []string{"first", "second", "full"}, "" },
+		UUIDs: func() []string { return []string{"GPU-1", "GPU-2", "GPU-3"} },
+		GPU: func(name string, host align.Backend) (align.Backend, error) {
+			opened = append(opened, name)
+			if name == "cuda:2" {
+				return nil, errors.Join(errors.New("out of memory"), host.Close())
+			}
+			return host, nil
+		},
+	})
+	for _, test := range []struct {
+		uuid, device string
+		want         []string // what is opened, the last of it with success
+	}{
+		{"GPU-2", "auto", []string{"cuda:1"}},
+		{"GPU-2", "cuda", []string{"cuda:1"}},
+		{"GPU-2", "cuda:0", []string{"cuda:0"}},
+		{"GPU-2", "cpu", nil},
+		{"GPU-4", "auto", []string{"cuda:0"}},
+		{"", "cuda", []string{"cuda:0"}},
+		{"GPU-3", "auto", []string{"cuda:2", "cuda:0"}},
+		{"GPU-3", "cuda", []string{"cuda:2", "cuda:0"}},
+	} {
+		opened = nil
+		e, _, err := es.Near(test.uuid, test.device, 1)
+		if err != nil || !slices.Equal(opened, test.want) {
+			t.Errorf("%s, rows on %q: opened %v, want %v: %v", test.device, test.uuid, opened, test.want, err)
+			continue
+		}
+		if err := es.Put(e); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, _, err := es.Near("GPU-3", "cuda:2", 1); err == nil {
+		t.Error("a device that was asked for by name was replaced")
+	}
+}
+
 // hold asks for the memory of a step where there is so much.
 func hold(cfg *align.Config, rows int, cols [2]int, arena, memory uint64) (uint64, error) {
 	return (&Engines{memory: memory}).Hold(0, cfg, rows, cols, arena)
