@@ -104,7 +104,7 @@ class Arena(Memory):
         self.slot_size = slot_size
         self.fd = -1
         super().__init__()
-        self._pinned: tuple[_gpu.Driver, int] | None = None
+        self._pinned: tuple[_gpu.Driver, int, int] | None = None  # and the GPU, and the address
         _memory.check(self.size, "a session's shared memory")
         try:
             self.fd = os.memfd_create("specalign-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -123,13 +123,13 @@ class Arena(Memory):
             ) from e
         self.memory = np.frombuffer(memory, dtype=np.uint8)
 
-    def pin(self) -> None:
+    def pin(self, gpu: int) -> None:
         """Keep the memory where it is, for copies from and to a GPU, where the driver can."""
         if self._pinned is None:
             with contextlib.suppress(_gpu.Unavailable):
                 driver, address = _gpu.driver(), self.memory.ctypes.data
-                if driver.pin(address, self.size):
-                    self._pinned = driver, address
+                if driver.pin(gpu, address, self.size):
+                    self._pinned = driver, gpu, address
 
     def take_state(self, other: Arena) -> None:
         """Copy both state slots of another arena whose slots are no larger than this one's."""
@@ -141,7 +141,7 @@ class Arena(Memory):
         """Close the descriptor and let go of the mapping, which ends with the last array that views it."""
         pinned, self._pinned = self._pinned, None
         if pinned is not None and pinned[0].pid == os.getpid():
-            pinned[0].unpin(pinned[1])
+            pinned[0].unpin(*pinned[1:])
         self.memory = _NONE
         if self.fd >= 0:
             os.close(self.fd)

@@ -130,18 +130,21 @@ class Driver:
             self.call("cuPointerGetAttribute", ctypes.byref(ordinal), _ORDINAL_OF_POINTER, ctypes.c_uint64(address))
         return ordinal.value
 
-    def pin(self, address: int, size: int) -> bool:
-        """Keep host memory where it is, so that GPUs copy from and to it directly. Tells whether that worked."""
+    def pin(self, ordinal: int, address: int, size: int) -> bool:
+        """Keep host memory where it is, so that GPUs copy from and to it directly. Tells whether that worked.
+
+        It is done in the context of a GPU that is used anyway.
+        """
         try:
-            with self.current(0):
+            with self.current(ordinal):
                 self.call("cuMemHostRegister_v2", ctypes.c_void_p(address), ctypes.c_size_t(size), 1)
         except Unavailable:
             return False
         return True
 
-    def unpin(self, address: int) -> None:
+    def unpin(self, ordinal: int, address: int) -> None:
         """Undo `pin`."""
-        with contextlib.suppress(Unavailable), self.current(0):
+        with contextlib.suppress(Unavailable), self.current(ordinal):
             self.call("cuMemHostUnregister", ctypes.c_void_p(address))
 
 

@@ -68,6 +68,7 @@ class Stepper:
         self._unshared: DeviceArena | None = None  # which it has not, with the rows of the step under way
         self._shared = False  # whether a sidecar had any open
         self._refused: dict[int, str] = {}  # why rows on a GPU go through host memory
+        self._pin: int | None = None  # the GPU that copies from and to the arena
         self._opened()
 
     @property
@@ -168,7 +169,8 @@ class Stepper:
         self._refused[gpu] = why
         if why == _ON_CPU and not self._shared:
             return  # as was to be expected
-        self._arena.pin()
+        self._pin = gpu
+        self._arena.pin(gpu)
         _log.warning("specalign: rows on GPU %d go through host memory: %s", gpu, why)
 
     def _check_device(self, reply: OpenSessionReply) -> None:
@@ -232,6 +234,8 @@ class Stepper:
         old = self._arena
         arena = Arena(max(size, old.size), max(slot_size, old.slot_size))
         arena.take_state(old)
+        if self._pin is not None:
+            arena.pin(self._pin)
         self._arena, self._layout = arena, None
         connection, self._connection = self._connection, None
         self._close_there(connection)

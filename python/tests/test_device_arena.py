@@ -1,19 +1,21 @@
-"""Memory of a GPU that trainer and sidecar share, over a driver that only notes in which order things may happen."""
+"""Memory that trainer, sidecar and a GPU share, over a driver that only notes what it is asked for."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 from collections import defaultdict
 
 from specalign import _gpu
 
 
-class Streams:
+class Driver:
     """What is enqueued on each stream, and what an event stands behind."""
 
     def __init__(self):
-        self.before, self.marked = defaultdict(set), set()
+        self.before, self.marked, self.pid = defaultdict(set), set(), os.getpid()
+        self.pinned = set()
 
     @contextlib.contextmanager
     def current(self, ordinal):
@@ -28,11 +30,30 @@ class Streams:
         elif name == "cuStreamWaitEvent":
             self.before[arguments[0].value] |= self.marked
 
+    def pin(self, ordinal, address, size):
+        self.pinned.add((ordinal, address))
+        return True
+
+    def unpin(self, ordinal, address):
+        self.pinned.remove((ordinal, address))
+
 
 def test_the_mark_stands_behind_the_rows_of_all_streams():
     arena = object.__new__(_gpu.DeviceArena)
-    arena.ordinal, arena.address, arena._event, arena._driver = 0, 1 << 20, ctypes.c_void_p(1), Streams()
+    arena.ordinal, arena.address, arena._event, arena._driver = 0, 1 << 20, ctypes.c_void_p(1), Driver()
     student, reference = _gpu.Place(0x1000, 64, 0), _gpu.Place(0x2000, 64, 0)
     arena.load(256, student, 64, 8, 7)
     arena.load(1024, reference, 64, 8, 9)
     assert arena._driver.marked == {student, reference}
+
+
+def test_host_memory_that_a_gpu_copies_from_stays_pinned(sidecar, batch, monkeypatch):
+    driver = Driver()
+    monkeypatch.setattr(_gpu, "_driver", driver)
+    with sidecar.session(k=2) as session:
+        stepper = session._stepper
+        stepper._refuse(3, "it cannot be shared")
+        assert driver.pinned == {(3, stepper._arena.memory.ctypes.data)}
+        session.step(*batch)  # in a larger arena
+        assert driver.pinned == {(3, stepper._arena.memory.ctypes.data)}
+    assert not driver.pinned
