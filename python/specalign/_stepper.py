@@ -267,8 +267,8 @@ class Stepper:
         except BaseException as e:
             # A time-out or Ctrl-C: the sidecar may still be writing there. It keeps the old memory, we take new one.
             connection, self._connection = self._connection, None
-            device, self._device = self._device, None
             if connection is not None:
+                device, self._device = self._device, None
                 connection.forget_session(self._id, _CALL_TIMEOUT, None if device is None else device.close)
             with contextlib.suppress(Error):
                 self._replace_arena(self._arena.size, self._arena.slot_size)

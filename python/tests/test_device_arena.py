@@ -7,6 +7,8 @@ import ctypes
 import os
 from collections import defaultdict
 
+import pytest
+
 from specalign import _gpu
 
 
@@ -57,3 +59,26 @@ def test_host_memory_that_a_gpu_copies_from_stays_pinned(sidecar, batch, monkeyp
         session.step(*batch)  # in a larger arena
         assert driver.pinned == {(3, stepper._arena.memory.ctypes.data)}
     assert not driver.pinned
+
+
+class Device:
+    """Memory of a GPU that counts how often it is freed."""
+
+    freed, message = 0, None
+
+    def close(self):
+        self.freed += 1
+
+
+def test_memory_of_a_gpu_is_freed_after_an_interrupt_between_two_sidecars(sidecar, batch, monkeypatch):
+    device = Device()
+    with sidecar.session(k=2) as session:
+        session.step(*batch)
+        stepper = session._stepper
+        monkeypatch.setattr(stepper, "_connection", None)  # the sidecar was lost, and the next one is not there yet
+        monkeypatch.setattr(stepper, "_device", device)
+        with monkeypatch.context() as during:
+            during.setattr(stepper._host, "get", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                session.step(*batch)
+    assert device.freed == 1
