@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/specalign/specalign/align"
+	"github.com/specalign/specalign/internal/steps"
 	pb "github.com/specalign/specalign/plugin/proto"
 )
 
@@ -71,6 +72,32 @@ func TestDeviceArenaWaits(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
 	defer cancel()
 	if err := a.wait(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
+	}
+}
+
+// alone is a device that does nothing but say whether it is lost.
+type alone struct {
+	align.Device
+	lost error
+}
+
+func (a *alone) Sync() error { return a.lost }
+
+// TestDeviceArenaBroken: a client whose event fails has itself to blame, and a device that is lost is lost to all.
+func TestDeviceArenaBroken(t *testing.T) {
+	failed := &align.DeviceError{Device: "cuda:0", Text: "asking for another process's event"}
+	device := &alone{}
+	se := &session{engines: steps.NewEngines(nil), device: &deviceArena{Imported: &slow{n: 5, err: failed}, b: device}}
+	var lost *align.DeviceError
+	if err := se.whose(t.Context(), se.device.wait(t.Context())); errors.As(err, &lost) || !strings.Contains(err.Error(), failed.Text) {
+		t.Error(err)
+	}
+	device.lost = &align.DeviceError{Device: "cuda:0", Text: "lost"}
+	if err := se.whose(t.Context(), failed); !errors.As(err, &lost) || lost.Text != "lost" {
+		t.Error(err)
+	}
+	if err := se.whose(t.Context(), context.Canceled); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }

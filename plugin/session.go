@@ -82,7 +82,7 @@ func (se *session) step(ctx context.Context, req *pb.StepRequest) (r *pb.StepRep
 	}
 	if sh.onDevice() {
 		if err := se.device.wait(ctx); err != nil {
-			return nil, err
+			return nil, se.whose(ctx, err)
 		}
 	}
 	if err := se.engines.Take(ctx); err != nil {
@@ -97,6 +97,22 @@ func (se *session) step(ctx context.Context, req *pb.StepRequest) (r *pb.StepRep
 		return nil, err
 	}
 	return reply(seq, res), nil
+}
+
+// whose tells a client whose event cannot be asked for from a device that is lost: only that is everybody's.
+func (se *session) whose(ctx context.Context, err error) error {
+	var device *align.DeviceError
+	if !errors.As(err, &device) {
+		return err
+	}
+	if err := se.engines.Take(ctx); err != nil {
+		return context.Cause(ctx)
+	}
+	defer se.engines.Give()
+	if err := se.device.b.Sync(); err != nil {
+		return err
+	}
+	return fmt.Errorf("plugin: the rows on the GPU: %s", device.Text)
 }
 
 // compute runs the engine over the arenas.
