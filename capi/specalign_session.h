@@ -37,7 +37,7 @@ typedef struct {
   float *gradient;            // (n, d1) dense, written, overlaps no rows; NULL: the value only
   uint64_t seq;               // 1 for the first step, then the next number, or the last one again: the step is repeated
   double timeout;             // seconds; 0: none
-  const int32_t *stop;        // NULL, or read now and then: the step ends soon once it is not 0
+  const int32_t *stop;        // NULL, or read now and then during the call: the step ends soon once it is not 0
   uint64_t stream;            // where anything is on a GPU: a CUDA stream of the GPU's primary context, 0 for the default
   int32_t gradient_on_device; // not 0: gradient is memory of that GPU
 } specalign_step;

@@ -26,7 +26,8 @@ bool sa_single_take(sa_eigen_job *j) {
   sa_context *c = j->c;
   sa_single *f = j->single;
   const sa_tile *tile = tile_of(j);
-  const int64_t n = j->n, half = n / 2 + 1;
+  const int64_t n = j->n, leaves = sa_ceil(n, SA_LEAF);
+  const int64_t half = n - leaves / 2 * n / leaves;  // the larger one, of the root of the tree: two of three leaves
   f->ld = (sa_ceil(n, 16) | 1) * 16;
   f->q = sa_take(c, n * f->ld);
   f->u = sa_take(c, n * f->ld);

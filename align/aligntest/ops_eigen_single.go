@@ -18,7 +18,7 @@ func (s *suite) eigenSingle() {
 	if !ok {
 		s.t.Skip("this backend has no dense eigensolver")
 	}
-	for i, n := range []int{1, 2, 3, 4, 7, 16, 31, 32, 33, 65, 97, 129, 200, 270} {
+	for i, n := range []int{1, 2, 3, 4, 7, 16, 31, 32, 33, 65, 92, 97, 129, 200, 270} {
 		if testing.Short() && n > 129 {
 			break
 		}
