@@ -37,8 +37,8 @@ class Host:
         self.connection: Connection | None = None
         self._hello = HelloReply()
         self.process: Process | None = None
-        # Sessions that nobody holds any more, each with the memory of a GPU that it may still have open.
-        self.orphans: deque[tuple[Connection, str, DeviceArena | None]] = deque()
+        # Sessions that nobody holds any more: where each is open, if it is, and its memory of a GPU.
+        self.orphans: deque[tuple[Connection | None, str, DeviceArena | None]] = deque()
 
     def get(self) -> Connection:
         """Return the connection, made anew if the last one was lost."""

@@ -42,6 +42,9 @@ class Stepper:
     def __init__(self, host: Host, settings: dict[str, Any], timeout: float, max_restarts: int) -> None:
         """Open a session; `timeout` is that of every opening. Errors as those of `Sidecar.session`."""
         self._connection: Connection | None = None  # where the session is open, with the present arena
+        self._device: DeviceArena | None = None  # which the sidecar has open, too, once the session is open
+        self.closed = False
+        """Whether nothing is to be begun or repeated any more."""
         self._host = host
         self.request = _checks.settings(settings)
         """The settings as they were given."""
@@ -51,8 +54,6 @@ class Stepper:
         self._num_features = features if isinstance(features, int) and 0 < features <= 1 << 20 else 0
         self._timeout = timeout
         self._max_restarts = max_restarts
-        self.closed = False
-        """Whether nothing is to be begun or repeated any more."""
         self.seq = 0
         """Steps done."""
         self.settings: dict[str, Any] = {}
@@ -64,7 +65,6 @@ class Stepper:
         self._said: tuple[str, Layout, bool, bytes] | None = None  # the last request but for its number
         slot = self._state_size(0, 0)
         self._arena = Arena(2 * slot, slot)
-        self._device: DeviceArena | None = None  # which the sidecar has open, too, once the session is open
         self._unshared: DeviceArena | None = None  # which it has not, with the rows of the step under way
         self._shared = False  # whether a sidecar had any open
         self._refused: dict[int, str] = {}  # why rows on a GPU go through host memory
@@ -444,7 +444,7 @@ class Stepper:
 
     def __del__(self) -> None:
         """Leave word that the session can be closed: no calls from a destructor."""
-        if self._connection is not None and not self.closed:
+        if (self._connection is not None or self._device is not None) and not self.closed:
             self._host.orphans.append((self._connection, self._id, self._device))
 
 

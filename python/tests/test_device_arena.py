@@ -82,3 +82,15 @@ def test_memory_of_a_gpu_is_freed_after_an_interrupt_between_two_sidecars(sideca
             with pytest.raises(KeyboardInterrupt):
                 session.step(*batch)
     assert device.freed == 1
+
+
+def test_memory_of_a_gpu_is_freed_of_a_session_that_nobody_holds(sidecar, batch):
+    device = Device()
+    session = sidecar.session(k=2)
+    session.step(*batch)
+    stepper = session._stepper
+    connection, stepper._connection, stepper._device = stepper._connection, None, device  # the sidecar was lost
+    connection.close_session(stepper._id, 5)
+    del session, stepper
+    sidecar.session(k=2).close()
+    assert device.freed == 1
