@@ -51,20 +51,6 @@ type session struct {
 	steps  *steps.Session
 	held   uint64    // bytes that its largest step may have taken
 	dense  [2][]byte // rows that were not
-	reply  heap      // of the last step
-}
-
-// heap is memory of C that grows.
-type heap struct {
-	data unsafe.Pointer
-	size int
-}
-
-func (m *heap) at(size int) unsafe.Pointer {
-	if size > m.size {
-		m.data, m.size = C.realloc(m.data, C.size_t(size)), size
-	}
-	return m.data
 }
 
 //export specalign_session_version
@@ -239,12 +225,12 @@ func (s *session) step(ctx context.Context, step *C.specalign_step, reply *C.spe
 	if err != nil {
 		return err
 	}
-	s.fill(reply, r)
+	fill(reply, r)
 	return nil
 }
 
 // fill puts a result into a reply.
-func (s *session) fill(c *C.specalign_reply, r *align.Result) {
+func fill(c *C.specalign_reply, r *align.Result) {
 	*c = C.specalign_reply{
 		value: C.double(r.Value), gradient_norm: C.double(r.GradientNorm), seconds: C.double(r.Seconds),
 		student_sigma: C.double(r.StudentSigma), reference_sigma: C.double(r.ReferenceSigma),
@@ -256,11 +242,12 @@ func (s *session) fill(c *C.specalign_reply, r *align.Result) {
 	}
 	text := strings.Join(append([]string{r.Route, r.Backend.Device, r.Backend.ISA, r.Approximation}, r.Warnings...), "\x00") + "\x00"
 	count := len(r.Parts) + len(r.Eigenvalues)
-	data := s.reply.at(8*count + len(text))
-	copy(unsafe.Slice((*float64)(data), count), append(r.Parts[:len(r.Parts):len(r.Parts)], r.Eigenvalues...))
-	at := unsafe.Add(data, 8*count)
-	copy(unsafe.Slice((*byte)(at), len(text)), text)
-	c.numbers, c.text, c.text_size = (*C.double)(data), (*C.char)(at), C.uint64_t(len(text))
+	size := 8*count + len(text)
+	data := C.malloc(C.size_t(size))
+	numbers := unsafe.Slice((*float64)(data), count)
+	copy(numbers[copy(numbers, r.Parts):], r.Eigenvalues)
+	copy(unsafe.Slice((*byte)(unsafe.Add(data, 8*count)), len(text)), text)
+	c.told.data, c.told.size = (*C.uint8_t)(data), C.size_t(size)
 }
 
 //export specalign_session_state
@@ -309,7 +296,6 @@ func (s *session) close() error {
 	_ = engines().Take(context.Background())
 	defer engines().Give()
 	defer engines().Release(s.held)
-	C.free(s.reply.data)
 	return errors.Join(s.steps.Align.Close(), engines().Put(s.engine))
 }
 

@@ -4,7 +4,7 @@
 // Functions return SPECALIGN_OK, or what was wrong with a text for a person in *error: one line, without a zero at its
 // end; where the library itself has failed, its stack follows behind a zero. error->data is the caller's, to be freed by
 // specalign_session_free. Functions may be called from any thread; the steps of a session run one after the other, and
-// so do those of all sessions of a process. No signal's handler is changed but those that Go needs for faults, SIGPIPE
+// so do those of all sessions of a process. No signal's handler is changed but those that Go has for faults, SIGPIPE
 // and SIGURG, which pass on what is not theirs; nothing is written to stdout or stderr.
 //
 // The library does not survive fork(): a child must not call it. There are two: libspecalign.so has the CPU,
@@ -15,7 +15,7 @@
 #include "specalign_shards.h" // types of numbers, statuses, buffers
 
 // Raised where a caller of an earlier version would go wrong.
-#define SPECALIGN_SESSION_VERSION 1
+#define SPECALIGN_SESSION_VERSION 2
 
 // Beside SPECALIGN_OK, SPECALIGN_FAILED (the library or the machine) and SPECALIGN_INPUT_ERROR (the caller).
 enum { SPECALIGN_TIMED_OUT = 3, SPECALIGN_STOPPED = 4, SPECALIGN_CLOSED = 5 };
@@ -42,8 +42,9 @@ typedef struct {
   int32_t gradient_on_device; // not 0: gradient is memory of that GPU
 } specalign_step;
 
-// What a step found; docs/faults.md and the Python package's Result say what the figures mean. numbers and text are
-// the session's, valid until its next call.
+// What a step found; docs/faults.md and the Python package's Result say what the figures mean. told.data is the
+// caller's, to be freed by specalign_session_free: the terms' values and the eigenvalues, as doubles, and behind them route,
+// device, isa, approximation and warnings, a zero behind each.
 typedef struct {
   double value;
   double gap; // these three where spectral is not 0
@@ -53,11 +54,9 @@ typedef struct {
   double student_sigma; // 0: none
   double reference_sigma;
   double seconds;
-  const double *numbers; // the terms' values, then the eigenvalues
-  const char *text;      // route, device, isa, approximation, then warnings; a zero behind each
-  uint64_t text_size;
-  int32_t parts;       // how many of numbers are terms' values
-  int32_t eigenvalues; // how many are eigenvalues
+  specalign_buffer told;
+  int32_t parts;       // how many terms' values there are
+  int32_t eigenvalues; // how many eigenvalues there are
   int32_t products;
   int32_t zero_rows;
   int32_t spectral;

@@ -12,6 +12,7 @@ import math
 import os
 import re
 import statistics
+import struct
 import threading
 import time
 from collections import deque
@@ -74,9 +75,7 @@ class _Reply(ctypes.Structure):
         ("student_sigma", ctypes.c_double),
         ("reference_sigma", ctypes.c_double),
         ("seconds", ctypes.c_double),
-        ("numbers", ctypes.c_void_p),
-        ("text", ctypes.c_void_p),
-        ("text_size", ctypes.c_uint64),
+        ("told", _library.Buffer),
         ("parts", ctypes.c_int32),
         ("eigenvalues", ctypes.c_int32),
         ("products", ctypes.c_int32),
@@ -205,6 +204,10 @@ class InProcess:
             raise failure
         return status
 
+    def take(self, buffer: _library.Buffer) -> bytes:
+        """Return what the library made, and free it."""
+        return _library.taken(self._library, buffer)
+
     def timed_out(self, timeout: float) -> StepTimeoutError:
         """Count a step that took too long, and return the error for it."""
         with self._lock:
@@ -218,11 +221,11 @@ class InProcess:
         status = function(*arguments, ctypes.byref(out), ctypes.byref(error))
         if status:
             raise self._failure(status, error, what)
-        return _library.taken(self._library, out)
+        return self.take(out)
 
     def _failure(self, status: int, buffer: _library.Buffer, what: str) -> Error:
         """Return the error that a status stands for."""
-        said, _, stack = _library.taken(self._library, buffer).partition(b"\0")
+        said, _, stack = self.take(buffer).partition(b"\0")
         text = said.decode(errors="replace")
         if stack:
             self.log("ERROR", f"{what}: {text}")
@@ -403,8 +406,8 @@ class InProcessStepper:
 
     def _read(self, reply: _Reply, seq: int) -> StepReply:
         count = reply.parts + reply.eigenvalues
-        numbers = (ctypes.c_double * count).from_address(reply.numbers)[:] if count else []
-        text = ctypes.string_at(reply.text, reply.text_size)
+        told = self._host.take(reply.told)
+        numbers, text = list(struct.unpack_from(f"={count}d", told)), told[8 * count :]
         if text != self._text:
             self._text, self._words = text, text.decode(errors="replace").split("\0")[:-1]
         route, device, isa, approximation, *warnings = self._words

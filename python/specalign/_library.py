@@ -9,7 +9,7 @@ import subprocess
 from . import _binary
 from ._errors import ProcessError, SidecarError
 
-_VERSIONS = {"shards": 1, "session": 1}  # of its interfaces, capi/*.h
+_VERSIONS = {"shards": 1, "session": 2}  # of its interfaces, capi/*.h
 
 GPU = "libspecalign-gpu.so"
 
