@@ -86,6 +86,28 @@ def _layout(cls: type[Message]) -> dict[int, Field]:
     return layout
 
 
+# Kinds as plain numbers: a step's reply is read between two kernels of a training loop, and looking up a member of an
+# enumeration takes longer than most of what is done with it.
+_UINT32, _, _INT32, _INT64, _BOOL, _DOUBLE, _STRING, _BYTES, _DOUBLES, _STRINGS, _ = map(int, Kind)
+_ONE_OF_DOUBLES, _SKIPPED = 100, 101
+_UNKNOWN = "", _SKIPPED, None
+
+_tables: dict[type, dict[int, tuple[str, int, Any]]] = {}
+
+
+def _tags(cls: type[Message]) -> dict[int, tuple[str, int, Any]]:
+    """Return name, kind and type of the fields of a message by the tags that they may have."""
+    tags = _tables.get(cls)
+    if tags is None:
+        tags = _tables[cls] = {}
+        for number, (name, kind, message) in _layout(cls).items():
+            wire = _VARINT if kind <= _BOOL else _I64 if kind == _DOUBLE else _LEN
+            tags[number << 3 | wire] = name, int(kind), message
+            if kind == _DOUBLES:
+                tags[number << 3 | _I64] = name, _ONE_OF_DOUBLES, None
+    return tags
+
+
 class Message:
     """Base class of the messages; a subclass is a dataclass whose fields are declared with `wire`."""
 
@@ -112,60 +134,48 @@ class Message:
     def _merge(self, data: bytes, depth: int) -> None:
         if depth > _MAX_DEPTH:
             raise WireError("messages are nested too deeply")
-        name, layout = type(self).__name__, _layout(type(self))
+        name, tags = type(self).__name__, _tags(type(self))
         pos, end = 0, len(data)
+        value: Any
         while pos < end:
             tag = data[pos]  # most tags have one byte
             if tag < 0x80:
                 pos += 1
             else:
                 tag, pos = _read_varint(data, pos, name)
-            number, wire = tag >> 3, tag & 7
-            if not 0 < number < 1 << 29:
-                raise WireError(f"{name}: field number {number} is not allowed")
-            spec = layout.get(number)
-            value: Any
-            if wire == _I64:
+            field, kind, message = tags.get(tag, _UNKNOWN)
+            if kind == _DOUBLE:
                 if end - pos < 8:
                     _take(data, pos, 8, name)  # says what is wrong
-                if spec is not None and spec.kind is Kind.DOUBLE:
-                    setattr(self, spec.name, _double(data, pos)[0])
-                elif spec is not None and spec.kind is Kind.DOUBLES:
-                    getattr(self, spec.name).append(_double(data, pos)[0])
+                setattr(self, field, _double(data, pos)[0])
                 pos += 8
-            elif wire == _VARINT:
+            elif kind <= _BOOL:
                 value, pos = _read_varint(data, pos, name)
-                if spec is not None and spec.kind <= Kind.BOOL:
-                    setattr(self, spec.name, _integer(spec.kind, value))
-            elif wire == _LEN:
-                size, pos = _read_varint(data, pos, name)
-                value, pos = _take(data, pos, size, name)
-                if spec is not None:
-                    self._set_bytes(spec, value, depth)
-            elif wire == _I32:
-                _, pos = _take(data, pos, 4, name)
-            elif wire == _SGROUP:
-                pos = _skip_group(data, pos, number, depth + 1, name)
+                setattr(self, field, _integer(kind, value))
+            elif kind == _STRING:
+                value, pos = _read_bytes(data, pos, name)
+                setattr(self, field, _text(value, name, field))
+            elif kind == _SKIPPED:
+                pos = _skip(data, pos, tag, depth, name)
+            elif kind == _ONE_OF_DOUBLES:
+                value, pos = _take(data, pos, 8, name)
+                getattr(self, field).append(_double(value)[0])
             else:
-                raise WireError(f"{name}: wire type {wire} at byte {pos} is not allowed here")
-
-    def _set_bytes(self, spec: Field, value: bytes, depth: int) -> None:
-        if spec.kind is Kind.STRING:
-            setattr(self, spec.name, _text(value, type(self).__name__, spec.name))
-        elif spec.kind is Kind.BYTES:
-            setattr(self, spec.name, bytes(value))
-        elif spec.kind is Kind.STRINGS:
-            getattr(self, spec.name).append(_text(value, type(self).__name__, spec.name))
-        elif spec.kind is Kind.DOUBLES:
-            if len(value) % 8:
-                raise WireError(f"{type(self).__name__}.{spec.name}: {len(value)} bytes are no whole number of doubles")
-            getattr(self, spec.name).extend(struct.unpack(f"<{len(value) // 8}d", value))
-        elif spec.kind == Kind.MESSAGE and spec.message is not None:
-            inner = getattr(self, spec.name)
-            if inner is None:
-                inner = spec.message()
-                setattr(self, spec.name, inner)
-            inner._merge(value, depth + 1)
+                value, pos = _read_bytes(data, pos, name)
+                if kind == _DOUBLES:
+                    if len(value) % 8:
+                        raise WireError(f"{name}.{field}: {len(value)} bytes are no whole number of doubles")
+                    getattr(self, field).extend(struct.unpack(f"<{len(value) // 8}d", value))
+                elif kind == _STRINGS:
+                    getattr(self, field).append(_text(value, name, field))
+                elif kind == _BYTES:
+                    setattr(self, field, value)
+                else:
+                    inner = getattr(self, field)
+                    if inner is None:
+                        inner = message()
+                        setattr(self, field, inner)
+                    inner._merge(value, depth + 1)
 
 
 def _encode_field(out: bytearray, number: int, spec: Field, value: Any) -> None:
@@ -244,43 +254,45 @@ def _take(data: bytes, pos: int, size: int, name: str) -> tuple[bytes, int]:
     return data[pos : pos + size], pos + size
 
 
-def _skip_group(data: bytes, pos: int, number: int, depth: int, name: str) -> int:
-    if depth > _MAX_DEPTH:
+def _read_bytes(data: bytes, pos: int, name: str) -> tuple[bytes, int]:
+    size, pos = _read_varint(data, pos, name)
+    return _take(data, pos, size, name)
+
+
+def _skip(data: bytes, pos: int, tag: int, depth: int, name: str) -> int:
+    """Return where the field ends that begins at `pos`, behind its tag."""
+    number, wire = tag >> 3, tag & 7
+    if not 0 < number < 1 << 29:
+        raise WireError(f"{name}: field number {number} is not allowed")
+    if wire == _VARINT:
+        return _read_varint(data, pos, name)[1]
+    if wire == _LEN:
+        return _read_bytes(data, pos, name)[1]
+    if wire in (_I64, _I32):
+        return _take(data, pos, 8 if wire == _I64 else 4, name)[1]
+    if wire != _SGROUP:
+        raise WireError(f"{name}: wire type {wire} before byte {pos} is not allowed here")
+    if depth >= _MAX_DEPTH:
         raise WireError(f"{name}: groups are nested too deeply")
     while pos < len(data):
-        tag, pos = _read_varint(data, pos, name)
-        inner, wire = tag >> 3, tag & 7
-        if not 0 < inner < 1 << 29:
-            raise WireError(f"{name}: field number {inner} is not allowed")
-        if wire == _EGROUP:
-            if inner != number:
-                raise WireError(f"{name}: group {number} is closed as {inner}")
+        inner, pos = _read_varint(data, pos, name)
+        if inner & 7 == _EGROUP and 0 < inner >> 3 < 1 << 29:
+            if inner >> 3 != number:
+                raise WireError(f"{name}: group {number} is closed as {inner >> 3}")
             return pos
-        if wire == _VARINT:
-            _, pos = _read_varint(data, pos, name)
-        elif wire == _I64:
-            _, pos = _take(data, pos, 8, name)
-        elif wire == _LEN:
-            size, pos = _read_varint(data, pos, name)
-            _, pos = _take(data, pos, size, name)
-        elif wire == _I32:
-            _, pos = _take(data, pos, 4, name)
-        elif wire == _SGROUP:
-            pos = _skip_group(data, pos, inner, depth + 1, name)
-        else:
-            raise WireError(f"{name}: wire type {wire} is not allowed")
+        pos = _skip(data, pos, inner, depth + 1, name)
     raise WireError(f"{name}: ends inside a group")
 
 
-def _integer(kind: Kind, value: int) -> int | bool:
-    if kind is Kind.BOOL:
+def _integer(kind: int, value: int) -> int | bool:
+    if kind == _BOOL:
         return value != 0
-    if kind is Kind.UINT32:
+    if kind == _UINT32:
         return value & 0xFFFFFFFF
-    if kind is Kind.INT32:
+    if kind == _INT32:
         value &= 0xFFFFFFFF
         return value - (1 << 32) if value >> 31 else value
-    if kind is Kind.INT64:
+    if kind == _INT64:
         return value - (1 << 64) if value >> 63 else value
     return value
 
