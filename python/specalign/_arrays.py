@@ -58,11 +58,12 @@ class Rows:
     def of(cls, x: Any, name: str) -> Rows:
         """Look at the caller's array. `InputError` says what is wrong with it; `name` is what it is called there."""
         tensor = is_tensor(x)
-        gpu = None
+        device = gpu = None
         if tensor:
             x = _readable(x, name)
-            if x.device.type == "cuda":
-                gpu = x.device.index
+            device = x.device
+            if device.type == "cuda":
+                gpu = device.index
             kind = _names.get(x.dtype) or _names.setdefault(x.dtype, str(x.dtype).removeprefix("torch."))
         elif hasattr(x, "__cuda_array_interface__"):
             x = CudaArray.of(x, name)
@@ -75,7 +76,8 @@ class Rows:
             raise InputError(f"specalign: {name} has dtype {kind}; give float32, float16, bfloat16 or float64")
         if x.ndim != 2:
             raise InputError(f"specalign: {name} has shape {tuple(x.shape)}; give (n, d)")
-        return cls(x, int(x.shape[0]), int(x.shape[1]), dtype, tensor, x.device if tensor else None, gpu)
+        rows, cols = x.shape
+        return cls(x, int(rows), int(cols), dtype, tensor, device, gpu)
 
     @property
     def foreign(self) -> bool:
@@ -230,10 +232,13 @@ def _readable(x: Any, name: str) -> Any:
     if torch.nn.parameter.is_lazy(x):
         raise InputError(f"specalign: {name} is not initialized yet; give a tensor with data")
     x = x.detach()
-    if hasattr(x, "trigger_wait"):  # a functional collective's, which may be under way
-        x = x.trigger_wait()
-    if type(x).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:  # masked, fake, distributed, ...
-        raise InputError(f"specalign: {name} is a {type(x).__name__}, whose data lie elsewhere; give a plain tensor")
+    if type(x) is not torch.Tensor:
+        if hasattr(x, "trigger_wait"):  # a functional collective's, which may be under way
+            x = x.trigger_wait()
+        if type(x).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:  # masked, fake, distributed, ...
+            raise InputError(
+                f"specalign: {name} is a {type(x).__name__}, whose data lie elsewhere; give a plain tensor"
+            )
     if x.layout != torch.strided or x.device.type == "meta":
         raise InputError(f"specalign: {name} is a {x.layout} tensor on {x.device}; give a dense one with data")
     try:
@@ -327,6 +332,8 @@ def check_out(out: Any, student: Rows) -> None:
         return
     if not got.tensor and not out.flags.writeable:
         raise InputError("specalign: out is read-only")
+    if out.is_contiguous() if got.tensor else out.flags.c_contiguous:
+        return
     strides = out.stride() if got.tensor else [s / out.itemsize for s in out.strides]
     near, far = sorted((abs(stride), size) for stride, size in zip(strides, out.shape, strict=True))
     if (near[1] > 1 and near[0] < 1) or (far[1] > 1 and far[0] <= (near[1] - 1) * near[0]):

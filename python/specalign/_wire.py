@@ -86,10 +86,12 @@ def _layout(cls: type[Message]) -> dict[int, Field]:
     return layout
 
 
-# Kinds as plain numbers: a step's reply is read between two kernels of a training loop, and looking up a member of an
-# enumeration takes longer than most of what is done with it.
-_UINT32, _, _INT32, _INT64, _BOOL, _DOUBLE, _STRING, _BYTES, _DOUBLES, _STRINGS, _ = map(int, Kind)
-_ONE_OF_DOUBLES, _SKIPPED = 100, 101
+# Kinds as plain numbers: to look up a member of an enumeration takes longer than most of what is done with it, and the
+# trainer waits while a step's reply is read.
+_UINT32, _INT32, _INT64, _BOOL = int(Kind.UINT32), int(Kind.INT32), int(Kind.INT64), int(Kind.BOOL)
+_DOUBLE, _DOUBLES = int(Kind.DOUBLE), int(Kind.DOUBLES)
+_STRING, _STRINGS, _BYTES = int(Kind.STRING), int(Kind.STRINGS), int(Kind.BYTES)
+_ONE_OF_DOUBLES, _SKIPPED = 100, 101  # of an unpacked list, and a field that is unknown
 _UNKNOWN = "", _SKIPPED, None
 
 _tables: dict[type, dict[int, tuple[str, int, Any]]] = {}
