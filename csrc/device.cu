@@ -159,10 +159,16 @@ extern "C" sa_status SA_API(alloc64)(sa_context *c, int64_t count, double **out)
   return SA_OK;
 }
 
-// Freeing waits for what is enqueued, as cudaFree does. It works without a context, too.
-extern "C" void SA_API(free)(sa_context *, float *data) { cudaFree(data); }
+// Freeing waits for what is enqueued, as cudaFree does. It works without a context, too; with one, no other GPU is
+// made ready for it, as the first one would be on a thread that has called nothing yet.
+static void release(sa_context *c, void *data) {
+  if (c) cudaSetDevice(c->device);
+  cudaFree(data);
+}
 
-extern "C" void SA_API(free64)(sa_context *, double *data) { cudaFree(data); }
+extern "C" void SA_API(free)(sa_context *c, float *data) { release(c, data); }
+
+extern "C" void SA_API(free64)(sa_context *c, double *data) { release(c, data); }
 
 extern "C" sa_status SA_API(download)(sa_context *c, float *dst, sa_matrix src) {
   sa_begin(c, "download");

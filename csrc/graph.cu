@@ -4,7 +4,10 @@
 #include "device.h"
 #include "specalign_cuda.h"
 
-struct sa_graph { cudaGraphExec_t exec; };
+struct sa_graph {
+  cudaGraphExec_t exec;
+  int device;
+};
 
 extern "C" sa_status SA_API(record_begin)(sa_context *c) {
   sa_begin(c, "record");
@@ -23,7 +26,7 @@ extern "C" sa_status SA_API(record_end)(sa_context *c, sa_graph **out) {
   *out = (sa_graph *)malloc(sizeof **out);
   if (!*out) cudaGraphExecDestroy(exec);
   SA_MEMORY(c, *out);
-  (*out)->exec = exec;
+  **out = sa_graph{exec, c->device};
   return SA_OK;
 }
 
@@ -34,6 +37,7 @@ extern "C" sa_status SA_API(replay)(sa_context *c, sa_graph *g) {
 
 extern "C" void SA_API(graph_free)(sa_graph *g) {
   if (!g) return;
+  cudaSetDevice(g->device);
   cudaGraphExecDestroy(g->exec);
   free(g);
 }

@@ -7,10 +7,10 @@ import (
 	"os"
 )
 
-// maxLine bounds a line of a list, in bytes.
+// maxLine is more than a line of a list has, in bytes.
 const maxLine = 1 << 16
 
-// Lines reads the first lines of a list, at most that many. Lines end by LF or CR LF. A line of more than 64 KiB is an
+// Lines reads the first lines of a list, at most that many. Lines end by LF or CR LF. A line of 64 KiB or more is an
 // *os.PathError that says which.
 func Lines(path string, most int) (lines []string, err error) {
 	f, err := Open(path)
@@ -24,7 +24,7 @@ func Lines(path string, most int) (lines []string, err error) {
 		lines = append(lines, scan.Text())
 	}
 	if errors.Is(scan.Err(), bufio.ErrTooLong) {
-		return nil, &os.PathError{Op: "read", Path: path, Err: fmt.Errorf("line %d is longer than %d bytes; that is no list", len(lines)+1, maxLine)}
+		return nil, &os.PathError{Op: "read", Path: path, Err: fmt.Errorf("line %d has %d bytes or more; that is no list", len(lines)+1, maxLine)}
 	}
 	return lines, scan.Err()
 }

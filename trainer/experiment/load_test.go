@@ -98,7 +98,7 @@ func TestDataErrors(t *testing.T) {
 		"student.dim=5":                             "a residual student has the 6 columns",
 		"evaluation.test.labels=few.txt":            "2 labels, one a line, for 60 rows",
 		"evaluation.test.labels=other.txt":          "different classes",
-		"evaluation.test.labels=long.txt":           "line 1 is longer than 65536 bytes",
+		"evaluation.test.labels=long.txt":           "line 1 has 65536 bytes or more",
 		"evaluation.test.labels=.":                  "not a regular file",
 		"evaluation.test.inputs=test-reference.npy": "have 4 and 4 columns",
 		"evaluation.k=91":                           "evaluation.k is 91",
