@@ -105,7 +105,8 @@ type powerIteration struct {
 	negligible float64 // the residual that rounding errors leave
 }
 
-// iterate goes on with pair i until its residual is at most share of |λ| or negligible.
+// iterate goes on with pair i until its residual, in what is orthogonal to the pairs before, is at most share of |λ| or
+// negligible.
 func (it *powerIteration) iterate(i int, share float64) (done bool, residual float64, err error) {
 	v := it.p.vectors.rowMatrix(i)
 	x, w := v.row(0), it.y.row(0)
@@ -117,6 +118,7 @@ func (it *powerIteration) iterate(i int, share float64) (done bool, residual flo
 			return false, 0, err
 		}
 		it.p.products++
+		less(w, it.p.vectors, i) // which is the error of the pairs before, and may be larger than this one is to be
 		var lambda float64
 		if lambda, residual = rayleigh(x, w); residual <= math.Max(share*math.Abs(lambda), it.negligible) {
 			return true, residual, nil
@@ -158,13 +160,18 @@ func randomVector(x []float32, rng *rand.Rand) {
 // orthogonalTo removes from v its projection on the first m rows, twice, and normalises it; it returns the norm left.
 func orthogonalTo(v []float32, rows Matrix, m int) float64 {
 	for range 2 {
-		for j := range m {
-			r := rows.row(j)
-			c := dot(v, r)
-			for t := range v {
-				v[t] = float32(float64(v[t]) - c*float64(r[t]))
-			}
-		}
+		less(v, rows, m)
 	}
 	return normalizeVector(v)
+}
+
+// less removes from v its projection on the first m rows.
+func less(v []float32, rows Matrix, m int) {
+	for j := range m {
+		r := rows.row(j)
+		c := dot(v, r)
+		for t := range v {
+			v[t] = float32(float64(v[t]) - c*float64(r[t]))
+		}
+	}
 }

@@ -98,7 +98,9 @@ __global__ void __launch_bounds__(ITERATION_THREADS, 1) power_kernel(Power it) {
       products++;
       dots(sa_part_of(op, turn), own, it.vectors, i, x, w);
       sa_gather<CLUSTER>(s.gathered, s.sum, op, i + 3, &turn);
-      const double xx = s.sum[i], xw = s.sum[i + 1], lambda = xx > 0 ? xw / xx : 0, square = s.sum[i + 2] - lambda * xw;
+      const double xx = s.sum[i], xw = s.sum[i + 1], lambda = xx > 0 ? xw / xx : 0;
+      double square = s.sum[i + 2] - lambda * xw;
+      for (int j = 0; j < i; j++) square -= s.sum[j] * s.sum[j];  // the error of the pairs before, which may be larger
       residual = xx > 0 && square > 0 ? sqrt(square / xx) : 0;
       done = residual <= (it.share * fabs(lambda) > it.negligible ? it.share * fabs(lambda) : it.negligible);
       if (done) break;
