@@ -35,7 +35,12 @@ def uninterrupted(work: Callable[[], T], interrupted: Callable[[], None] = lambd
                 future.set_exception(e)
 
     try:
-        threading.Thread(target=run, name="specalign-calm", daemon=False).start()
+        try:
+            threading.Thread(target=run, name="specalign-calm", daemon=False).start()
+        except RuntimeError:  # there are no new threads at the interpreter's end
+            if not future.cancel():
+                raise
+            return work()
         return future.result()
     except BaseException:
         # An interrupt of `start` does not tell whether there is a thread: one that has not begun will do nothing.

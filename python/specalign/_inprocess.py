@@ -38,6 +38,7 @@ _OK, _FAILED, _INPUT_ERROR, _TIMED_OUT, _STOPPED, _CLOSED = range(6)  # of capi/
 # runs behind it only. A longer one is taken over by another thread, as the library can be asked to stop.
 _SHORT = 0.1
 _RECENT = 1024  # steps that latencies are of
+_LEVELS = ["trace", "debug", "info", "warn", "error", "off"]  # of the log
 _PREFIX = re.compile(r"^(align|plugin|session): ")
 
 
@@ -102,6 +103,10 @@ class InProcess:
 
         `device` is that of sessions; without the CPU only, the library with GPUs is loaded where there is one.
         """
+        least = os.environ.get("SPECALIGN_LOG", "")
+        if least and least.strip().lower() not in _LEVELS:
+            raise InputError(f'specalign: SPECALIGN_LOG is "{least}"; give off, error, warn, info, debug or trace')
+        self._shown = _LEVELS[_LEVELS.index(least.strip().lower() or "info") :]
         self.pid = os.getpid()
         self.closed = False
         self.orphans: deque[int] = deque()  # sessions that nobody holds any more
@@ -127,9 +132,7 @@ class InProcess:
 
     def log(self, level: str, text: str) -> None:
         """Log a line, at a level that SPECALIGN_LOG lets through."""
-        levels = ["trace", "debug", "info", "warn", "error", "off"]
-        least = os.environ.get("SPECALIGN_LOG", "").strip().lower()
-        if level.lower() in levels[levels.index(least) if least in levels else 2 :]:
+        if level.lower() in self._shown:
             self._lines.take(f"[{level}] specalign: {text}".encode())
 
     def get(self) -> None:
@@ -173,7 +176,8 @@ class InProcess:
         if session in self._open:
             self._open.discard(session)
             error = _library.Buffer()
-            if self._library.specalign_session_close(ctypes.c_uint64(session), ctypes.byref(error)):
+            close = self._library.specalign_session_close  # waits for the step of another session, too
+            if uninterrupted(lambda: close(ctypes.c_uint64(session), ctypes.byref(error))):
                 self._failure(_FAILED, error, "close")
 
     def step(self, session: int, step: _Step, reply: _Reply, timeout: float) -> int:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _checks, _fork, _memory
 from ._arrays import Rows, check_out, moments, on_gpu, wait_for
+from ._calm import uninterrupted
 from ._errors import ClosedError, InputError
 from ._inprocess import InProcessStepper
 from ._job import Job, StepFuture
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 _CLOSE_TIMEOUT = 5.0  # seconds for the step under way
 _IDLE = 5.0  # after which the thread of `submit` ends
+_POLL = 1e-3  # seconds between two looks at whether steps are done
+
+T = TypeVar("T")
 
 
 class Session:
@@ -41,7 +45,10 @@ class Session:
         self._sidecar = sidecar  # keeps it alive
         self._pid = os.getpid()
         self._timeout = timeout
-        self._cond = threading.Condition()  # its lock is reentrant
+        # A signal's handler may raise at the entrance of every function of Python's. `with` on the condition calls one
+        # that would leave the lock held.
+        self._lock = threading.RLock()
+        self._cond = threading.Condition(self._lock)
         self._queue: deque[Job] = deque()
         self._busy = False  # the stepper is in use: its memory holds the rows of a step that is not done
         self._worker: threading.Thread | None = None
@@ -88,15 +95,17 @@ class Session:
         """Take the step of a job; see `step`."""
         owned = False
         try:
-            with self._cond:
+            with self._lock:
                 self._check_open()
                 if not self._busy and not self._queue:
                     owned = self._busy = True
                 else:
                     self._enqueue(job)
             return self._run(job) if job.future is None else job.future.result()
-        finally:  # Ctrl-C included, which may come anywhere
-            self._give_back(job, owned)
+        finally:  # Ctrl-C included, which may come anywhere but before the first call
+            if owned:
+                self._busy = False
+            self._give_back(job)
 
     def submit(
         self, student: Any, reference: Any, out: Any = None, *, grad: bool = True, timeout: float | None = None
@@ -114,7 +123,7 @@ class Session:
         """Start the step of a job; see `submit`."""
         owned = False
         try:
-            with self._cond:
+            with self._lock:
                 self._check_open()
                 if not self._busy and not self._queue:
                     owned = self._busy = True
@@ -123,12 +132,14 @@ class Session:
             else:  # the arena is in use: the rows wait in memory of their own
                 _memory.check(job.student.nbytes + job.reference.nbytes, "the rows of a step that waits")
                 job.student, job.reference = job.student.copied(), job.reference.copied()
-            with self._cond:
+            with self._lock:
                 if not owned:
                     self._check_open()
                 return self._enqueue(job)
         except BaseException:
-            self._give_back(job, owned)
+            if owned and job.future is None:
+                self._busy = False
+            self._give_back(job)
             raise
 
     def state(self) -> bytes:
@@ -136,8 +147,7 @@ class Session:
 
         It is some kilobytes: bandwidths, warm starts, the number of steps. What it holds is the sidecar's affair.
         """
-        with self._held():
-            return self._stepper.state()
+        return self._between(self._stepper.state)
 
     def restore(self, state: bytes) -> None:
         """Go on where the session stood whose `state` this is; before the first step only.
@@ -146,28 +156,33 @@ class Session:
             InputError: it is no state, is damaged, or belongs to other settings; the session stays as it was.
             SidecarError: the sidecar died and could not be replaced.
         """
-        with self._held():
-            self._stepper.restore(state)
+        self._between(lambda: self._stepper.restore(state))
 
-    @contextlib.contextmanager
-    def _held(self) -> Iterator[None]:
-        """Keep steps away while the block lasts."""
+    def _between(self, work: Callable[[], T]) -> T:
+        """Do work while no step is under way or waits."""
         _fork.check(self._pid, "session")
-        with self._cond:
-            self._check_open()
-            self._cond.wait_for(lambda: not self._busy and not self._queue)
-            self._check_open()
-            self._busy = True
+        owned = False
         try:
-            yield
+            while not owned:
+                with self._lock:
+                    self._check_open()
+                    if not self._busy and not self._queue:
+                        owned = self._busy = True
+                if not owned:
+                    time.sleep(_POLL)
+            return work()
         finally:
-            self._release()
+            if owned:
+                self._busy = False
+            self._wake()
 
     def close(self) -> None:
         """Close the session: the step under way is waited for, those behind it raise `ClosedError`. Idempotent."""
-        if self._pid != os.getpid():
-            return
-        with self._cond:
+        if self._pid == os.getpid() and not self._stepper.closed:
+            uninterrupted(self._close)
+
+    def _close(self) -> None:
+        with self._lock:
             if self._stepper.closed:
                 return
             self._stepper.closed = True
@@ -179,7 +194,7 @@ class Session:
             assert job.future is not None
             if job.future.set_running_or_notify_cancel():
                 job.future.set_exception(ClosedError("specalign: the session was closed before this step"))
-        with self._cond:
+        with self._lock:
             done = self._cond.wait_for(lambda: not self._busy, _CLOSE_TIMEOUT)
             self._left_behind = not done  # by the step that still uses the arena, which closes it at its end
         self._stepper.leave()
@@ -230,29 +245,29 @@ class Session:
         """Take the step of a job. The caller has made _busy true."""
         return self._stepper.step(job)
 
-    def _release(self) -> None:
-        with self._cond:
-            self._busy = False
-            if self._left_behind:
+    def _wake(self) -> None:
+        """Tell whoever waits that the stepper is free."""
+        with self._lock:
+            if self._left_behind and not self._busy:
+                self._left_behind = False
                 self._stepper.end()
             self._cond.notify_all()
 
-    def _give_back(self, job: Job, owned: bool) -> None:
-        """End the part of the caller's thread in a job: take it back if it still waits, and release what is owned."""
-        with self._cond:
+    def _give_back(self, job: Job) -> None:
+        """End the part of the caller's thread in a job: take it back if it still waits."""
+        with self._lock:
             if job in self._queue:
                 self._queue.remove(job)
+                if job.loaded is not None:
+                    self._busy = False
                 assert job.future is not None
                 job.future.cancel()
-            elif job.future is not None:
-                return  # done, or under way in the worker, which releases
-            if owned:
-                self._release()
+            self._wake()
 
     def _work(self) -> None:
         """Run the queued jobs. A thread that waits for more keeps its session alive, so it does not wait for long."""
         while True:
-            with self._cond:
+            with self._lock:
                 idle = not self._cond.wait_for(
                     lambda: self._queue and (self._queue[0].loaded is not None or not self._busy), _IDLE
                 )
@@ -274,7 +289,8 @@ class Session:
                     else:
                         job.future.set_result(result)
             finally:
-                self._release()
+                self._busy = False
+                self._wake()
 
     def __enter__(self) -> Session:
         """Return the session."""

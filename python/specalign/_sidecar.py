@@ -179,11 +179,12 @@ class Sidecar:
         self._check_process()
         given = {k: v for k, v in settings.items() if v is not None}
         settings = {**self._defaults, **given}
+        host = self._host
         stepper: Stepper | InProcessStepper
-        if isinstance(self._host, Host):
-            stepper = Stepper(self._host, settings, self._timeout, self._max_restarts)
-        else:
-            stepper = InProcessStepper(self._host, settings)
+        if isinstance(host, Host):
+            stepper = Stepper(host, settings, self._timeout, self._max_restarts)
+        else:  # the library waits for the step of another session
+            stepper = uninterrupted(lambda: InProcessStepper(host, settings))
         session = Session(self, stepper, self._timeout)
         self._sessions.add(session)
         return session

@@ -415,6 +415,7 @@ class Stepper:
         source = np.frombuffer(state, np.uint8, 2 * slot, _STATE.size)
         for i in range(2):
             arena.memory[i * arena.slot_size : i * arena.slot_size + slot] = source[i * slot : (i + 1) * slot]
+        self._close_there(self._connection)
         cold, self._arena, self._layout, self._connection = self._arena, arena, None, None
         self.seq = seq
         try:

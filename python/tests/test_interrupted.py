@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -169,3 +170,34 @@ class TestCtrlC:
                     getattr(session, call)(*batch)
             wait_for(lambda: not session._busy and not session._queue)
             assert session.submit(*batch).result(20).value > 0
+
+    @pytest.mark.parametrize("call", ["step", "submit", "state"])
+    @pytest.mark.parametrize("isolation", ["process", "none"])
+    def test_it_may_come_at_the_entrance_of_every_function(self, batch, isolation, call):
+        """Where Python looks whether a signal has come; in its own library, too."""
+        entered = left = 0
+        main = threading.main_thread()
+
+        def trace(frame, event, arg):
+            nonlocal left
+            if threading.current_thread() is main:
+                left -= 1
+                if left < 0:
+                    raise KeyboardInterrupt
+
+        with specalign.Sidecar(device="cpu", threads=1, isolation=isolation) as sidecar, sidecar.session() as session:
+            session.step(*batch)
+            done = False
+            while not done:
+                left = entered
+                sys.settrace(trace)
+                try:
+                    getattr(session, call)(*() if call == "state" else batch)
+                    done = left >= 0
+                except KeyboardInterrupt:
+                    entered += 1
+                finally:
+                    sys.settrace(None)
+                assert session.submit(*batch).result(20).value > 0, f"after function {entered}"
+                session.state()
+        assert entered > 5

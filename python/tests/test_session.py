@@ -444,6 +444,21 @@ def test_state_moves_to_another_session(sidecar, batch, rng):
             second.restore(state)
 
 
+def test_a_restored_session_is_one(batch):
+    with specalign.Sidecar(device="cpu") as sidecar:
+        with sidecar.session() as first:
+            first.step(*batch)
+            state = first.state()
+        with sidecar.session(objective="ky_fan", k=7) as other, pytest.raises(specalign.InputError):
+            other.restore(state)
+        assert sidecar.status().sessions == 0
+        session = sidecar.session()
+        session.restore(state)
+        assert sidecar.status().sessions == 1
+        session.close()
+        assert sidecar.status().sessions == 0
+
+
 def test_states_that_cannot_be_used(sidecar, batch):
     with sidecar.session(objective="ky_fan", k=4) as session:
         session.step(*batch)
