@@ -10,6 +10,10 @@ import (
 // roundoff is the share of operator.norm below which an eigenvalue of a float32 matrix is noise.
 const roundoff = 1e-6
 
+// ownRounding is what rounding to float32, of an eigenvector, of the kernel's derivative and of the gradient, 2⁻²⁴ of each,
+// makes of a gradient whose eigenpairs are exact.
+const ownRounding = 0x1p-23
+
 // smallestTop is the largest entry of L below which what its other entries add up to, 2⁻²⁴ of it and less, would near
 // 2⁻¹²⁶, where float32 loses digits.
 const smallestTop = 0x1p-96
@@ -253,6 +257,9 @@ func (st *step) report(res *Result, p *pairs, req *request) {
 		residual = math.Max(residual, r)
 	}
 	gradErr := math.Hypot(p.estimate.truncation, p.estimate.rounding)
+	if used > 0 {
+		gradErr = math.Hypot(gradErr, ownRounding)
+	}
 	res.Gap, res.Residual, res.GradientError = &gap, &residual, &gradErr
 	res.Converged = p.converged
 	e := req.estimate(p.values, p.residuals, p.slopes, p.rest, nil) // of M: a tie is one whatever the student makes of it
