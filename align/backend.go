@@ -162,12 +162,15 @@ type DeviceError struct {
 
 func (e *DeviceError) Error() string { return "cuda: " + e.Device + ": " + e.Text }
 
-// Importer is implemented by a device that opens memory of another process on the same GPU.
+// Importer is implemented by a device that shares memory with another process: on the same GPU, or the host's.
 type Importer interface {
 	// UUID is the GPU's, as the driver writes it.
 	UUID() string
 	// Import opens memory of size bytes, and an event, by the handles of CUDA IPC, HandleSize bytes each.
 	Import(memory, ready []byte, size uint64) (Imported, error)
+	// Pin keeps host memory, whole pages, where it is, so that the GPU copies from and to it directly, until unpin is
+	// called, which comes before the memory is unmapped and may come after Close.
+	Pin(memory []byte) (unpin func(), err error)
 }
 
 // HandleSize is the length of a handle by which a device's memory or event is opened in another process.

@@ -1,4 +1,4 @@
-// share.cu: device memory of another process, by CUDA IPC.
+// share.cu: memory of another process: on the device, by CUDA IPC, and the host's, which is pinned.
 #include "device.h"
 #include "specalign_cuda.h"
 
@@ -42,4 +42,19 @@ extern "C" void SA_API(close_shared)(int32_t device, void *data, void *event) {
   cudaSetDevice(device);
   cudaEventDestroy((cudaEvent_t)event);
   cudaIpcCloseMemHandle(data);
+}
+
+// What fails here is no failure of the device: the memory is then copied from and to as any other.
+extern "C" sa_status SA_API(pin)(sa_context *c, void *memory, uint64_t size) {
+  sa_begin(c, "pin");
+  SA_CHECK(c, memory && size >= 1, "nothing to pin");
+  cudaError_t e = cudaHostRegister(memory, size, cudaHostRegisterDefault);
+  if (e == cudaSuccess) return SA_OK;
+  cudaGetLastError();
+  return sa_fail(c, SA_ERR_ARGUMENT, cudaGetErrorString(e));
+}
+
+extern "C" void SA_API(unpin)(int32_t device, void *memory) {
+  cudaSetDevice(device);
+  cudaHostUnregister(memory);
 }

@@ -65,6 +65,11 @@ sa_status SA_API(open_shared)(sa_context *c, const void *memory, const void *rea
 int32_t SA_API(shared_ready)(int32_t device, void *event);
 void SA_API(close_shared)(int32_t device, void *data, void *event);
 
+// pin keeps host memory, whole pages, where it is, so that copies from and to it are the GPU's alone. unpin needs no
+// context.
+sa_status SA_API(pin)(sa_context *c, void *memory, uint64_t size);
+void SA_API(unpin)(int32_t device, void *memory);
+
 #ifdef __cplusplus
 }
 #endif

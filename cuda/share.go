@@ -7,6 +7,7 @@ package cuda
 import "C"
 
 import (
+	"errors"
 	"fmt"
 	"unsafe"
 
@@ -35,6 +36,18 @@ func (b *backend) Import(memory, ready []byte, size uint64) (align.Imported, err
 	}
 	m.bytes = unsafe.Slice((*byte)(m.data), size)
 	return m, nil
+}
+
+func (b *backend) Pin(memory []byte) (unpin func(), err error) {
+	if len(memory) == 0 {
+		return nil, errors.New("cuda: pin: no memory")
+	}
+	start := unsafe.Pointer(&memory[0])
+	if err := b.run(func() C.sa_status { return C.sacuda_pin(b.c, start, C.uint64_t(len(memory))) }); err != nil {
+		return nil, err
+	}
+	ordinal := C.int32_t(b.ordinal)
+	return func() { C.sacuda_unpin(ordinal, start) }, nil
 }
 
 func (m *imported) Bytes() []byte { return m.bytes }

@@ -22,7 +22,8 @@ const alignment = 64
 // our eyes. Therefore nothing in it is ever trusted as a size or a place; rows are numbers whatever their bits are, and
 // a saved state is copied before it is looked at.
 type arena struct {
-	data []byte
+	data  []byte
+	unpin func() // nil: not pinned
 }
 
 // openArena maps the memfd that is descriptor fd of process pid. The number of the process is the kernel's, never the
@@ -63,7 +64,7 @@ func openArena(pid int, fd int32, size uint64) (*arena, error) {
 	if err != nil {
 		return nil, fmt.Errorf("plugin: mapping the arena of %d bytes: %w", size, err)
 	}
-	return &arena{data}, nil
+	return &arena{data: data}, nil
 }
 
 // checkMemfd refuses what could fault once it is mapped.
@@ -96,11 +97,22 @@ func checkMemfd(file int, size uint64) error {
 	return nil
 }
 
+// pin lets a GPU copy from and to the arena directly, where the backend is one.
+func (a *arena) pin(b align.Backend) (err error) {
+	if importer, ok := b.(align.Importer); ok {
+		a.unpin, err = importer.Pin(a.data)
+	}
+	return err
+}
+
 func (a *arena) close() error {
 	data := a.data
 	a.data = nil
 	if data == nil {
 		return nil
+	}
+	if a.unpin != nil {
+		a.unpin()
 	}
 	return unix.Munmap(data)
 }

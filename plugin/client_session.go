@@ -109,7 +109,7 @@ func (s *ClientSession) Step(ctx context.Context, student, reference align.Featu
 	}
 	s.seq++
 	if grad != nil {
-		a := arena{s.arena.data}
+		a := arena{data: s.arena.data}
 		copy(grad, a.floats(span{l.gradient, uint64(len(grad)) * 4}))
 	}
 	return r, nil

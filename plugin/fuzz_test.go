@@ -66,7 +66,7 @@ func FuzzArena(f *testing.F) {
 		if v := reply.(*pb.StepReply).GetValue(); math.IsNaN(v) || math.IsInf(v, 0) {
 			t.Errorf("value %v", v)
 		}
-		for i, v := range (&arena{m.data}).floats(gradient) {
+		for i, v := range (&arena{data: m.data}).floats(gradient) {
 			if v != v || math.IsInf(float64(v), 0) {
 				t.Fatalf("element %d of the gradient is %v", i, v)
 			}
@@ -195,7 +195,7 @@ func FuzzSequence(f *testing.F) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := (&arena{m.data}).floats(span{req.GradientOffset, 6 * 3 * 4})
+			got := (&arena{data: m.data}).floats(span{req.GradientOffset, 6 * 3 * 4})
 			if a, b := result(r.(*pb.StepReply), got), result(reply(want, w), grad); a != b {
 				t.Fatalf("op %d: step %d: %v, want %v", i, want, a.reply, b.reply)
 			}

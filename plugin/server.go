@@ -225,6 +225,9 @@ func (s *server) open(ctx context.Context, pid int, a *arena, sl slots, cfg alig
 	if err != nil {
 		return nil, errors.Join(err, s.engines.Put(e))
 	}
+	if err := a.pin(e.Backend); err != nil {
+		s.opts.Log.Info("the arena is not pinned", "session", se.id[:8], "pid", pid, "reason", strings.TrimPrefix(err.Error(), "cuda: "))
+	}
 	if shared != nil {
 		if se.device, reply.DeviceRead, reply.DeviceWrote, err = openDeviceArena(e.Backend, shared); err != nil {
 			reply.DeviceNote = strings.TrimPrefix(err.Error(), "cuda: ")

@@ -11,7 +11,7 @@ import (
 )
 
 func TestSlots(t *testing.T) {
-	a := &arena{make([]byte, 4096)}
+	a := &arena{data: make([]byte, 4096)}
 	sl, err := parseSlots(1024, 256, 4096)
 	if err != nil {
 		t.Fatal(err)

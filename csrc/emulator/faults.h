@@ -7,7 +7,7 @@
 //   SIMT_LOST=FILE       while there is this file the device fails as the word in it says, and from then on answers
 //                        nothing more in that process. once: at the next launch, which removes the file. launch: at
 //                        every launch. gone: at every call, and no other process finds a GPU. Or it goes on, but
-//                        memory: there is none to be had. capture: no graph is captured.
+//                        memory: there is none to be had. capture: no graph is captured. pin: no memory is pinned.
 #ifndef SPECALIGN_FAULTS_H
 #define SPECALIGN_FAULTS_H
 

@@ -2,6 +2,7 @@
 #ifndef SPECALIGN_RUNTIME_H
 #define SPECALIGN_RUNTIME_H
 
+#include <map>
 #include <utility>
 
 #include "faults.h"
@@ -245,6 +246,20 @@ inline int cuMemGetAddressRange(CUdeviceptr *base, size_t *size, CUdeviceptr p) 
   for (const simt::Mapping &m : simt_opened)
     if ((CUdeviceptr)m.data == p) return *base = p, *size = m.size, 0;
   return cudaErrorInvalidValue;
+}
+
+// Memory that is pinned is locked in earnest, which the kernel counts.
+enum { cudaHostRegisterDefault = 0 };
+inline std::map<void *, size_t> simt_pinned;
+inline cudaError_t cudaHostRegister(void *p, size_t n, unsigned) {
+  if (simt::fault("pin") || simt_pinned.count(p) || mlock(p, n) != 0) return cudaErrorNotSupported;
+  return simt_pinned[p] = n, 0;
+}
+inline cudaError_t cudaHostUnregister(void *p) {
+  const auto at = simt_pinned.find(p);
+  if (at == simt_pinned.end()) return cudaErrorInvalidValue;
+  munlock(p, at->second);
+  return simt_pinned.erase(at), 0;
 }
 
 inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return simt::lost(false) ? (int)simt::kLaunchFailure : 0; }

@@ -209,6 +209,39 @@ def test_what_cannot_be_shared_goes_through_host_memory(variable, value, trainer
         assert sum(why in record.getMessage() for record in caplog.records) == 1
 
 
+def locked(pid):
+    """Return how many KiB of a process are locked in memory, which the emulator does with what is pinned."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmLck:")))
+
+
+def test_host_memory_is_pinned_in_the_sidecar(sidecar, wanted):
+    before = locked(sidecar.pid)
+    with sidecar.session(**SETTINGS) as session:
+        session.step(*rows())
+        assert locked(sidecar.pid) == before + session._stepper._arena.size // 1024
+        session.step(*rows(9, 70, 12, 10))  # another arena
+        assert locked(sidecar.pid) == before + session._stepper._arena.size // 1024
+    with sidecar.session(device="cpu", **SETTINGS) as session:
+        session.step(*rows())
+        assert locked(sidecar.pid) == before
+
+
+def test_host_memory_that_cannot_be_pinned(wanted, tmp_path, monkeypatch, caplog):
+    fault = tmp_path / "fault"
+    fault.write_text("pin")
+    monkeypatch.setenv("SIMT_LOST", str(fault))
+    monkeypatch.setenv("SPECALIGN_LOG", "info")
+    with (
+        caplog.at_level(logging.INFO, "specalign"),
+        specalign.Sidecar(device="cuda", threads=1) as sidecar,
+        sidecar.session(**SETTINGS) as session,
+    ):
+        result = session.step(*rows())
+        assert ((result.value, result.grad.tobytes()), result.device) == (wanted[0], "cuda:0")
+    assert any("the arena is not pinned" in record.getMessage() for record in caplog.records)
+
+
 def test_a_session_on_the_cpu(sidecar, caplog):
     student, reference = rows()
     with sidecar.session(device="cpu", **SETTINGS) as session:
