@@ -104,10 +104,10 @@ type Backend interface {
 	FactorAdvance(y, s Matrix, f Factors, t Matrix) error
 	// Gram computes c (d1+d2, d1+d2) = [phi1 phi2]ᵀ [phi1 phi2] / n, both triangles.
 	Gram(c, phi1, phi2 Matrix) error
-	// Orthogonalize makes the first n columns of w (1, >= n) orthogonal to those of the first m rows of basis (>= m, as
-	// w), where these are orthonormal: one step of classical Gram-Schmidt with float64 sums, which subtracts Σ_j c_j
-	// basis_j in all columns. It adds the coefficients c to h (at least m), and writes the squared norm of the first n
-	// columns of the new w to out[0].
+	// Orthogonalize makes the first n columns of each row of w (b, >= n) orthogonal to those of the first m rows of basis
+	// (>= m, as w), where these are orthonormal: one step of classical Gram-Schmidt with float64 sums, which subtracts
+	// Σ_j c_j basis_j in all columns. It adds the coefficients c to h (b, m), and writes the squared norms of the first n
+	// columns of the new rows to out (b).
 	Orthogonalize(w, basis Matrix, m, n int, h, out []float64) error
 
 	// SumSquares writes the sum of squares of l to out[0], summed in float64.

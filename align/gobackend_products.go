@@ -118,21 +118,24 @@ func (b *goBackend) Gram(c, phi1, phi2 Matrix) error {
 }
 
 func (b *goBackend) Orthogonalize(w, basis Matrix, m, n int, h, out []float64) error {
-	x := w.row(0)
-	acc := b.floats(len(x) + m)
-	c := acc[len(x):]
-	acc = acc[:len(x)]
-	for i := range c {
-		c[i] = dot(basis.row(i)[:n], x[:n])
-		h[i] += c[i]
+	acc := b.floats(w.Cols + m)
+	c := acc[w.Cols:]
+	acc = acc[:w.Cols]
+	for q := range w.Rows {
+		x := w.row(q)
+		for i := range c {
+			c[i] = dot(basis.row(i)[:n], x[:n])
+			h[q*m+i] += c[i]
+		}
+		clear(acc)
+		for i := range c {
+			axpy(acc, -c[i], basis.row(i)[:len(x)])
+		}
+		for j := range x {
+			x[j] = float32(float64(x[j]) + acc[j])
+		}
+		out[q] = dot(x[:n], x[:n])
 	}
-	for i := range c {
-		axpy(acc, -c[i], basis.row(i)[:len(x)])
-	}
-	for j := range x {
-		x[j] = float32(float64(x[j]) + acc[j])
-	}
-	out[0] = dot(x[:n], x[:n])
 	return nil
 }
 

@@ -92,10 +92,10 @@ type krylov struct {
 	lastError, lastSize float64    // of the convergence test before this one
 
 	// scratch
-	theta, residuals, slopes, before, d, e, g, coefficients []float64
-	reduction                                               reduction
-	inverse                                                 inverseIteration
-	result                                                  pairs
+	theta, residuals, slopes, before, d, e, g, coefficients, taken, last []float64
+	reduction                                                            reduction
+	inverse                                                              inverseIteration
+	result                                                               pairs
 }
 
 func (it *krylov) reset(b Backend, ws *workspace, op *operator, req *request, rng *rand.Rand) {
@@ -159,7 +159,7 @@ func (it *krylov) adopt(w Matrix, share float64) (bool, error) {
 	drift := 1.0
 	for range 2 { // what dividing by a small number has magnified is rounding errors
 		scaleVector(w.row(0), 1/norm)
-		left, err := it.orthogonalize(w, nil, 0)
+		left, err := it.orthogonalize(w, nil)
 		if err != nil {
 			return false, err
 		}
@@ -191,39 +191,47 @@ func (it *krylov) random() error {
 	return errors.New("align: no vector orthogonal to the Krylov space was found")
 }
 
+// project takes from the rows of w their projections on the rows first to end-1 of the basis. It returns the coefficients,
+// those of one row of w behind those of another, and the squares of the norms that are left, both until the next call.
+func (it *krylov) project(w Matrix, first, end int) (coefficients, left []float64, err error) {
+	if left, err = it.ws.floats(w.Rows); err != nil {
+		return nil, nil, err
+	}
+	var basis Matrix
+	if first < end {
+		basis = it.basis.between(first, end)
+	}
+	it.coefficients = resize(it.coefficients, w.Rows*(end-first))
+	clear(it.coefficients)
+	return it.coefficients, left, it.b.Orthogonalize(w, basis, end-first, it.op.n, it.coefficients, left)
+}
+
 // orthogonalize takes from w its projection on the basis and again what rounding has left of it, adds the coefficients
 // to h, where it is not nil, and returns the norm that is left. Twice is enough (Giraud, Langou and Rozložník 2005), and
 // once where half of the square remains: then the errors that it leaves do not grow from row to row (Daniel, Gragg,
-// Kaufman and Stewart 1976). So that half of it does remain, the projection on the rows from near on is taken first,
-// which is nearly all that a product has in the basis.
-func (it *krylov) orthogonalize(w Matrix, h []float64, near int) (float64, error) {
-	out, err := it.ws.floats(1)
-	if err != nil {
-		return 0, err
-	}
-	if near > 0 && near < it.rows {
-		if err := it.b.Orthogonalize(w, it.basis.between(near, it.rows), it.rows-near, it.op.n, h[near:], out); err != nil {
+// Kaufman and Stewart 1976).
+func (it *krylov) orthogonalize(w Matrix, h []float64) (float64, error) {
+	for again := true; ; again = false {
+		coefficients, left, err := it.project(w, 0, it.rows)
+		if err != nil {
 			return 0, err
 		}
-	}
-	it.coefficients = resize(it.coefficients, it.rows)
-	for range 2 {
-		clear(it.coefficients)
-		if err := it.b.Orthogonalize(w, it.basis, it.rows, it.op.n, it.coefficients, out); err != nil {
-			return 0, err
-		}
-		taken := 0.0
-		for i, c := range it.coefficients {
-			taken += c * c
-			if h != nil {
-				h[i] += c
-			}
-		}
-		if out[0] >= taken {
-			break
+		if taken := collect(h, coefficients); left[0] >= taken || !again {
+			return math.Sqrt(left[0]), nil
 		}
 	}
-	return math.Sqrt(out[0]), nil
+}
+
+// collect adds coefficients to h, where it is not nil, and returns the sum of their squares.
+func collect(h, coefficients []float64) float64 {
+	sum := 0.0
+	for i, c := range coefficients {
+		sum += c * c
+		if h != nil {
+			h[i] += c
+		}
+	}
+	return sum
 }
 
 // column returns the zeroed memory of the next column of VᵀLV.
@@ -240,37 +248,78 @@ func (it *krylov) column() []float64 {
 }
 
 // expand multiplies the first rows of the frontier, at most count, and appends what is new in the products.
+//
+// The products are made orthogonal to the basis all at once, then to one another. So that half of their squares remains, the
+// projections on the last rows are taken first, which are nearly all that a product has in the basis.
 func (it *krylov) expand(count int) error {
 	count = min(count, it.rows-it.done)
 	w, err := it.ws.Get("product", count, it.op.width)
 	if err != nil {
 		return err
 	}
-	v := it.basis
-	v.Rows, v.Data = count, v.Data[it.done*v.Stride:]
-	if err := it.op.advance(w, v); err != nil {
+	if err := it.op.advance(w, it.basis.between(it.done, it.done+count)); err != nil {
 		return err
 	}
-	for i := range count {
-		h := it.column()
-		beta, err := it.orthogonalize(w.rowMatrix(i), h, it.done-it.block)
+	known, near := it.rows, it.done-it.block
+	it.taken = resize(it.taken, count*known)
+	clear(it.taken)
+	if near > 0 {
+		coefficients, _, err := it.project(w, near, known)
 		if err != nil {
 			return err
 		}
-		it.done++
-		if it.rows < it.op.n && beta > it.op.negligible() {
-			h[it.rows] = beta
-			size, drift := beta*beta, 0.0
-			for j, c := range h[:it.rows] {
-				size += c * c
-				drift += square(c * it.drift[j])
-			}
-			if err := it.append(w.row(i), beta, math.Sqrt(size+drift)); err != nil {
-				return err
-			}
+		for i := range count {
+			copy(it.taken[i*known+near:(i+1)*known], coefficients[i*(known-near):])
+		}
+	}
+	coefficients, left, err := it.project(w, 0, known)
+	if err != nil {
+		return err
+	}
+	it.last = it.last[:0] // of each product: the square that this pass took, and that it left
+	for i := range count {
+		size := collect(it.taken[i*known:], coefficients[i*known:(i+1)*known])
+		it.last = append(it.last, size, left[i])
+	}
+	for i := range count {
+		h := it.column()
+		copy(h, it.taken[i*known:(i+1)*known])
+		if err := it.take(w.rowMatrix(i), h, known, it.last[2*i], it.last[2*i+1]); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// take appends what is new in a product w, from which its projection on the first known rows was taken, a part of that square
+// and of so much, to h. It was the first row of the frontier.
+func (it *krylov) take(w Matrix, h []float64, known int, taken, left float64) error {
+	if known < it.rows {
+		coefficients, rest, err := it.project(w, known, it.rows)
+		if err != nil {
+			return err
+		}
+		taken += collect(h[known:], coefficients)
+		left = rest[0]
+	}
+	beta := math.Sqrt(left)
+	if left < taken {
+		var err error
+		if beta, err = it.orthogonalize(w, h); err != nil {
+			return err
+		}
+	}
+	it.done++
+	if it.rows == it.op.n || !(beta > it.op.negligible()) {
+		return nil
+	}
+	h[it.rows] = beta
+	size, drift := beta*beta, 0.0
+	for j, c := range h[:it.rows] {
+		size += c * c
+		drift += square(c * it.drift[j])
+	}
+	return it.append(w.row(0), beta, math.Sqrt(size+drift))
 }
 
 // converge goes on until the wanted pairs are accurate or the space is exhausted.

@@ -196,8 +196,9 @@ float *sa_take(sa_context *c, int64_t count) {
   return (float *)((char *)s + head);
 }
 
-static int threads_for(const sa_context *c, double work) {
-  double t = work / SA_GRAIN_NS;
+static int threads_for(sa_context *c, double work) {
+  const double asleep = work / SA_GRAIN_NS, awake = work / SA_GRAIN_AWAKE_NS, ready = 1 + sa_pool_awake(&c->pool);
+  const double few = awake < ready ? awake : ready, t = asleep > few ? asleep : few;
   return t >= c->threads ? c->threads : t < 1 ? 1 : (int)t;
 }
 

@@ -64,19 +64,21 @@ typedef struct sa_kernels {
   double (*sum64)(const float *a, int64_t count);
   double (*sum_squares64)(const float *a, int64_t count);
   double (*dot64)(const float *a, const float *b, int64_t count);
-  // out[j] = <w, basis_j>, j < m
-  void (*dots64)(double *out, const float *w, const float *basis, int64_t stride, int64_t m, int64_t count);
+  // out[q out_stride + j] = <w_q, basis_j>, j < m, q < b
+  void (*dots64)(double *out, int64_t out_stride, const float *w, int64_t w_stride, int64_t b, const float *basis,
+                 int64_t stride, int64_t m, int64_t count);
   // out[4 q + r] += <row_r, v_q>, r < rows <= 4, q < b <= 4
   void (*dots)(float *out, const float *row, int64_t stride, int rows, const float *v, int64_t v_stride, int b,
                int64_t count);
   // y_q += Σ_r coef[4 q + r] row_r, r < rows <= 4, q < b <= 4
   void (*combine)(float *y, int64_t y_stride, const float *row, int64_t stride, int rows, const float *coef, int b,
                   int64_t count);
-  // both at once: out[r] += <row_r, v>, y += Σ_r coef[r] row_r
-  void (*symmetric)(float *y, float *out, const float *row, int64_t stride, int rows, const float *v,
-                    const float *coef, int64_t count);
-  // w -= Σ_j h[j] basis_j, in float64; returns the new |w|²
-  double (*deflate)(float *w, const float *basis, int64_t stride, int64_t m, const double *h, int64_t count);
+  // both at once: out[4 q + r] += <row_r, v_q>, y_q += Σ_r coef[4 q + r] row_r, r < rows <= 4, q < b <= 4
+  void (*symmetric)(float *y, int64_t y_stride, float *out, const float *row, int64_t stride, int rows, const float *v,
+                    int64_t v_stride, const float *coef, int b, int64_t count);
+  // w_q -= Σ_j h[q h_stride + j] basis_j, in float64; sq[q] = the new |w_q|², q < b
+  void (*deflate)(double *sq, float *w, int64_t w_stride, int64_t b, const float *basis, int64_t stride, int64_t m,
+                  const double *h, int64_t h_stride, int64_t count);
   // s and r, rows of two kernel matrices, become (softmax(s/T) - softmax(r/T)); returns KL(softmax(r/T) ||
   // softmax(s/T))
   double (*softmax_pair)(float *s, float *r, int64_t count, float inv_temperature);
@@ -146,17 +148,19 @@ void sa_begin(sa_context *c);
 // The n-th call of an operation lands in the same place whenever the shapes are the same, so a shape allocates once.
 float *sa_take(sa_context *c, int64_t count);
 
-// sa_run runs task 0 .. tasks-1, on as many threads as work (about one for each SA_GRAIN_NS) and the context allow, with
-// denormals flushed to zero.
+// sa_run runs task 0 .. tasks-1, on as many threads as work (about one for each SA_GRAIN_NS, or SA_GRAIN_AWAKE_NS as long as
+// helpers are awake) and the context allow, with denormals flushed to zero.
 void sa_run(sa_context *c, double work, int64_t tasks, sa_task_fn *fn, void *arg);
 
 // sa_run_exact is sa_run with denormals kept.
 void sa_run_exact(sa_context *c, double work, int64_t tasks, sa_task_fn *fn, void *arg);
 
-// Work is counted in nanoseconds of one core, roughly. A thread that was parked costs tens of microseconds.
+// Work is counted in nanoseconds of one core, roughly. A thread that was parked costs tens of microseconds, one that still
+// waits for work about one.
 #define SA_NS_PER_FLOP (1.0 / 150)
 #define SA_NS_PER_BYTE (1.0 / 20)
-#define SA_GRAIN_NS 60e3
+#define SA_GRAIN_NS 30e3
+#define SA_GRAIN_AWAKE_NS 2500.0
 
 #define SA_CHECK(c, op, condition, text) \
   do {                                   \

@@ -54,19 +54,40 @@ INLINE v4 v4_load(const float *p) {
   return v;
 }
 
+// Sums of a vector fold it in halves. As loops over an array they would go through memory.
+typedef float v8 __attribute__((vector_size(32)));
+typedef double d2 __attribute__((vector_size(16)));
+typedef double d4 __attribute__((vector_size(32)));
+
+INLINE float v4_sum(v4 a) {
+  const v4 b = a + __builtin_shufflevector(a, a, 2, 3, 0, 1);
+  return b[0] + b[1];
+}
+INLINE double d2_sum(d2 a) { return a[0] + a[1]; }
+
 INLINE float vf_sum(vf v) {
-  float t[VL];
-  memcpy(t, &v, sizeof t);
-  for (int w = VL / 2; w; w /= 2)
-    for (int i = 0; i < w; i++) t[i] += t[i + w];
-  return t[0];
+#if VL == 16
+  const v8 a = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) + __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+#elif VL == 8
+  const vf a = v;
+#endif
+#if VL >= 8
+  return v4_sum(__builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7));
+#else
+  return v4_sum(v);
+#endif
 }
 INLINE double vd_sum(vd v) {
-  double t[HD];
-  memcpy(t, &v, sizeof t);
-  for (int w = HD / 2; w; w /= 2)
-    for (int i = 0; i < w; i++) t[i] += t[i + w];
-  return t[0];
+#if HD == 8
+  const d4 a = __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
+#elif HD == 4
+  const vd a = v;
+#endif
+#if HD >= 4
+  return d2_sum(__builtin_shufflevector(a, a, 0, 1) + __builtin_shufflevector(a, a, 2, 3));
+#else
+  return d2_sum(v);
+#endif
 }
 
 // Adding and subtracting 1.5 * 2^23 rounds to an integer, which is then also in the low bits of the sum.

@@ -133,8 +133,9 @@ MATVEC(combine_4x1, 4, 1, 0, 1)
 MATVEC(combine_4x2, 4, 2, 0, 1)
 MATVEC(combine_4x4, 4, 4, 0, 1)
 MATVEC(combine_1x1, 1, 1, 0, 1)
-MATVEC(symmetric_4, 4, 1, 1, 1)
-MATVEC(symmetric_1, 1, 1, 1, 1)
+MATVEC(symmetric_4x1, 4, 1, 1, 1)
+MATVEC(symmetric_4x2, 4, 2, 1, 1)
+MATVEC(symmetric_1x1, 1, 1, 1, 1)
 
 static void dots(float *out, const float *row, int64_t stride, int rows, const float *v, int64_t v_stride, int b,
                  int64_t count) {
@@ -164,47 +165,25 @@ static void combine(float *y, int64_t y_stride, const float *row, int64_t stride
   if (q < b) combine_4x1(y + q * y_stride, y_stride, NULL, row, stride, NULL, 0, coef + 4 * q, count);
 }
 
-static void symmetric(float *y, float *out, const float *row, int64_t stride, int rows, const float *v,
-                      const float *coef, int64_t count) {
-  if (rows == 4)
-    symmetric_4(y, 0, out, row, stride, v, 0, coef, count);
-  else
-    for (int r = 0; r < rows; r++) symmetric_1(y, 0, out + r, row + r * stride, stride, v, 0, coef + r, count);
+static void symmetric(float *y, int64_t y_stride, float *out, const float *row, int64_t stride, int rows, const float *v,
+                      int64_t v_stride, const float *coef, int b, int64_t count) {
+  if (rows < 4) {
+    for (int q = 0; q < b; q++)
+      for (int r = 0; r < rows; r++)
+        symmetric_1x1(y + q * y_stride, 0, out + 4 * q + r, row + r * stride, stride, v + q * v_stride, 0, coef + 4 * q + r, count);
+    return;
+  }
+  int q = 0;
+  for (; BLOCK >= 4 && q + 2 <= b; q += 2)
+    symmetric_4x2(y + q * y_stride, y_stride, out + 4 * q, row, stride, v + q * v_stride, v_stride, coef + 4 * q, count);
+  for (; q < b; q++)
+    symmetric_4x1(y + q * y_stride, y_stride, out + 4 * q, row, stride, v + q * v_stride, v_stride, coef + 4 * q, count);
 }
 
 static float dot(const float *a, const float *b, int64_t count) {
   float out = 0;
   dots_1x1(NULL, 0, &out, a, 0, b, 0, NULL, count);
   return out;
-}
-
-// A piece of w stays in registers while all rows of the basis pass.
-static double deflate(float *w, const float *basis, int64_t stride, int64_t m, const double *h, int64_t count) {
-  enum { PIECES = 4 };
-  vd norm = {0};
-  double tail = 0;
-  int64_t i = 0;
-  for (; i + PIECES * HD <= count; i += PIECES * HD) {
-    vd x[PIECES];
-    UNROLL for (int p = 0; p < PIECES; p++) x[p] = vd_load(w + i + p * HD);
-    for (int64_t j = 0; j < m; j++) {
-      const vd c = vd_set(-h[j]);
-      UNROLL for (int p = 0; p < PIECES; p++) x[p] = vd_fma(c, vd_load(basis + j * stride + i + p * HD), x[p]);
-    }
-    UNROLL for (int p = 0; p < PIECES; p++) {
-      const vh half = __builtin_convertvector(x[p], vh);
-      memcpy(w + i + p * HD, &half, sizeof half);
-      x[p] = vd_load(w + i + p * HD);
-      norm = vd_fma(x[p], x[p], norm);
-    }
-  }
-  for (; i < count; i++) {
-    double x = (double)w[i];
-    for (int64_t j = 0; j < m; j++) x -= h[j] * (double)basis[j * stride + i];
-    w[i] = (float)x;
-    tail += (double)w[i] * (double)w[i];
-  }
-  return vd_sum(norm) + tail;
 }
 
 // Two vectors of columns of four rows at a time; x is read once for all four.

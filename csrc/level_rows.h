@@ -105,27 +105,106 @@ static double dot64(const float *a, const float *b, int64_t count) {
   return s;
 }
 
-// Four rows of the basis share what is read of w.
-static void dots64(double *out, const float *w, const float *basis, int64_t stride, int64_t m, int64_t count) {
-  enum { ROWS = 4 };
-  int64_t j = 0;
-  for (; j + ROWS <= m; j += ROWS) {
-    const float *row = basis + j * stride;
-    vd acc[2][ROWS];
-    UNROLL for (int h = 0; h < 2; h++) UNROLL for (int r = 0; r < ROWS; r++) acc[h][r] = vd_set(0);
-    int64_t i = 0;
-    for (; i + 2 * HD <= count; i += 2 * HD)
-      UNROLL for (int h = 0; h < 2; h++) {
-        const vd x = vd_load(w + i + h * HD);
-        UNROLL for (int r = 0; r < ROWS; r++) acc[h][r] = vd_fma(x, vd_load(row + r * stride + i + h * HD), acc[h][r]);
+// out[q out_stride + r] = <w_q, row_r>, r < 4, q < B: what is read of a row serves all vectors.
+#define DOTS64(name, B)                                                                                              \
+  INLINE void name(double *out, int64_t out_stride, const float *w, int64_t w_stride, const float *row,              \
+                   int64_t stride, int64_t count) {                                                                  \
+    enum { HALVES = B < 2 ? 2 : 1 }; /* sums enough to hide the latency of an FMA */                                 \
+    vd acc[HALVES][B][4];                                                                                            \
+    UNROLL for (int h = 0; h < HALVES; h++) UNROLL for (int q = 0; q < B; q++)                                        \
+        UNROLL for (int r = 0; r < 4; r++) acc[h][q][r] = vd_set(0);                                                 \
+    int64_t i = 0;                                                                                                   \
+    for (; i + HALVES * HD <= count; i += HALVES * HD) UNROLL for (int h = 0; h < HALVES; h++) {                      \
+        vd x[B];                                                                                                     \
+        UNROLL for (int q = 0; q < B; q++) x[q] = vd_load(w + q * w_stride + i + h * HD);                             \
+        UNROLL for (int r = 0; r < 4; r++) {                                                                         \
+          const vd y = vd_load(row + r * stride + i + h * HD);                                                       \
+          UNROLL for (int q = 0; q < B; q++) acc[h][q][r] = vd_fma(x[q], y, acc[h][q][r]);                            \
+        }                                                                                                            \
+      }                                                                                                              \
+    UNROLL for (int q = 0; q < B; q++) UNROLL for (int r = 0; r < 4; r++) {                                           \
+      vd sum = acc[0][q][r];                                                                                         \
+      UNROLL for (int h = 1; h < HALVES; h++) sum += acc[h][q][r];                                                    \
+      double s = vd_sum(sum);                                                                                        \
+      for (int64_t k = i; k < count; k++) s += (double)w[q * w_stride + k] * (double)row[r * stride + k];             \
+      out[q * out_stride + r] = s;                                                                                   \
+    }                                                                                                                \
+  }
+DOTS64(dots64_1, 1)
+DOTS64(dots64_2, 2)
+DOTS64(dots64_4, 4)
+
+// of_four returns how many of left vectors the kernels below take at once.
+static int64_t of_four(int64_t left) { return BLOCK >= 4 && left >= 4 ? 4 : left >= 2 ? 2 : 1; }
+
+static void dots64(double *out, int64_t out_stride, const float *w, int64_t w_stride, int64_t b, const float *basis,
+                   int64_t stride, int64_t m, int64_t count) {
+  for (int64_t q = 0, lot; q < b; q += lot, w += lot * w_stride, out += lot * out_stride) {
+    lot = of_four(b - q);
+    int64_t j = 0;
+    for (; j + 4 <= m; j += 4) {
+      const float *row = basis + j * stride;
+      switch (lot) {
+        case 4: dots64_4(out + j, out_stride, w, w_stride, row, stride, count); break;
+        case 2: dots64_2(out + j, out_stride, w, w_stride, row, stride, count); break;
+        default: dots64_1(out + j, out_stride, w, w_stride, row, stride, count); break;
       }
-    for (int r = 0; r < ROWS; r++) {
-      double s = vd_sum(acc[0][r] + acc[1][r]);
-      for (int64_t k = i; k < count; k++) s += (double)w[k] * (double)row[r * stride + k];
-      out[j + r] = s;
+    }
+    for (; j < m; j++)
+      for (int64_t p = 0; p < lot; p++) out[p * out_stride + j] = dot64(w + p * w_stride, basis + j * stride, count);
+  }
+}
+
+// Pieces of B vectors stay in registers while all rows of the basis pass.
+#define DEFLATE(name, B)                                                                                             \
+  INLINE void name(double *sq, float *w, int64_t w_stride, const float *basis, int64_t stride, int64_t m,            \
+                   const double *h, int64_t h_stride, int64_t count) {                                               \
+    enum { PIECES = 4 };                                                                                             \
+    vd norm[B];                                                                                                      \
+    UNROLL for (int q = 0; q < B; q++) norm[q] = vd_set(0), sq[q] = 0;                                                \
+    int64_t i = 0;                                                                                                   \
+    for (; i + PIECES * HD <= count; i += PIECES * HD) {                                                             \
+      vd x[B][PIECES];                                                                                               \
+      UNROLL for (int q = 0; q < B; q++)                                                                             \
+          UNROLL for (int p = 0; p < PIECES; p++) x[q][p] = vd_load(w + q * w_stride + i + p * HD);                   \
+      for (int64_t j = 0; j < m; j++) {                                                                              \
+        vd c[B];                                                                                                     \
+        UNROLL for (int q = 0; q < B; q++) c[q] = vd_set(-h[q * h_stride + j]);                                       \
+        UNROLL for (int p = 0; p < PIECES; p++) {                                                                    \
+          const vd y = vd_load(basis + j * stride + i + p * HD);                                                     \
+          UNROLL for (int q = 0; q < B; q++) x[q][p] = vd_fma(c[q], y, x[q][p]);                                      \
+        }                                                                                                            \
+      }                                                                                                              \
+      UNROLL for (int q = 0; q < B; q++) UNROLL for (int p = 0; p < PIECES; p++) {                                    \
+        float *const to = w + q * w_stride + i + p * HD;                                                             \
+        const vh half = __builtin_convertvector(x[q][p], vh);                                                        \
+        memcpy(to, &half, sizeof half);                                                                              \
+        const vd back = vd_load(to);                                                                                 \
+        norm[q] = vd_fma(back, back, norm[q]);                                                                       \
+      }                                                                                                              \
+    }                                                                                                                \
+    for (; i < count; i++) UNROLL for (int q = 0; q < B; q++) {                                                       \
+        double x = (double)w[q * w_stride + i];                                                                      \
+        for (int64_t j = 0; j < m; j++) x -= h[q * h_stride + j] * (double)basis[j * stride + i];                     \
+        w[q * w_stride + i] = (float)x;                                                                              \
+        sq[q] += (double)w[q * w_stride + i] * (double)w[q * w_stride + i];                                          \
+      }                                                                                                              \
+    UNROLL for (int q = 0; q < B; q++) sq[q] += vd_sum(norm[q]);                                                      \
+  }
+DEFLATE(deflate_1, 1)
+DEFLATE(deflate_2, 2)
+DEFLATE(deflate_4, 4)
+
+static void deflate(double *sq, float *w, int64_t w_stride, int64_t b, const float *basis, int64_t stride, int64_t m,
+                    const double *h, int64_t h_stride, int64_t count) {
+  for (int64_t q = 0, lot; q < b; q += lot, sq += lot, w += lot * w_stride, h += lot * h_stride) {
+    lot = of_four(b - q);
+    switch (lot) {
+      case 4: deflate_4(sq, w, w_stride, basis, stride, m, h, h_stride, count); break;
+      case 2: deflate_2(sq, w, w_stride, basis, stride, m, h, h_stride, count); break;
+      default: deflate_1(sq, w, w_stride, basis, stride, m, h, h_stride, count); break;
     }
   }
-  for (; j < m; j++) out[j] = dot64(w, basis + j * stride, count);
 }
 
 static double sum_squares64(const float *a, int64_t count) { return dot64(a, a, count); }

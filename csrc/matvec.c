@@ -7,7 +7,8 @@
 #include "gemm.h"
 
 enum {
-  CHUNK = 1024,  // columns of four rows that stay in L1 while every vector meets them
+  LOT = 4,       // rows, and vectors, of one pass of the kernels
+  CHUNK = 1024,  // columns of a lot of rows that stay in L1 while every vector meets them
   REDUCE = 512   // columns of a reduction's task
 };
 
@@ -38,9 +39,10 @@ static void reduce(sa_context *c, partial *p) {
   sa_run(c, (double)p->parts * (double)p->b * (double)p->len * 4 * SA_NS_PER_BYTE, sa_ceil(p->len, REDUCE), reduce_task, p);
 }
 
-// --- product: each stripe of rows of the lower triangle gives its share of y, through l and through lᵀ.
+// --- product: each stripe of rows of the lower triangle gives its share of y, through l and through lᵀ. Squares on the
+// diagonal are taken as they are, so that what is left of them is whole lines.
 
-enum { MAX_STRIPES = 64 };
+enum { MAX_STRIPES = 64, SQUARE = 16 };
 
 typedef struct product_job {
   const sa_kernels *kn;
@@ -53,23 +55,24 @@ static void product_task(void *arg, int64_t task, int worker) {
   (void)worker;
   const product_job *j = arg;
   const int64_t n = j->l.rows, b = j->v.rows, first = task ? j->end[task - 1] : 0, end = j->end[task];
-  float *y = j->sums + task * b * n;
-  for (int64_t q = 0; q < b; q++) memset(y + q * n, 0, (size_t)end * sizeof(float));
-  for (int64_t i = first; i < end; i += 4) {
-    const int rows = (int)sa_min(4, end - i);
+  float *const sums = j->sums + task * b * n;
+  for (int64_t q = 0; q < b; q++) memset(sums + q * n, 0, (size_t)end * sizeof(float));
+  for (int64_t i = first; i < end; i += LOT) {
+    const int rows = (int)sa_min(LOT, end - i);
     const float *l = sa_row(j->l, i);
-    for (int64_t at = 0; at < i; at += CHUNK)
-      for (int64_t q = 0; q < b; q++) {
-        const float *v = sa_row(j->v, q);
-        j->kn->symmetric(y + q * n + at, y + q * n + i, l + at, j->l.stride, rows, v + at, v + i, sa_min(CHUNK, i - at));
-      }
-    for (int64_t q = 0; q < b; q++) {  // the square on the diagonal
-      const float *v = sa_row(j->v, q) + i;
-      for (int r = 0; r < rows; r++) {
-        float sum = 0;
-        for (int s = 0; s < rows; s++) sum += (s <= r ? l[r * j->l.stride + i + s] : l[s * j->l.stride + i + r]) * v[s];
-        y[q * n + i + r] += sum;
-      }
+    const int64_t square = i / SQUARE * SQUARE;
+    for (int64_t q = 0; q < b; q += LOT) {
+      const int lot = (int)sa_min(LOT, b - q);
+      float *const y = sums + q * n;
+      const float *const v = sa_row(j->v, q);
+      float coef[LOT * LOT] = {0}, out[LOT * LOT] = {0};
+      for (int p = 0; p < lot; p++)
+        for (int r = 0; r < rows; r++) coef[p * LOT + r] = v[p * j->v.stride + i + r];
+      for (int64_t at = 0; at < square; at += CHUNK)
+        j->kn->symmetric(y + at, n, out, l + at, j->l.stride, rows, v + at, j->v.stride, coef, lot, sa_min(CHUNK, square - at));
+      j->kn->dots(out, l + square, j->l.stride, rows, v + square, j->v.stride, lot, sa_min(SQUARE, n - square));
+      for (int p = 0; p < lot; p++)
+        for (int r = 0; r < rows; r++) y[p * n + i + r] += out[p * LOT + r];
     }
   }
 }
@@ -96,8 +99,6 @@ sa_status SA_API(product)(sa_context *c, sa_matrix y, sa_matrix l, sa_matrix v) 
 
 // --- factors: products with the rows of two feature maps, over fixed blocks of rows. Each row that comes from memory
 // serves every vector, and in advance both directions.
-
-enum { LOT = 4 };  // rows, and vectors, of one pass of the kernels
 
 typedef struct factor_job {
   const sa_kernels *kn;
@@ -304,52 +305,61 @@ sa_status SA_API(factor_gradient)(sa_context *c, sa_matrix g, sa_matrix x, sa_ma
 
 // --- orthogonalize, over fixed blocks of columns
 
-enum { ORTHO = 4096 };
+enum {
+  ORTHO = 4096,        // columns of a sum
+  ORTHO_ROWS = 16,     // rows of the basis that a task multiplies
+  ORTHO_COLUMNS = 128  // columns that a task changes
+};
 
 typedef struct ortho_job {
   const sa_kernels *kn;
   sa_matrix w, basis;
   int64_t m, n;
-  double *dots;  // (blocks of the first n columns, m), then (m) of their sums in row 0
-  double *norms;
+  double *dots;   // (blocks of the first n columns, b, m), their sums in the first block
+  double *norms;  // (tasks, b)
 } ortho_job;
 
 static void ortho_dots(void *arg, int64_t task, int worker) {
   (void)worker;
   const ortho_job *j = arg;
-  const int64_t at = task * ORTHO, count = sa_min(ORTHO, j->n - at);
-  if (j->m) j->kn->dots64(j->dots + task * j->m, j->w.data + at, j->basis.data + at, j->basis.stride, j->m, count);
+  const int64_t groups = sa_ceil(j->m, ORTHO_ROWS), block = task / groups, first = task % groups * ORTHO_ROWS;
+  const int64_t at = block * ORTHO, count = sa_min(ORTHO, j->n - at);
+  j->kn->dots64(j->dots + block * j->w.rows * j->m + first, j->m, j->w.data + at, j->w.stride, j->w.rows,
+                sa_row(j->basis, first) + at, j->basis.stride, sa_min(ORTHO_ROWS, j->m - first), count);
 }
 
 // Blocks of the first n columns, then of the others, whose norm does not count.
 static void ortho_deflate(void *arg, int64_t task, int worker) {
   (void)worker;
   const ortho_job *j = arg;
-  const int64_t blocks = sa_ceil(j->n, ORTHO), head = task < blocks;
-  const int64_t at = head ? task * ORTHO : j->n + (task - blocks) * ORTHO;
-  const int64_t count = sa_min(ORTHO, (head ? j->n : j->w.cols) - at);
-  const double sq = j->kn->deflate(j->w.data + at, j->m ? j->basis.data + at : NULL, j->basis.stride, j->m, j->dots, count);
-  if (head) j->norms[task] = sq;
+  const int64_t blocks = sa_ceil(j->n, ORTHO_COLUMNS), head = task < blocks;
+  const int64_t at = head ? task * ORTHO_COLUMNS : j->n + (task - blocks) * ORTHO_COLUMNS;
+  const int64_t count = sa_min(ORTHO_COLUMNS, (head ? j->n : j->w.cols) - at);
+  j->kn->deflate(j->norms + task * j->w.rows, j->w.data + at, j->w.stride, j->w.rows, j->m ? j->basis.data + at : NULL,
+                 j->basis.stride, j->m, j->dots, j->m, count);
 }
 
 sa_status SA_API(orthogonalize)(sa_context *c, sa_matrix w, sa_matrix basis, int64_t m, int64_t n, double *h, double *out) {
   const char *op = "orthogonalize";
-  SA_CHECK(c, op, sa_is(w, 1, w.cols) && n >= 1 && n <= w.cols && out, "w is not (1, >= n)");
+  SA_CHECK(c, op, sa_is(w, w.rows, w.cols) && n >= 1 && n <= w.cols && out, "w is not (b, >= n)");
   SA_CHECK(c, op, m >= 0 && (m == 0 || (sa_is(basis, basis.rows, w.cols) && basis.rows >= m && h)),
            "basis does not have m rows of as many columns as w");
   sa_begin(c);
-  const int64_t blocks = sa_ceil(n, ORTHO);
-  void *scratch = sa_take(c, 2 * blocks * (m + 1));
-  if (!scratch) return sa_fail(c, SA_ERR_MEMORY, op, "no memory");
-  ortho_job j = {c->kernels, w, basis, m, n, scratch, (double *)scratch + blocks * m};
-  const double work = (double)m * 6 * SA_NS_PER_BYTE;
-  sa_run(c, work * (double)n, blocks, ortho_dots, &j);
-  for (int64_t q = 0; q < m; q++) {
-    for (int64_t s = 1; s < blocks; s++) j.dots[q] += j.dots[s * m + q];
-    h[q] += j.dots[q];
+  const int64_t b = w.rows, blocks = sa_ceil(n, ORTHO), heads = sa_ceil(n, ORTHO_COLUMNS);
+  const int64_t tasks = heads + sa_ceil(w.cols - n, ORTHO_COLUMNS);
+  double *dots = (double *)(void *)sa_take(c, 2 * b * blocks * m), *norms = (double *)(void *)sa_take(c, 2 * b * tasks);
+  if (!dots || !norms) return sa_fail(c, SA_ERR_MEMORY, op, "no memory");
+  ortho_job j = {c->kernels, w, basis, m, n, dots, norms};
+  const double work = (double)m * (double)b * 8 * SA_NS_PER_FLOP;  // of a column, in float64
+  sa_run(c, work * (double)n, blocks * sa_ceil(m, ORTHO_ROWS), ortho_dots, &j);
+  for (int64_t q = 0; q < b * m; q++) {
+    for (int64_t s = 1; s < blocks; s++) dots[q] += dots[s * b * m + q];
+    h[q] += dots[q];
   }
-  sa_run(c, work * (double)w.cols, blocks + sa_ceil(w.cols - n, ORTHO), ortho_deflate, &j);
-  out[0] = 0;
-  for (int64_t s = 0; s < blocks; s++) out[0] += j.norms[s];
+  sa_run(c, work * (double)w.cols, tasks, ortho_deflate, &j);
+  for (int64_t q = 0; q < b; q++) {
+    out[q] = 0;
+    for (int64_t s = 0; s < heads; s++) out[q] += norms[s * b + q];
+  }
   return SA_OK;
 }

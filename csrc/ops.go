@@ -219,7 +219,7 @@ func (b *backend) Orthogonalize(w, basis align.Matrix, m, n int, h, out []float6
 	if b.c == nil {
 		return errClosed
 	}
-	return b.check(C.sa_orthogonalize(b.c, cmatrix(w), cmatrix(basis), C.int64_t(m), C.int64_t(n), cscalars(h, m), cscalars(out, 1)))
+	return b.check(C.sa_orthogonalize(b.c, cmatrix(w), cmatrix(basis), C.int64_t(m), C.int64_t(n), cscalars(h, w.Rows*m), cscalars(out, w.Rows)))
 }
 
 func (b *backend) SumSquares(l align.Matrix, out []float64) error {

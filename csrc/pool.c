@@ -130,6 +130,8 @@ static void start(sa_pool *p) {
   pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
 
+int sa_pool_awake(sa_pool *p) { return p->helpers - (int)atomic_load(&p->parked); }
+
 void sa_pool_init(sa_pool *p, int threads) { p->limit = threads - 1; }
 
 void sa_pool_run(sa_pool *p, int threads, int64_t tasks, bool flush, sa_task_fn *fn, void *arg) {
@@ -147,7 +149,7 @@ void sa_pool_run(sa_pool *p, int threads, int64_t tasks, bool flush, sa_task_fn 
   }
   atomic_store(&p->door, DOOR_OPEN | (uint32_t)wanted << 16);
   atomic_fetch_add(&p->epoch, 1);
-  if (atomic_load(&p->parked)) futex_wake(&p->epoch, wanted);
+  if (wanted > sa_pool_awake(p)) futex_wake(&p->epoch, wanted);
   draw(p, 0);
   uint32_t door = atomic_fetch_and(&p->door, DOOR_INSIDE);
   for (door &= DOOR_INSIDE; door; door = atomic_load(&p->door))

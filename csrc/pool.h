@@ -52,6 +52,9 @@ void sa_pool_init(sa_pool *p, int threads);
 // caller is 0. With flush, denormals are zero meanwhile.
 void sa_pool_run(sa_pool *p, int threads, int64_t tasks, bool flush, sa_task_fn *fn, void *arg);
 
+// sa_pool_awake returns how many helpers are waiting without having fallen asleep, or still at work.
+int sa_pool_awake(sa_pool *p);
+
 void sa_pool_close(sa_pool *p);
 
 #endif

@@ -182,9 +182,10 @@ sa_status SA_API(factor_product)(sa_context *c, sa_matrix y, sa_matrix t, sa_fac
 // y: (b, n); s, t: (b, d1+d2)
 sa_status SA_API(factor_advance)(sa_context *c, sa_matrix y, sa_matrix s, sa_factors f, sa_matrix t);
 
-// orthogonalize: one classical Gram-Schmidt step with float64 sums: c_j = <basis_j, w> over the first n columns of the
-// first m rows, h_j += c_j, w -= Σ_j c_j basis_j in all columns, out[0] = |w|² of the first n columns after it.
-// w: (1, >= n); basis: (>= m, as w); h: m; out: 1
+// orthogonalize: one classical Gram-Schmidt step with float64 sums, for each row q of w: c_j = <basis_j, w_q> over the first
+// n columns of the first m rows, h_qj += c_j, w_q -= Σ_j c_j basis_j in all columns, out[q] = |w_q|² of the first n columns
+// after it.
+// w: (b, >= n); basis: (>= m, as w); h: (b, m); out: b
 sa_status SA_API(orthogonalize)(sa_context *c, sa_matrix w, sa_matrix basis, int64_t m, int64_t n, double *h, double *out);
 
 // spectrum, optional: the k eigenpairs of largest magnitude and the next one, of l, or of the factor form where l is

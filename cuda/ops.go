@@ -6,7 +6,11 @@ package cuda
 // #include "specalign_cuda.h"
 import "C"
 
-import "github.com/specalign/specalign/align"
+import (
+	"errors"
+
+	"github.com/specalign/specalign/align"
+)
 
 // The operations, documented at align.Backend. Shapes are checked in C.
 
@@ -63,9 +67,20 @@ func (b *backend) Gram(c, phi1, phi2 align.Matrix) error {
 }
 
 func (b *backend) Orthogonalize(w, basis align.Matrix, m, n int, h, out []float64) error {
-	return b.op(func() C.sa_status {
-		return C.sacuda_orthogonalize(b.c, cmatrix(w), cmatrix(basis), C.int64_t(m), C.int64_t(n), cscalars(h, m), cscalars(out, 1))
-	})
+	if len(h) < w.Rows*m || len(out) < w.Rows || !w.Holds() {
+		return errors.New("cuda: orthogonalize: w, h and out do not fit together")
+	}
+	for q := range w.Rows {
+		row := w
+		row.Rows, row.Data = 1, w.Data[q*w.Stride:]
+		err := b.op(func() C.sa_status {
+			return C.sacuda_orthogonalize(b.c, cmatrix(row), cmatrix(basis), C.int64_t(m), C.int64_t(n), cscalars(h[q*m:], m), cscalars(out[q:], 1))
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (b *backend) SumSquares(l align.Matrix, out []float64) error {

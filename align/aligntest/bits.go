@@ -105,6 +105,7 @@ var everyOperation = []struct {
 	}},
 	{"Orthogonalize", func(f *fixture, data *drawer) {
 		f.ok(f.b.Orthogonalize(f.update(data.normal(1, 9001)), f.in(data.normal(20, 9001)), 20, 5000, f.scalars(20), f.scalars(1)))
+		f.ok(f.b.Orthogonalize(f.update(data.normal(4, 700)), f.in(data.normal(50, 700)), 50, 600, f.scalars(200), f.scalars(4)))
 	}},
 	{"Eigen", func(f *fixture, data *drawer) {
 		const n = 300

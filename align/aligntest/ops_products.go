@@ -192,38 +192,44 @@ func (s *suite) orthogonalize() {
 		// any basis will do: the operation does not use that it is orthonormal. One row more than m must not matter.
 		// Columns behind the first n go along, without a part in the products and the norm.
 		all := n + sh.d
-		basis, w1, w2 := scaled(data.normal(m+1, all), float32(1/math.Sqrt(float64(n)))), data.normal(1, all), data.normal(1, all)
-		label := fmt.Sprintf("orthogonalize (1, %d) to %d rows in %d columns", all, m, n)
-		got := s.run(label, func(f *fixture) {
-			h, b := f.scalars(m), f.in(basis)
-			f.ok(f.b.Orthogonalize(f.update(w1), b, m, n, h, f.scalars(1)))
-			f.ok(f.b.Orthogonalize(f.update(w2), b, m, n, h, f.scalars(1)))
-		})
-		h, size := make([]float64, m), make([]float64, m)
-		for q, w := range []grid[float32]{w1, w2} {
-			want, terms, plain := convert[float64](w), magnitude(w), newGrid[float32](1, all)
-			for j := range m {
-				c, z := 0.0, 0.0
-				for i, v := range basis[j][:n] {
-					c += float64(v) * float64(w[0][i])
-					z += math.Abs(float64(v) * float64(w[0][i]))
+		basis := scaled(data.normal(m+1, all), float32(1/math.Sqrt(float64(n))))
+		for _, rows := range []int{1, 7} {
+			w1, w2 := data.normal(rows, all), data.normal(rows, all)
+			label := fmt.Sprintf("orthogonalize (%d, %d) to %d rows in %d columns", rows, all, m, n)
+			got := s.run(label, func(f *fixture) {
+				h, b := f.scalars(rows*m), f.in(basis)
+				f.ok(f.b.Orthogonalize(f.update(w1), b, m, n, h, f.scalars(rows)))
+				f.ok(f.b.Orthogonalize(f.update(w2), b, m, n, h, f.scalars(rows)))
+			})
+			h, size := make([]float64, rows*m), make([]float64, rows*m)
+			for q, w := range []grid[float32]{w1, w2} {
+				want, terms, plain := convert[float64](w), magnitude(w), newGrid[float32](rows, all)
+				for r := range rows {
+					for j := range m {
+						c, z := 0.0, 0.0
+						for i, v := range basis[j][:n] {
+							c += float64(v) * float64(w[r][i])
+							z += math.Abs(float64(v) * float64(w[r][i]))
+						}
+						for i, v := range basis[j] {
+							want[r][i] -= c * float64(v)
+							terms[r][i] += math.Abs(c * float64(v))
+						}
+						h[r*m+j] += c
+						size[r*m+j] += z
+					}
+					for i, v := range want[r] {
+						plain[r][i] = float32(v)
+					}
 				}
-				for i, v := range basis[j] {
-					want[0][i] -= c * float64(v)
-					terms[0][i] += math.Abs(c * float64(v))
+				s.near(fmt.Sprintf("%s, w%d", label, q+1), got.matrices[q], plain, want, terms)
+				for r := range rows { // the norm is that of the vector as rounded, or as it was before that
+					s.within(fmt.Sprintf("%s, |w%d|² of row %d", label, q+1, r), got.scalars[1+q][r], dot(want[r][:n], want[r][:n]), dot(terms[r][:n], terms[r][:n]), float64(n+m), 4*unit)
 				}
-				h[j] += c
-				size[j] += z
 			}
-			for i, v := range want[0] {
-				plain[0][i] = float32(v)
+			for j := range h {
+				s.within(fmt.Sprintf("%s, h[%d]", label, j), got.scalars[0][j], h[j], size[j], float64(n+1), 0)
 			}
-			s.near(fmt.Sprintf("%s, w%d", label, q+1), got.matrices[q], plain, want, terms)
-			// the norm is that of the vector as rounded, or as it was before that
-			s.within(fmt.Sprintf("%s, |w%d|²", label, q+1), got.scalars[1+q][0], dot(want[0][:n], want[0][:n]), dot(terms[0][:n], terms[0][:n]), float64(n+m), 4*unit)
-		}
-		for j := range h {
-			s.within(fmt.Sprintf("%s, h[%d]", label, j), got.scalars[0][j], h[j], size[j], float64(n+1), 0)
 		}
 	})
 }
