@@ -2,6 +2,7 @@ package experiment
 
 import (
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,9 +26,6 @@ func TestRefusedFolders(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Remove(filepath.Join(dir, "seed-0", resultName)); err != nil {
-		t.Fatal(err)
-	}
 	refused := func(e *Plan, want string) {
 		t.Helper()
 		o := options(dir)
@@ -40,6 +38,13 @@ func TestRefusedFolders(t *testing.T) {
 	}
 	refused(planOf(t, path, "steps=11"), "of other settings")
 	result := filepath.Join(dir, "seed-0", resultName)
+	for _, text := range []string{"", "null", "{}", `{"seed": 1, "steps": 10}`, `{"steps": 10}`, `{"steps": 10, "before": {}, "after": {}}`} {
+		file(t, result, text)
+		refused(e, "result.json is damaged")
+	}
+	if err := os.Remove(result); err != nil {
+		t.Fatal(err)
+	}
 	if err := unix.Mkfifo(result, 0o600); err != nil { // which would be waited for
 		t.Fatal(err)
 	}
@@ -115,6 +120,41 @@ func TestFullDisk(t *testing.T) {
 	if _, err := e.Run(t.Context(), o); err != nil {
 		t.Errorf("with room again: %v", err)
 	}
+}
+
+// TestDiverged: a run whose numbers are not finite any more says where, and keeps the checkpoint before.
+func TestDiverged(t *testing.T) {
+	path := world(t, "")
+	inputs := filepath.Join(filepath.Dir(path), "train-inputs.npy")
+	text, err := os.ReadFile(inputs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := len(text) - 1; i >= len(text)-4*120*6; i -= 4 {
+		text[i] = text[i]&0x80 | 0x7e // 1e37 or more
+	}
+	file(t, inputs, string(text))
+	e := planOf(t, path, "penalty={rival: regression}", "checkpoint=1")
+	e.Cells[0].Evaluation = nil
+	o := options(filepath.Join(t.TempDir(), "out"))
+	for range 2 {
+		_, err := e.Run(t.Context(), o)
+		var input *align.InputError
+		if !errors.As(err, &input) || !strings.Contains(err.Error(), "seed 0, step 1: the loss is ") {
+			t.Errorf("%v", err)
+		}
+		o.Resume = true
+	}
+	if err := (&run{name: "seed 0", net: broken()}).save(7); err == nil || !strings.Contains(err.Error(), "seed 0, step 7: a parameter of the student is not finite") {
+		t.Errorf("%v", err)
+	}
+}
+
+// broken is a network with a parameter that is not finite.
+func broken() *network {
+	n := newNetwork(Student{Kind: "linear", Dim: 2}, 3, ends{}, 1)
+	n.parameters()[0].Data().([]float32)[1] = float32(math.NaN())
+	return n
 }
 
 func FuzzCheckpoint(f *testing.F) {

@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -54,7 +56,7 @@ func (r *run) all(ctx context.Context) (result *Result, err error) {
 	}
 	if err == nil {
 		result = &Result{}
-		if json.Unmarshal(text, result) != nil {
+		if json.Unmarshal(text, result) != nil || !r.owns(result) {
 			return nil, inputErrorf("%s is damaged; remove it to score the run again", path)
 		}
 		return result, nil
@@ -89,7 +91,7 @@ func (r *run) all(ctx context.Context) (result *Result, err error) {
 			return nil, &Stopped{r.name, step}
 		}
 		if err := r.step(step); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%s, step %d: %w", r.name, step+1, err)
 		}
 		if done := step + 1; done%r.e.Checkpoint == 0 || done == r.e.Steps {
 			if err := r.save(done); err != nil {
@@ -113,6 +115,13 @@ func (r *run) all(ctx context.Context) (result *Result, err error) {
 		return nil, err
 	}
 	return result, writeFile(path, append(text, '\n'))
+}
+
+// owns tells whether a result can be this run's: the seed, the steps, and scores where there is an evaluation.
+func (r *run) owns(s *Result) bool {
+	scored := r.held != nil
+	return s.Seed == r.head.Seed && s.Steps == r.e.Steps &&
+		(s.Before != nil) == scored && (s.After != nil) == scored && (s.Reference != nil) == scored
 }
 
 // keep writes the student's features of rows.
@@ -207,6 +216,9 @@ func (r *run) step(step int) error {
 	if err := r.machine.step(r.data, r.batch(step), weight); err != nil {
 		return err
 	}
+	if loss := scalar(r.machine.loss); !finite(loss) {
+		return diverged(fmt.Sprintf("the loss is %v", loss))
+	}
 	r.machine.norms(&r.head.Norms, weight)
 	r.adam.step(r.net.parameters(), r.machine.grads, schedules[r.e.Optimizer.Schedule](step, r.e.Steps))
 	if p := r.net.partner; p != nil {
@@ -236,8 +248,20 @@ func (r *run) step(step int) error {
 	return r.lines.Write(line)
 }
 
+func finite(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
+
+// diverged is the error of a run whose numbers are not finite any more. What the last checkpoint holds still is.
+func diverged(what string) error {
+	return inputErrorf("%s; lower optimizer.learning_rate or the weights, or scale the rows down", what)
+}
+
 // save writes the table's rows and then the checkpoint that speaks of them.
 func (r *run) save(step int) error {
+	for _, p := range r.net.parameters() {
+		if slices.ContainsFunc(p.Data().([]float32), func(x float32) bool { return !finite(float64(x)) }) {
+			return fmt.Errorf("%s, step %d: %w", r.name, step, diverged("a parameter of the student is not finite"))
+		}
+	}
 	r.lines.Flush()
 	if err := errors.Join(r.lines.Error(), r.table.Sync()); err != nil {
 		return fmt.Errorf("experiment: the table of steps: %w", err)
