@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _checks, _fork, _memory
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 _CLOSE_TIMEOUT = 5.0  # seconds for the step under way
 _IDLE = 5.0  # after which the thread of `submit` ends
 _POLL = 1e-3  # seconds between two looks at whether steps are done
+
+_log = logging.getLogger("specalign")
 
 T = TypeVar("T")
 
@@ -52,6 +55,7 @@ class Session:
         self._queue: deque[Job] = deque()
         self._busy = False  # the stepper is in use: its memory holds the rows of a step that is not done
         self._worker: threading.Thread | None = None
+        self._taken: Future[Result] | None = None  # by the worker, until it is done
         self._left_behind = False
         self._stepper = stepper
 
@@ -101,7 +105,7 @@ class Session:
                     owned = self._busy = True
                 else:
                     self._enqueue(job)
-            return self._run(job) if job.future is None else job.future.result()
+            return self._run(job) if job.future is None else self._await(job.future)
         finally:  # Ctrl-C included, which may come anywhere but before the first call
             if owned:
                 self._busy = False
@@ -168,7 +172,9 @@ class Session:
                     self._check_open()
                     if not self._busy and not self._queue:
                         owned = self._busy = True
-                if not owned:
+                if not owned and threading.current_thread() is self._worker:
+                    self._next(_POLL)
+                elif not owned:
                     time.sleep(_POLL)
             return work()
         finally:
@@ -197,6 +203,9 @@ class Session:
         with self._lock:
             done = self._cond.wait_for(lambda: not self._busy, _CLOSE_TIMEOUT)
             self._left_behind = not done  # by the step that still uses the arena, which closes it at its end
+            taken = self._taken
+        if done and taken is not None:  # its step is, and its result about to be told
+            wait([taken], _CLOSE_TIMEOUT)
         self._stepper.leave()
         if done:
             self._stepper.end()
@@ -213,8 +222,8 @@ class Session:
         if grad and out is None and rows1.foreign:
             raise InputError("specalign: student is no torch tensor; give out, an array for the gradient")
         self._stepper.check(rows1, rows2)
-        wait = self._timeout if timeout is None else _checks.seconds(timeout, "timeout")
-        return Job(rows1, rows2, grad, out, wait)
+        seconds = self._timeout if timeout is None else _checks.seconds(timeout, "timeout")
+        return Job(rows1, rows2, grad, out, seconds)
 
     def _check_open(self) -> None:
         if self._stepper.closed:
@@ -240,6 +249,12 @@ class Session:
         if self._worker is None:
             self._worker = threading.Thread(target=self._work, name="specalign-steps", daemon=True)
             self._worker.start()
+
+    def _await(self, future: Future[Result]) -> Result:
+        """Wait for a queued step, which the worker takes itself: one that is asked for in a future's callback."""
+        while threading.current_thread() is self._worker and not future.done():
+            self._next(_IDLE)
+        return future.result()
 
     def _run(self, job: Job) -> Result:
         """Take the step of a job. The caller has made _busy true."""
@@ -267,30 +282,45 @@ class Session:
     def _work(self) -> None:
         """Run the queued jobs. A thread that waits for more keeps its session alive, so it does not wait for long."""
         while True:
-            with self._lock:
-                idle = not self._cond.wait_for(
-                    lambda: self._queue and (self._queue[0].loaded is not None or not self._busy), _IDLE
-                )
-                if idle:
-                    if self._busy or self._queue:
-                        continue
-                    self._worker = None
-                    return
-                job = self._queue.popleft()
-                self._busy = True
+            if not self._next(_IDLE):
+                with self._lock:
+                    if not self._busy and not self._queue:
+                        self._worker = None
+                        return
+
+    def _next(self, patience: float) -> bool:
+        """Run the next queued job, once there is one and the stepper is free. False: that took too many seconds."""
+        with self._lock:
+            if not self._cond.wait_for(
+                lambda: self._queue and (self._queue[0].loaded is not None or not self._busy), patience
+            ):
+                return False
+            job = self._queue.popleft()
+            self._busy = True
+            future = self._taken = job.future
+        result, error = None, None
+        assert future is not None
+        try:
+            if not future.set_running_or_notify_cancel():
+                self._taken = None
+                return True
             try:
-                assert job.future is not None
-                if job.future.set_running_or_notify_cancel():
-                    try:
-                        wait_for(job.ready)
-                        result = self._run(job)
-                    except BaseException as e:
-                        job.future.set_exception(e)
-                    else:
-                        job.future.set_result(result)
-            finally:
-                self._busy = False
-                self._wake()
+                wait_for(job.ready)
+                result = self._run(job)
+            except BaseException as e:
+                error = e
+        finally:
+            self._busy = False
+            self._wake()
+        try:  # the stepper is free: callbacks, which run in here, may take steps of their own
+            if error is not None or result is None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+        except BaseException as e:  # concurrent.futures lets SystemExit through, which must not end this thread
+            _log.warning("specalign: a callback of a step's future raised %r", e)
+        self._taken = None
+        return True
 
     def __enter__(self) -> Session:
         """Return the session."""

@@ -375,6 +375,23 @@ class TestSubmit:
                 futures[1].result(30)
             assert futures[2].result(30).value == pytest.approx(futures[0].result().value, rel=1e-6)
 
+    def test_callbacks_may_use_the_session(self, sidecar, batch, rng):
+        seen, told = [], threading.Event()
+
+        def callback(_):
+            seen.append(session.step(*batch).seq)
+            seen.append(len(session.state()) > 0)
+            told.set()
+            raise SystemExit  # it ends a thread
+
+        with sidecar.session(**SLOW) as session:
+            first, second = session.submit(*clustered(rng, 1500, 64, 64)), session.submit(*batch)
+            first.add_done_callback(callback)
+            assert [f.result(30).seq for f in (first, second)] == [1, 2]
+            assert told.wait(30)
+            assert seen == [3, True]
+            assert session.submit(*batch).result(30).seq == 4
+
     def test_threads_may_share_a_session(self, sidecar, batch):
         with sidecar.session() as session:
             values = []
