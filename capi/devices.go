@@ -8,7 +8,7 @@ import (
 )
 
 // devices: this library uses the CPU.
-func devices() steps.Devices { return steps.CPU(csrc.OpenWanted) }
+func devices() steps.Devices { return steps.CPU(csrc.OpenHosted) }
 
 // keepDevice returns what puts the calling thread's GPU back: here nothing changes it.
 func keepDevice() func() { return func() {} }

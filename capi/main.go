@@ -127,7 +127,7 @@ func pass(plan C.specalign_file, rows *C.specalign_shard, count C.int64_t, threa
 		ids, pairs[is] = append(ids, int(s.shard)), pair
 	}
 	environment()
-	backend, err := csrc.OpenWanted(int(threads))
+	backend, err := csrc.OpenHosted(int(threads))
 	if err != nil {
 		return nil, err
 	}

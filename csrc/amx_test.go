@@ -3,8 +3,8 @@
 package csrc
 
 import (
-	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -12,7 +12,7 @@ import (
 // TestAMX: products of shapes that fill tiles and do not, against float64. The error of one is at most 2^-22 of the sum
 // of magnitudes, and one rounding a term.
 func TestAMX(t *testing.T) {
-	f := newFixture(t, Options{ISA: amx, Threads: 3})
+	f := newFixture(t, Options{ISA: emulated, Threads: 3})
 	for _, s := range [][3]int{{1, 1, 1}, {3, 2, 31}, {32, 32, 32}, {33, 65, 33}, {160, 192, 256}, {161, 193, 289}, {200, 40, 600}} {
 		n, d, m := s[0], s[1], s[2]
 		a, b := f.random(n, m), f.random(m, d)
@@ -33,28 +33,49 @@ func TestAMX(t *testing.T) {
 	}
 }
 
-// TestAMXByRequest: the level is none of those that are taken by themselves; where the CPU has it, it gives the bits of
-// the same arithmetic in C.
-func TestAMXByRequest(t *testing.T) {
-	for _, isa := range Levels() {
-		if strings.HasPrefix(isa, "amx") {
-			t.Errorf("%s is among the levels", isa)
+// TestAMXTwin: the instructions give the bits of the same arithmetic in C, on shapes that fill tiles and do not, on sums
+// longer than a block's, and by several threads.
+func TestAMXTwin(t *testing.T) {
+	if !slices.Contains(Levels(), amx) {
+		t.Skip("neither this CPU nor an emulated one")
+	}
+	for _, s := range [][3]int{{1, 1, 1}, {3, 2, 31}, {33, 65, 33}, {161, 193, 289}, {100, 70, 1500}} {
+		for _, threads := range []int{1, 3} {
+			f, twin := newFixture(t, Options{ISA: amx, Threads: threads}), newFixture(t, Options{ISA: emulated, Threads: 1})
+			x, y := f.random(s[0], s[2]), f.random(s[2], s[1])
+			got, want := f.matrix(s[0], s[1]), twin.matrix(s[0], s[1])
+			f.ok(f.MatMul(got, f.from(x), f.from(y), 1))
+			twin.ok(twin.MatMul(want, twin.from(x), twin.from(y), 1))
+			for i := range got.Rows {
+				for j := range got.Cols {
+					if a, b := got.Data[i*got.Stride+j], want.Data[i*want.Stride+j]; a != b {
+						t.Fatalf("%v, %d threads, at (%d, %d): %v, in C %v", s, threads, i, j, a, b)
+					}
+				}
+			}
 		}
 	}
-	b, err := Open(Options{ISA: "amx", Threads: 1})
-	if err != nil {
-		if !strings.Contains(err.Error(), "not available here") {
-			t.Error(err)
+}
+
+// TestOpenHosted: in another program's process AMX is taken by its name only.
+func TestOpenHosted(t *testing.T) {
+	levels := Levels()
+	for _, isa := range append(levels, "") {
+		t.Setenv("SPECALIGN_ISA", isa)
+		b, err := OpenHosted(1)
+		if err != nil {
+			t.Fatal(err)
 		}
-		t.Skip(err)
+		want := isa
+		if want == "" {
+			want = levels[slices.IndexFunc(levels, func(l string) bool { return l != amx })]
+		}
+		if got := b.Info().ISA; got != want || b.Close() != nil {
+			t.Errorf("%q: %s, want %s", isa, got, want)
+		}
 	}
-	f, twin := newFixture(t, Options{ISA: "amx", Threads: 1}), newFixture(t, Options{ISA: amx, Threads: 1})
-	f.ok(b.Close())
-	x, y := f.random(100, 300), f.random(300, 70)
-	got, want := f.matrix(100, 70), twin.matrix(100, 70)
-	f.ok(f.MatMul(got, f.from(x), f.from(y), 1))
-	twin.ok(twin.MatMul(want, twin.from(x), twin.from(y), 1))
-	if a, b := fmt.Sprint(got.Data), fmt.Sprint(want.Data); a != b {
-		t.Error("AMX's bits are not those of its description")
+	t.Setenv("SPECALIGN_ISA", "sse9")
+	if _, err := OpenHosted(1); err == nil || !strings.Contains(err.Error(), "sse9") {
+		t.Error(err)
 	}
 }

@@ -7,6 +7,8 @@ package csrc
 #cgo LDFLAGS: -lm -lpthread
 #include <stdlib.h>
 #include "specalign.h"
+
+const char *sa_amx_missing(void);
 */
 import "C"
 
@@ -27,7 +29,7 @@ type backend struct {
 	cleanup runtime.Cleanup
 }
 
-// Levels returns the instruction-set levels that this CPU has, best first.
+// Levels returns the instruction-set levels that this CPU has and its kernel gives, best first.
 func Levels() []string {
 	var names []string
 	for {
@@ -39,12 +41,16 @@ func Levels() []string {
 	}
 }
 
-// HasOnRequest says whether this CPU has a level that is none of Levels, but can be opened by its name: "amx", AVX-512
-// with products on AMX, which has not run on a CPU with AMX yet; and "amx-emulated", the same products in plain C.
+// HasOnRequest says whether there is a level that is none of Levels, but can be opened by its name: "amx-emulated", AMX's
+// products in plain C.
 func HasOnRequest(isa string) bool {
 	b, err := Open(Options{ISA: isa, Threads: 1})
 	return err == nil && b.Close() == nil
 }
+
+// AMXMissing says why level "amx", AVX-512 with products of matrices on AMX, is none of Levels where the CPU has AMX;
+// "" otherwise.
+func AMXMissing() string { return C.GoString(C.sa_amx_missing()) }
 
 // Open returns a backend at the wanted level. Its threads start with the first operation large enough to use them.
 // The backend is not safe for concurrent use; several backends are independent of each other.

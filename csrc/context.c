@@ -48,7 +48,11 @@ static int default_threads(void) {
 
 static const sa_kernels *find_level(const char *isa) {
   const sa_kernels *const *levels = sa_levels_here();
-  if (!isa || !*isa) return levels[0];
+  // The last level, portable, asks for nothing.
+  if (!isa || !*isa) {
+    while (sa_level_ask(*levels)) levels++;
+    return *levels;
+  }
   for (; *levels; levels++)
     if (!strcmp((*levels)->name, isa)) return *levels;
   return sa_level_by_request(isa);
@@ -58,6 +62,12 @@ static void explain_level(const char *isa, char *message, size_t size) {
   int used = snprintf(message, size, "ISA level \"%s\" is not available here; this CPU has", isa);
   for (const sa_kernels *const *l = sa_levels_here(); *l && used > 0 && (size_t)used < size; l++)
     used += snprintf(message + used, size - (size_t)used, "%s %s", l == sa_levels_here() ? "" : ",", (*l)->name);
+}
+
+// explain_refusal says why the kernel refused what a level needs.
+static void explain_refusal(const char *isa, int error, char *message, size_t size) {
+  const char *why = error == ENOSPC ? "the alternate signal stack of one of its threads is too small for them" : strerror(error);
+  snprintf(message, size, "ISA level \"%s\": the kernel does not give its registers to this process: %s", isa, why);
 }
 
 sa_status SA_API(open)(const sa_options *options, sa_context **out, char *message, size_t size) {
@@ -70,6 +80,11 @@ sa_status SA_API(open)(const sa_options *options, sa_context **out, char *messag
   if (!k) {
     explain_level(options->isa, message, size);
     return SA_ERR_UNSUPPORTED;
+  }
+  const int refused = sa_level_ask(k);
+  if (refused) {
+    explain_refusal(k->name, refused, message, size);
+    return SA_ERR_SYSTEM;
   }
   sa_context *c = calloc(1, sizeof *c);
   if (!c) {

@@ -2,7 +2,7 @@ package csrc
 
 // Options choose how a backend runs.
 type Options struct {
-	ISA     string // "" for the best level of this CPU, else one of Levels
+	ISA     string // "" for the best of Levels that the kernel gives this process, else one of them
 	Threads int    // most threads of an operation; 0 for half of the CPUs that this process may run on, at least 1 and at most 16
 }
 

@@ -24,9 +24,35 @@ func OpenWanted(threads int) (align.Backend, error) {
 	return Open(Options{ISA: isa, Threads: threads})
 }
 
-// WantedISA reads SPECALIGN_ISA: empty for the CPU's best level. AMX is taken only where it is named here.
+// OpenHosted is OpenWanted in a process that is another program's. AMX is taken there only where SPECALIGN_ISA names it.
+// Its permission is the whole process's and stays: from then on the kernel refuses alternate signal stacks that cannot
+// hold 8 KiB more, such as a host's that reserves SIGSTKSZ bytes, and every signal to a thread that has used the
+// registers needs as much more stack. That is the host's to decide.
+func OpenHosted(threads int) (align.Backend, error) {
+	isa, err := WantedISA()
+	if err != nil || isa != "" {
+		return OpenWanted(threads)
+	}
+	if threads == 0 {
+		if threads, err = WantedThreads(); err != nil {
+			return nil, err
+		}
+	}
+	if levels := Levels(); len(levels) > 1 && levels[0] == amx {
+		isa = levels[1]
+	}
+	return Open(Options{ISA: isa, Threads: threads})
+}
+
+// amx is the name of AMX's level.
+const amx = "amx"
+
+// WantedISA reads SPECALIGN_ISA: empty for the best level.
 func WantedISA() (string, error) {
 	isa, levels := os.Getenv("SPECALIGN_ISA"), Levels()
+	if why := AMXMissing(); isa == amx && why != "" {
+		return "", inputErrorf("SPECALIGN_ISA is %q, and this CPU has it, but %s; unset it for the best level", isa, why)
+	}
 	if isa != "" && !slices.Contains(levels, isa) && !HasOnRequest(isa) {
 		return "", inputErrorf("SPECALIGN_ISA is %q, but this CPU has %s; unset it for the best level", isa, strings.Join(levels, ", "))
 	}

@@ -118,12 +118,14 @@ extern const sa_kernels sa_kernels_portable;
 extern const sa_kernels sa_kernels_avx2, sa_kernels_avx512;
 #endif
 
-// sa_levels_here returns the levels of this CPU, best first, ended by NULL.
+// sa_levels_here returns the levels of this CPU and its kernel, best first, ended by NULL.
 const sa_kernels *const *sa_levels_here(void);
 
-// sa_level_by_request returns a level that is taken by its name only, or NULL where this CPU lacks it: "amx", which no CPU
-// with AMX has run yet, and its twin in plain C, "amx-emulated".
+// sa_level_by_request returns a level that is taken by its name only, or NULL: AMX's twin in plain C, "amx-emulated".
 const sa_kernels *sa_level_by_request(const char *name);
+
+// sa_level_ask asks the kernel for what a level needs. It returns 0, or errno.
+int sa_level_ask(const sa_kernels *level);
 
 typedef struct sa_slab {
   struct sa_slab *next;

@@ -6,6 +6,7 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <errno.h>
 #include <immintrin.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -57,13 +58,17 @@ const sa_tile sa_tile_amx = {fenced, WIDTH, WIDTH, 2 * PAIRS, PARTS, split, conf
 #endif
 
 // The registers are 8 KiB of a thread's state, which the kernel saves only for processes that have asked.
-bool sa_amx_granted(void) {
-  enum { REQUEST = 0x1023, TILE_DATA = 18 };  // ARCH_REQ_XCOMP_PERM, of asm/prctl.h since Linux 5.16
+enum { SUPPORTED = 0x1021, REQUEST = 0x1023, TILE_DATA = 18 };  // ARCH_GET_XCOMP_SUPP, ARCH_REQ_XCOMP_PERM of asm/prctl.h
+
+const char *sa_amx_missing(void) {
   unsigned a, b, c, d, xcr0 = 0, high;
   const unsigned need = 1u << 24 | 1u << 22;  // AMX-TILE and AMX-BF16
-  if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return false;
-  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & need) != need) return false;
-  __asm__ volatile("xgetbv" : "=a"(xcr0), "=d"(high) : "c"(0));
-  return (xcr0 & 0x60000) == 0x60000 && syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & need) != need) return "";
+  if (__get_cpuid(1, &a, &b, &c, &d) && (c & bit_OSXSAVE)) __asm__ volatile("xgetbv" : "=a"(xcr0), "=d"(high) : "c"(0));
+  uint64_t given = 0;
+  const bool gives = (xcr0 & 0x60000) == 0x60000 && !syscall(SYS_arch_prctl, SUPPORTED, &given) && (given >> TILE_DATA & 1);
+  return gives ? NULL : "its kernel does not give AMX's registers to programs; Linux does since 5.16";
 }
+
+int sa_amx_ask(void) { return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) ? errno : 0; }
 #endif

@@ -73,7 +73,7 @@ typedef struct sa_factors {
 } sa_factors;
 
 typedef struct sa_options {
-  const char *isa;  // "" or NULL: the best this CPU has; else one of levels' names
+  const char *isa;  // "" or NULL: the best this CPU has and its kernel gives; else one of levels' names
   int32_t threads;  // most threads of an operation; 0: half of the CPUs this process may run on, 1 to 16
   int32_t device;   // ordinal of the device; unused by the CPU
 } sa_options;

@@ -27,15 +27,15 @@ func TestBackend(t *testing.T) {
 		}
 	}
 	if !asan && !testing.Short() {
-		t.Run(amx, func(t *testing.T) {
+		t.Run(emulated, func(t *testing.T) {
 			t.Parallel()
-			aligntest.Backend(t, opener(t, amx, 3))
+			aligntest.Backend(t, opener(t, emulated, 3))
 		})
 	}
 }
 
-// amx is AMX's level in plain C.
-const amx = "amx-emulated"
+// emulated is AMX's level in plain C.
+const emulated = "amx-emulated"
 
 // opener returns what opens a backend for a test.
 func opener(t *testing.T, isa string, threads int) func() align.Backend {
@@ -50,7 +50,7 @@ func opener(t *testing.T, isa string, threads int) func() align.Backend {
 
 // TestSession runs the suite of whole steps at every level.
 func TestSession(t *testing.T) {
-	for _, isa := range append(Levels(), amx) {
+	for _, isa := range append(Levels(), emulated) {
 		t.Run(isa, func(t *testing.T) {
 			t.Parallel()
 			aligntest.Session(t, opener(t, isa, 1))

@@ -19,5 +19,8 @@ func StdoutClosed() bool { return false }
 // Levels returns nothing: this build has no C kernels.
 func Levels() []string { return nil }
 
+// AMXMissing says nothing: this build has no C kernels.
+func AMXMissing() string { return "" }
+
 // HasOnRequest says no: this build has no C kernels.
 func HasOnRequest(string) bool { return false }

@@ -74,6 +74,9 @@ func (e *examination) engine(ctx context.Context) {
 		}
 		s.verdict(err, "set SPECALIGN_ISA to another level, and report this", "level "+level, "agrees with the plain Go engine")
 	}
+	if why := csrc.AMXMissing(); why != "" {
+		s.add(statusWarn, "level amx", "this CPU has it, but "+why, "use a newer kernel, or go on without: the levels above give the same results")
+	}
 	isa, err := csrc.WantedISA()
 	if err != nil || isa != "" {
 		s.verdict(err, "unset SPECALIGN_ISA, or give one of the levels above", "SPECALIGN_ISA", "%s is used", isa)

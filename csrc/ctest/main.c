@@ -6,10 +6,12 @@
 // and, to count allocations, -DCOUNT_ALLOCATIONS -Wl,--wrap=malloc,--wrap=calloc,--wrap=posix_memalign
 #define _GNU_SOURCE
 #include <fenv.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -156,8 +158,71 @@ static void test_level(const char *isa, int threads) {
   sa_close(c);
 }
 
+// opens opens the level that is wanted, "" for the default, and returns the one that runs.
+static const char *opens(const char *isa, char *message, size_t size) {
+  static sa_running r;
+  sa_context *c;
+  const sa_options o = {isa, 1, 0};
+  if (sa_open(&o, &c, message, size) != SA_OK) return "none";
+  sa_info(c, &r);
+  sa_close(c);
+  return r.isa;
+}
+
+// test_signal_stack: while a thread has an alternate signal stack that could not hold AMX's registers the kernel refuses
+// them; the next level is taken then, unless AMX is asked for by its name.
+static void test_signal_stack(void) {
+  static char small[8192];
+  char message[256] = "";
+  const stack_t on = {.ss_sp = small, .ss_size = sizeof small}, off = {.ss_flags = SS_DISABLE};
+  if (strcmp(sa_level(0), "amx")) {
+    puts("AMX is not here: its permission is not tested");
+    return;
+  }
+  expect(!sigaltstack(&on, NULL), "a small signal stack was refused");
+  expect(!strcmp(opens("", message, sizeof message), sa_level(1)), "the level beside a small signal stack");
+  expect(!strcmp(opens("amx", message, sizeof message), "none") && strstr(message, "too small"), message);
+  expect(!sigaltstack(&off, NULL), "the signal stack stays");
+  expect(!strcmp(opens("", message, sizeof message), "amx"), message);
+}
+
+static volatile sig_atomic_t alarms;
+
+static void on_alarm(int number) {
+  (void)number;
+  alarms++;
+}
+
+// test_interrupted: signals in the middle of products change no bit, while the pools' threads are switched too.
+static void test_interrupted(const char *isa) {
+  enum { WANTED = 30, MOST = 3000 };
+  char message[256] = "";
+  sa_context *c = NULL;
+  const sa_options o = {isa, 3, 0};
+  expect(sa_open(&o, &c, message, sizeof message) == SA_OK && c, message);
+  if (!c) return;
+  const sa_matrix a = make(c, 100, 300), b = make(c, 300, 200), once = make(c, 100, 200), again = make(c, 100, 200);
+  expect(sa_matmul(c, once, a, b, 1) == SA_OK, sa_error_text(c));
+  signal(SIGALRM, on_alarm);
+  const struct itimerval each = {{0, 1000}, {0, 1000}}, never = {0};
+  setitimer(ITIMER_REAL, &each, NULL);
+  alarms = 0;
+  int same = 1;
+  for (int i = 0; i < MOST && alarms < WANTED; i++) {
+    same &= sa_matmul(c, again, a, b, 1) == SA_OK;
+    same &= !memcmp(once.data, again.data, (size_t)(once.rows * once.stride) * sizeof(float));
+  }
+  setitimer(ITIMER_REAL, &never, NULL);
+  expect(same, isa);
+  float *const all[] = {a.data, b.data, once.data, again.data};
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++) sa_free(c, all[i]);
+  sa_close(c);
+}
+
 int main(void) {
   expect(sa_abi_version() == SA_ABI_VERSION, "version");
+  test_signal_stack();
+  for (int32_t i = 0; sa_level(i); i++) test_interrupted(sa_level(i));
   for (int32_t i = 0; sa_level(i); i++) {
     test_level(sa_level(i), 1);
     test_level(sa_level(i), 3);
