@@ -7,7 +7,9 @@
 //
 // An argument is the only level to test.
 #define _GNU_SOURCE
+#include <errno.h>
 #include <fenv.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -17,10 +19,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "specalign.h"
+#include "gemm.h"
 
 static _Atomic int allocations;
-static int failures;
+static _Atomic int failures;
 
 #ifdef COUNT_ALLOCATIONS
 void *__real_malloc(size_t size);
@@ -152,7 +154,7 @@ static void test_level(const char *isa, int threads) {
   sa_matrix huge;
   expect(sa_alloc(c, INT64_MAX, INT64_MAX, &huge) != SA_OK, "an impossible matrix was given");
   float *const all[] = {s.x.data, s.phi.data, s.sq.data, s.inv.data, s.mean.data, s.w.data,   s.f.data, s.gf.data, s.l.data, s.k1.data,
-                        s.k2.data, s.g.data, s.gram.data, s.v.data,  s.y.data,    s.t.data, s.u12.data, s.c1.data, s.c12.data, s.y1.data};
+                        s.k2.data, s.g.data, s.gram.data, s.v.data,  s.y.data,    s.t.data, s.t2.data, s.u12.data, s.c1.data, s.c12.data, s.y1.data};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) sa_free(c, all[i]);
   sa_free64(c, s.h);
   sa_free64(c, s.matrix);
@@ -172,7 +174,7 @@ static const char *opens(const char *isa, char *message, size_t size) {
 }
 
 // test_signal_stack: while a thread has an alternate signal stack that could not hold AMX's registers the kernel refuses
-// them; the next level is taken then, unless AMX is asked for by its name.
+// them; the next level is taken then, unless AMX is asked for by its name. Once they are given, such a stack is refused.
 static void test_signal_stack(void) {
   static char small[8192];
   char message[256] = "";
@@ -186,47 +188,130 @@ static void test_signal_stack(void) {
   expect(!strcmp(opens("amx", message, sizeof message), "none") && strstr(message, "too small"), message);
   expect(!sigaltstack(&off, NULL), "the signal stack stays");
   expect(!strcmp(opens("", message, sizeof message), "amx"), message);
+  expect(sigaltstack(&on, NULL) && errno == ENOMEM, "a small signal stack was given beside AMX");
 }
 
-static volatile sig_atomic_t alarms;
+enum { THREADS = 3 };
 
+// on_threads runs the same function on several threads that exist before any of them calls it, beside what meanwhile does.
+static void on_threads(void *(*run)(void *), void *arg, void (*meanwhile)(void)) {
+  pthread_t threads[THREADS];
+  for (int i = 0; i < THREADS; i++) expect(!pthread_create(&threads[i], NULL, run, arg), "pthread_create");
+  if (meanwhile) meanwhile();
+  for (int i = 0; i < THREADS; i++) pthread_join(threads[i], NULL);
+}
+
+static pthread_barrier_t all_here;
+
+static void *open_and_multiply(void *isa) {
+  char message[256] = "";
+  sa_context *c = NULL;
+  const sa_options o = {isa, 2, 0};
+  pthread_barrier_wait(&all_here);
+  expect(sa_open(&o, &c, message, sizeof message) == SA_OK && c, message);
+  pthread_barrier_wait(&all_here);
+  if (!c) return NULL;
+  sa_matrix a, b, g;
+  expect(sa_alloc(c, 70, 40, &a) == SA_OK && sa_alloc(c, 40, 40, &b) == SA_OK && sa_alloc(c, 70, 40, &g) == SA_OK, "alloc");
+  for (int64_t i = 0; i < 40; i++) a.data[i * a.stride + i] = b.data[i * b.stride + i] = 1;
+  expect(sa_matmul(c, g, a, b, 1) == SA_OK && !memcmp(g.data, a.data, (size_t)(a.rows * a.stride) * sizeof(float)), "a product with the identity");
+  sa_free(c, a.data);
+  sa_free(c, b.data);
+  sa_free(c, g.data);
+  sa_close(c);
+  return NULL;
+}
+
+// test_opened_together: threads that exist already open a level at the same time, in a process that has not opened it yet,
+// and all of them may use it.
+static void test_opened_together(const char *isa) {
+  const pid_t child = fork();
+  if (child == 0) {
+    failures = 0;
+    pthread_barrier_init(&all_here, NULL, THREADS);
+    on_threads(open_and_multiply, (void *)(uintptr_t)isa, NULL);
+    _exit(failures != 0);
+  }
+  int status = 1;
+  expect(child > 0 && waitpid(child, &status, 0) == child && status == 0, "threads could not open a level together");
+}
+
+enum { STRETCH = 64, SIDE = 64 };
+
+// tiles is a product of one tile, in its own form.
+typedef struct tiles {
+  const sa_tile *tile;
+  _Alignas(64) float a[2 * SIDE * STRETCH], b[2 * SIDE * STRETCH];
+} tiles;
+
+static tiles interrupted;
+static _Atomic int alarms;
+
+static void multiply_tiles(const tiles *t, float *to) {
+  if (t->tile->begin) t->tile->begin();
+  for (int i = 0; i < 8; i++) t->tile->multiply(STRETCH, t->a, t->b, to, SIDE, i > 0);
+  if (t->tile->end) t->tile->end();
+}
+
+// on_alarm uses the registers itself.
 static void on_alarm(int number) {
   (void)number;
+  _Alignas(64) float other[SIDE * SIDE];
+  multiply_tiles(&interrupted, other);
   alarms++;
 }
 
-// test_interrupted: signals in the middle of products change no bit, while the pools' threads are switched too.
-static void test_interrupted(const char *isa) {
-  enum { WANTED = 30, MOST = 3000 };
+static void *multiply_often(void *arg) {
+  enum { WANTED = 100, MOST = 100000 };
+  _Alignas(64) static _Thread_local float once[SIDE * SIDE], again[SIDE * SIDE];
+  const tiles *t = arg;
+  multiply_tiles(t, once);
+  for (int i = 0; i < MOST && alarms < WANTED; i++) {
+    multiply_tiles(t, again);
+    if (memcmp(once, again, sizeof once)) expect(0, "an interrupted product");
+  }
+  return NULL;
+}
+
+static void give_alarms(void) {
+  sigset_t alarm;
+  sigemptyset(&alarm);
+  sigaddset(&alarm, SIGALRM);
+  pthread_sigmask(SIG_BLOCK, &alarm, NULL);  // they come to the other threads
+  const struct itimerval each = {{0, 500}, {0, 500}};
+  setitimer(ITIMER_REAL, &each, NULL);
+}
+
+// test_interrupted: signals in the middle of a tile, whose handler uses the same registers, and threads that take turns
+// change no bit.
+static void test_interrupted(const sa_tile *tile) {
   char message[256] = "";
   sa_context *c = NULL;
-  const sa_options o = {isa, 3, 0};
-  expect(sa_open(&o, &c, message, sizeof message) == SA_OK && c, message);
+  const sa_options o = {"portable", 1, 0};
+  expect(sa_open(&o, &c, message, sizeof message) == SA_OK && tile->mr <= SIDE && tile->nr <= SIDE, message);
   if (!c) return;
-  const sa_matrix a = make(c, 100, 300), b = make(c, 300, 200), once = make(c, 100, 200), again = make(c, 100, 200);
-  expect(sa_matmul(c, once, a, b, 1) == SA_OK, sa_error_text(c));
-  signal(SIGALRM, on_alarm);
-  const struct itimerval each = {{0, 1000}, {0, 1000}}, never = {0};
-  setitimer(ITIMER_REAL, &each, NULL);
-  alarms = 0;
-  int same = 1;
-  for (int i = 0; i < MOST && alarms < WANTED; i++) {
-    same &= sa_matmul(c, again, a, b, 1) == SA_OK;
-    same &= !memcmp(once.data, again.data, (size_t)(once.rows * once.stride) * sizeof(float));
-  }
-  setitimer(ITIMER_REAL, &never, NULL);
-  expect(same, isa);
-  float *const all[] = {a.data, b.data, once.data, again.data};
-  for (size_t i = 0; i < sizeof all / sizeof *all; i++) sa_free(c, all[i]);
+  const sa_matrix a = make(c, tile->mr, STRETCH), b = make(c, tile->nr, STRETCH);
+  sa_gemm p = {.a = interrupted.a, .b = interrupted.b};
+  interrupted.tile = tile;
+  sa_pack_into(c, &p, &(sa_operand){.m = {a}}, &(sa_operand){.m = {b}}, tile);
+  sa_free(c, a.data);
+  sa_free(c, b.data);
   sa_close(c);
+  alarms = 0;
+  signal(SIGALRM, on_alarm);
+  on_threads(multiply_often, &interrupted, give_alarms);
+  setitimer(ITIMER_REAL, &(struct itimerval){0}, NULL);
+  signal(SIGALRM, SIG_IGN);
 }
 
 int main(int count, char **names) {
   expect(sa_abi_version() == SA_ABI_VERSION, "version");
+  for (int32_t i = 0; sa_level(i); i++)
+    if (count == 1 || !strcmp(names[1], sa_level(i))) test_opened_together(sa_level(i));
   test_signal_stack();
   for (int32_t i = 0; sa_level(i); i++) {
     if (count > 1 && strcmp(names[1], sa_level(i))) continue;
-    test_interrupted(sa_level(i));
+    test_interrupted(&sa_levels_here()[i]->product);
     test_level(sa_level(i), 1);
     test_level(sa_level(i), 3);
   }
