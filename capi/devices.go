@@ -8,7 +8,11 @@ import (
 )
 
 // devices: this library uses the CPU.
-func devices() steps.Devices { return steps.CPU(csrc.OpenHosted) }
+func devices() steps.Devices {
+	m := steps.CPU(csrc.OpenHosted)
+	m.Note = csrc.HostedNote
+	return m
+}
 
 // keepDevice returns what puts the calling thread's GPU back: here nothing changes it.
 func keepDevice() func() { return func() {} }

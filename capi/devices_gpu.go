@@ -10,7 +10,7 @@ import (
 
 // devices: this library uses GPUs, too.
 func devices() steps.Devices {
-	return steps.Machine{CPU: csrc.OpenHosted, GPUs: cuda.Names, GPU: cuda.OpenNamed}
+	return steps.Machine{CPU: csrc.OpenHosted, GPUs: cuda.Names, GPU: cuda.OpenNamed, Note: csrc.HostedNote}
 }
 
 // keepDevice returns what puts the calling thread's GPU back as it is now: the caller's own CUDA code looks at it.

@@ -60,7 +60,7 @@ func TestAMXTwin(t *testing.T) {
 	}
 }
 
-// TestOpenHosted: in another program's process AMX is taken by its name only.
+// TestOpenHosted: in another program's process AMX is taken by its name only, and a note says so.
 func TestOpenHosted(t *testing.T) {
 	levels := Levels()
 	for _, isa := range append(levels, "") {
@@ -75,6 +75,13 @@ func TestOpenHosted(t *testing.T) {
 		}
 		if got := b.Info().ISA; got != want || b.Close() != nil {
 			t.Errorf("%q: %s, want %s", isa, got, want)
+		}
+		there := slices.Contains(levels, amx)
+		if got, want := HostedNote() != "", isa == "" && (there || AMXMissing() != ""); got != want {
+			t.Errorf("%q: note %q", isa, HostedNote())
+		}
+		if got, want := Note() != "", isa == "" && AMXMissing() != ""; got != want {
+			t.Errorf("%q: note %q", isa, Note())
 		}
 	}
 	t.Setenv("SPECALIGN_ISA", "sse9")

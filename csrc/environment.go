@@ -44,6 +44,22 @@ func OpenHosted(threads int) (align.Backend, error) {
 	return Open(Options{ISA: isa, Threads: threads})
 }
 
+// Note says why OpenWanted does not take AMX where the CPU has it and SPECALIGN_ISA names no level; "" otherwise.
+func Note() string {
+	if why := AMXMissing(); why != "" && os.Getenv("SPECALIGN_ISA") == "" {
+		return "this CPU has AMX, but " + why
+	}
+	return ""
+}
+
+// HostedNote is Note for OpenHosted.
+func HostedNote() string {
+	if os.Getenv("SPECALIGN_ISA") == "" && slices.Contains(Levels(), amx) {
+		return "this CPU has AMX, which is used in another program's process only with SPECALIGN_ISA=amx"
+	}
+	return Note()
+}
+
 // amx is the name of AMX's level.
 const amx = "amx"
 

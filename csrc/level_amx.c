@@ -67,7 +67,7 @@ const char *sa_amx_missing(void) {
   if (__get_cpuid(1, &a, &b, &c, &d) && (c & bit_OSXSAVE)) __asm__ volatile("xgetbv" : "=a"(xcr0), "=d"(high) : "c"(0));
   uint64_t given = 0;
   const bool gives = (xcr0 & 0x60000) == 0x60000 && !syscall(SYS_arch_prctl, SUPPORTED, &given) && (given >> TILE_DATA & 1);
-  return gives ? NULL : "its kernel does not give AMX's registers to programs; Linux does since 5.16";
+  return gives ? NULL : "its kernel does not give AMX's registers to programs";
 }
 
 int sa_amx_ask(void) { return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) ? errno : 0; }

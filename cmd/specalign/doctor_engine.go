@@ -75,7 +75,7 @@ func (e *examination) engine(ctx context.Context) {
 		s.verdict(err, "set SPECALIGN_ISA to another level, and report this", "level "+level, "agrees with the plain Go engine")
 	}
 	if why := csrc.AMXMissing(); why != "" {
-		s.add(statusWarn, "level amx", "this CPU has it, but "+why, "use a newer kernel, or go on without: the levels above give the same results")
+		s.add(statusWarn, "level amx", "this CPU has it, but "+why, "Linux gives them since 5.16, unless an option such as noxsaves or a virtual machine withholds them; or go on with the levels above")
 	}
 	isa, err := csrc.WantedISA()
 	if err != nil || isa != "" {

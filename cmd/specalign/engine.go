@@ -13,7 +13,7 @@ func devices() plugin.Devices { return machine(csrc.OpenWanted) }
 
 // machine are the devices of this machine: the CPU, and what gpus found.
 func machine(cpu func(threads int) (align.Backend, error)) plugin.Devices {
-	return plugin.Machine{CPU: cpu, GPUs: gpus, GPU: openGPU, UUIDs: gpuUUIDs}
+	return plugin.Machine{CPU: cpu, GPUs: gpus, GPU: openGPU, UUIDs: gpuUUIDs, Note: csrc.Note}
 }
 
 // allDevices are what a command can compute on that has the machine to itself; analyses run on the CPU.

@@ -10,7 +10,7 @@ import (
 )
 
 // CPU returns the Devices of a build that has the CPU only; open opens the backend.
-func CPU(open func(threads int) (align.Backend, error)) Devices {
+func CPU(open func(threads int) (align.Backend, error)) Machine {
 	return Machine{CPU: open, GPUs: func() ([]string, string) { return nil, "this build has no GPU support" }}
 }
 
@@ -21,6 +21,7 @@ type Machine struct {
 	GPU  func(name string, host align.Backend) (align.Backend, error) // takes host over
 
 	UUIDs func() []string // of the GPUs; nil: unknown
+	Note  func() string   // what else there is to say of the CPU where it is the choice; nil or "": nothing
 }
 
 // Ordinal implements GPUs.
@@ -46,13 +47,20 @@ func (m Machine) Resolve(device string) (name, note string, err error) {
 	}
 	switch {
 	case device == "auto" && len(names) == 0:
-		return "cpu", reason, nil
+		return "cpu", reason + m.more(), nil
 	case len(names) == 0:
 		return "", "", inputErrorf("device is %s, but %s; give auto or cpu", device, reason)
 	case ordinal >= len(names):
 		return "", "", inputErrorf("device is %s, but the GPUs here are cuda:0 to cuda:%d", device, len(names)-1)
 	}
 	return fmt.Sprintf("cuda:%d", ordinal), names[ordinal], nil
+}
+
+func (m Machine) more() string {
+	if m.Note == nil || m.Note() == "" {
+		return ""
+	}
+	return "; " + m.Note()
 }
 
 // Open implements Devices.

@@ -86,6 +86,21 @@ func TestSlowDevice(t *testing.T) {
 	<-counted
 }
 
+// TestNote: what is to be said of the CPU follows why no GPU was taken.
+func TestNote(t *testing.T) {
+	m := CPU(func(int) (align.Backend, error) { return align.NewGo(1), nil })
+	for _, test := range []struct{ device, more, want string }{
+		{"auto", "", "this build has no GPU support"},
+		{"auto", "one core", "this build has no GPU support; one core"},
+		{"cpu", "one core", ""},
+	} {
+		m.Note = func() string { return test.more }
+		if name, note, err := m.Resolve(test.device); name != "cpu" || note != test.want || err != nil {
+			t.Errorf("%s, %q: %s, %q, %v", test.device, test.more, name, note, err)
+		}
+	}
+}
+
 // TestNear: a session runs on the GPU where its rows are, and where that cannot be had on what its setting says.
 func TestNear(t *testing.T) {
 	var opened []string
