@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,13 +30,13 @@ type socketDir struct {
 //
 // A daemon outlives its user's login, and XDG_RUNTIME_DIR does not. In TMPDIR the lock keeps systemd-tmpfiles off.
 func makeSocketDir(daemon bool) (*socketDir, error) {
-	last := errors.New("XDG_RUNTIME_DIR and TMPDIR are too long")
+	last := errors.New("XDG_RUNTIME_DIR and TMPDIR are too long, or no address can hold them")
 	parents := []string{os.Getenv("XDG_RUNTIME_DIR"), os.TempDir(), "/tmp"}
 	if daemon {
 		parents = parents[1:]
 	}
 	for _, parent := range parents {
-		if !filepath.IsAbs(parent) || len(parent)+len(socketDirPrefix)+30 > sunPath {
+		if !filepath.IsAbs(parent) || len(parent)+len(socketDirPrefix)+30 > sunPath || !plain(parent) {
 			continue
 		}
 		sweepSocketDirs(parent)
@@ -46,6 +47,12 @@ func makeSocketDir(daemon bool) (*socketDir, error) {
 		last = err
 	}
 	return nil, fmt.Errorf("plugin: no directory for the socket: %w", last)
+}
+
+// plain tells whether a path can be said: a sidecar says in a line, divided by "|", where it listens; gRPC reads the address
+// as a URI.
+func plain(path string) bool {
+	return utf8.ValidString(path) && !strings.ContainsFunc(path, func(r rune) bool { return r < ' ' || r == 0x7f || strings.ContainsRune("|%?#", r) })
 }
 
 // makeLockedDir makes a directory in parent and locks it.

@@ -124,18 +124,23 @@ func TestSocketDirRace(t *testing.T) {
 	}
 }
 
-func TestSocketDirTooLong(t *testing.T) {
-	home := filepath.Join(shortDir(t), strings.Repeat("d", 90))
+func TestSocketDirUnfit(t *testing.T) {
 	t.Setenv("XDG_RUNTIME_DIR", "/nonexistent")
-	t.Setenv("TMPDIR", home)
-	d, err := makeSocketDir(false)
-	if err != nil {
-		t.Fatal(err)
+	for _, name := range []string{strings.Repeat("d", 90), "a|b", "a%20b", "a?b", "a#b", "a\nb", "a\xff"} {
+		home := filepath.Join(shortDir(t), name)
+		if err := os.Mkdir(home, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("TMPDIR", home)
+		d, err := makeSocketDir(false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if filepath.Dir(d.path) != "/tmp" {
+			t.Errorf("%q", d.path)
+		}
+		d.remove()
 	}
-	if filepath.Dir(d.path) != "/tmp" {
-		t.Error(d.path)
-	}
-	d.remove()
 }
 
 // TestNothingLeft kills the sidecar, and both ends at once; hosts are ours and go-plugin's own.

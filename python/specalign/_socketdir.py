@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import stat
 import tempfile
 
@@ -17,6 +18,9 @@ from ._errors import SidecarError
 
 PREFIX = "specalign-sockets-"
 _PATH_BYTES = 80  # sun_path holds 108 bytes; go-plugin adds "/plugin" and up to ten digits
+# A sidecar says in a line, divided by "|", where it listens; gRPC reads the address as a URI. What is no UTF-8 is a
+# surrogate in Python.
+_PLAIN = re.compile(r"/[^|%?#\x00-\x1f\x7f\ud800-\udfff]*")
 
 
 class SocketDir:
@@ -24,9 +28,9 @@ class SocketDir:
 
     def __init__(self) -> None:
         """Make it, in `$XDG_RUNTIME_DIR`, the temporary directory or /tmp. Raises `SidecarError`."""
-        problem = "their paths are too long"
+        problem = "their paths are too long, or no address can hold them"
         for parent in (os.environ.get("XDG_RUNTIME_DIR"), _temporary(), "/tmp"):  # noqa: S108 (0700)
-            if not parent or len(os.fsencode(parent)) + len(PREFIX) + 10 > _PATH_BYTES:
+            if not parent or len(os.fsencode(parent)) + len(PREFIX) + 10 > _PATH_BYTES or not _PLAIN.fullmatch(parent):
                 continue
             try:
                 _sweep(parent)

@@ -13,6 +13,7 @@ from faults import BINARY, gone, program
 import specalign
 from specalign import _binary
 from specalign._process import Lines, Stream
+from specalign._socketdir import SocketDir
 
 
 class TestStart:
@@ -63,15 +64,20 @@ class TestStart:
         with specalign.Sidecar(device="cpu") as sidecar:
             assert sidecar.session().step(*batch).converged
 
-    def test_a_temporary_directory_that_is_too_long(self, tmp_path, monkeypatch, batch):
-        folder = tmp_path / ("x" * 90)
-        folder.mkdir()
-        monkeypatch.setenv("TMPDIR", str(folder))
-        monkeypatch.setenv("XDG_RUNTIME_DIR", "/nonexistent")
-        monkeypatch.setattr("tempfile.tempdir", None)
-        with specalign.Sidecar(device="cpu") as sidecar:
-            assert sidecar.session().step(*batch).converged
-        assert not list(folder.iterdir())
+    def test_a_temporary_directory_that_will_not_do(self, home, monkeypatch, batch):
+        monkeypatch.setenv("XDG_RUNTIME_DIR", "relative")
+        for name in ("x" * 90, "a%20b", "a?b", "a#b", "a\nb", os.fsdecode(b"a\xff"), "a|b"):
+            folder = home / name
+            folder.mkdir()
+            monkeypatch.setenv("TMPDIR", str(folder))
+            monkeypatch.setattr("tempfile.tempdir", None)
+            made = SocketDir()
+            made.remove()
+            assert os.path.dirname(made.path) == "/tmp"
+            if name == "a|b":
+                with specalign.Sidecar(device="cpu") as sidecar:
+                    assert sidecar.session().step(*batch).converged
+            folder.rmdir()  # nothing is in it
 
     def test_no_program(self, monkeypatch, tmp_path):
         monkeypatch.setattr(_binary, "BUNDLED", tmp_path / "none")
