@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import logging
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from .._errors import InputError
 from . import _loop, _resume, _wds
@@ -112,6 +114,8 @@ class Attachment:
     def _begin(self, epoch: _loop.Epoch, train: Any, args: Any) -> None:
         """Look at model and data, and say what will be done, before the first step."""
         config, model = self._config, _loop.unwrapped(epoch.model)
+        if args.distributed:
+            alike(config)
         if getattr(args, "use_naflex", False):
             raise InputError("specalign: --use-naflex is not supported: its batches have images of many shapes")
         for side in config.sides:
@@ -167,6 +171,25 @@ class Attachment:
             )  # fmt: skip
         if config.weight == 0:
             _log.info("specalign: the weight is 0: the penalty is watched and changes nothing")
+
+
+def alike(config: Config) -> None:
+    """Raise `InputError`, on every rank, where one has other settings: it would wait for what the others never say.
+
+    Paths may be each machine's own.
+    """
+    names = [f.name for f in dataclasses.fields(config) if f.name not in ("path", "targets", "isolation", "places")]
+    mine = {name: str(getattr(config, name)) for name in names}
+    mine["references"] = str([(t.kind, t.features, t.weight, t.penalty) for t in config.targets])
+    ranks: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(ranks, mine)
+    for rank, other in enumerate(ranks):
+        for name, value in other.items():
+            if value != ranks[0][name]:
+                raise InputError(
+                    f"specalign: {name} is {ranks[0][name]} on rank 0 and {value} on rank {rank}; "
+                    "give all ranks the same settings"
+                )
 
 
 def trainable(model: Any, side: str) -> bool:

@@ -204,6 +204,8 @@ def worker(rank, size, folder):
             results["unmeasured"] = train(sidecar, rank, size, "released", 1, RATIO, inner=Products())
         Table.error = TypeError  # nothing that anybody raises on purpose
         results["apart"] = train(own, rank, size, "tasks", 1, WEIGHT + "max_failures: 2\nscope: local\n", bad)
+        with pytest.raises(specalign.InputError, match=r"scope is global on rank 0 and local on rank 1;"):
+            train(own, rank, size, "tasks", 1, WEIGHT + ("scope: local\n" if rank == 1 else ""))
     torch.save(results, f"{folder}/{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
