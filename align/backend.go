@@ -162,6 +162,13 @@ type DeviceError struct {
 
 func (e *DeviceError) Error() string { return "cuda: " + e.Device + ": " + e.Text }
 
+// A DeviceMemoryError is a device without room for what was asked of it. It answers on.
+type DeviceMemoryError struct {
+	Device, Text string // as of a DeviceError
+}
+
+func (e *DeviceMemoryError) Error() string { return "cuda: " + e.Device + ": " + e.Text }
+
 // Importer is implemented by a device that shares memory with another process: on the same GPU, or the host's.
 type Importer interface {
 	// UUID is the GPU's, as the driver writes it.
@@ -235,6 +242,10 @@ type Device interface {
 	CenterRows(m Matrix) error
 	// Differences writes the number of elements in which a and b, both of one shape, differ to out[0].
 	Differences(a, b Matrix, out []float64) error
+	// SubtractRow subtracts row (1, d) from each row of m (n, d), in place.
+	SubtractRow(m, row Matrix) error
+	// Accumulate adds scale times m to sum, rows x cols of m, row by row without gaps, in float64; first: it puts it there.
+	Accumulate(sum []float64, m Matrix, scale float64, first bool) error
 	// Load is Widen of rows that are in the device's memory; Fetch copies such rows as they are to host memory, densely,
 	// and waits for them.
 	Load(dst Matrix, f Features) error
@@ -245,4 +256,12 @@ type Device interface {
 	Before(stream uintptr) error
 	// Host returns the backend for settings and batches that the device leaves to the CPU. Close closes it, too.
 	Host() Backend
+}
+
+// HostOf returns a backend whose matrices are ordinary memory: b, or the one that a device leaves work to.
+func HostOf(b Backend) Backend {
+	if d, ok := b.(Device); ok {
+		return d.Host()
+	}
+	return b
 }

@@ -72,6 +72,21 @@ sa_status sa_less_row(sa_context *c, sa_matrix out, sa_matrix x, const double *m
   return SA_OK;
 }
 
+// --- subtract_row: m_ij -= row_j.
+
+__global__ void __launch_bounds__(256) subtract_row_kernel(sa_matrix m, const float *row) {
+  const int64_t at = (int64_t)blockIdx.x * 256 + threadIdx.x;
+  if (at >= m.rows * m.cols) return;
+  sa_row(m, at / m.cols)[at % m.cols] -= row[at % m.cols];
+}
+
+extern "C" sa_status SA_API(subtract_row)(sa_context *c, sa_matrix m, sa_matrix row) {
+  sa_begin(c, "subtract_row");
+  SA_CHECK(c, sa_there(m) && sa_is(row, 1, m.cols), "row is not (1, d)");
+  SA_LAUNCH(c, subtract_row_kernel, sa_blocks(m.rows * m.cols, 256), 256, 0, m, (const float *)row.data);
+  return SA_OK;
+}
+
 // --- center_rows: m_ij -= mean of row i; a block works on a row.
 
 struct MeanShared { double part[8]; };

@@ -125,7 +125,7 @@ $(eval $(call sanitized,address))
 emu-test: emu-go emu-python $(EMU_BUILD)/ops ## the CUDA kernels on the emulator: the suite of the backends, races, bounds
 	@$(EMU_BUILD)/ops
 	@if $(EMU_BUILD)/ops divergence 2> $(EMU_BUILD)/divergence; then echo "a planted divergence was not found" >&2; exit 1; fi; grep -q "different places" $(EMU_BUILD)/divergence
-	@cd cuda && ../$(EMU_BUILD)/cuda.test -test.short -test.run '^Test(Backend|OnDevice|PowerTie)$$'
+	@cd cuda && ../$(EMU_BUILD)/cuda.test -test.short -test.run '^Test(Backend|OnDevice|PowerTie|Compare)$$'
 	@cd cuda && ../$(EMU_BUILD)/cuda.test -test.short -test.run '^TestSession$$/^(Accuracy|UnseenGroups|Ties|ZeroRows|EqualInputs|FewSamples|RankBelowK|Scaling|Underflow|BadRows|DeviceRows)$$'
 	@rm -f $(EMU_BUILD)/fault && cd cuda && SIMT_LOST=../$(EMU_BUILD)/fault ../$(EMU_BUILD)/cuda.test -test.run '^TestFaults$$'
 

@@ -46,6 +46,14 @@ sa_status SA_API(center_rows)(sa_context *c, sa_matrix m);
 // a, b: the same shape; out: 1
 sa_status SA_API(differences)(sa_context *c, sa_matrix a, sa_matrix b, double *out);
 
+// subtract_row enqueues m_ij -= row_j.
+// row: (1, cols of m)
+sa_status SA_API(subtract_row)(sa_context *c, sa_matrix m, sa_matrix row);
+
+// accumulate enqueues sum += scale m, or, first, sum = scale m, in float64: the elements of m row by row, without gaps.
+// sum: rows x cols of m
+sa_status SA_API(accumulate)(sa_context *c, double *sum, sa_matrix m, double scale, int32_t first);
+
 // load is widen of rows in the device's memory, whose starts are stride elements apart.
 // dst: (rows, cols)
 sa_status SA_API(load)(sa_context *c, sa_matrix dst, const void *src, int64_t stride, int32_t dtype);

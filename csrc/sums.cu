@@ -1,4 +1,4 @@
-// sums.cu: sums over whole matrices, where two differ, m += a l, and the Gram-Schmidt step.
+// sums.cu: sums over whole matrices, where two differ, m += a l, sums of matrices in float64, and the Gram-Schmidt step.
 #include "device.h"
 #include "specalign_cuda.h"
 
@@ -85,6 +85,22 @@ extern "C" sa_status SA_API(add_scaled)(sa_context *c, sa_matrix m, sa_matrix l,
   sa_begin(c, "add_scaled");
   SA_CHECK(c, sa_there(m) && sa_is(l, m.rows, m.cols), "m and l differ in shape");
   SA_LAUNCH(c, add_scaled_kernel, sa_blocks(m.rows * m.cols, 256), 256, 0, m, l, a);
+  return SA_OK;
+}
+
+// --- accumulate: sum_ij += scale m_ij, in float64; first: sum_ij = scale m_ij.
+
+__global__ void __launch_bounds__(256) accumulate_kernel(double *sum, sa_matrix m, double scale, bool first) {
+  const int64_t at = (int64_t)blockIdx.x * 256 + threadIdx.x;
+  if (at >= m.rows * m.cols) return;
+  const double v = scale * (double)sa_row(m, at / m.cols)[at % m.cols];
+  sum[at] = first ? v : sum[at] + v;
+}
+
+extern "C" sa_status SA_API(accumulate)(sa_context *c, double *sum, sa_matrix m, double scale, int32_t first) {
+  sa_begin(c, "accumulate");
+  SA_CHECK(c, sa_there(m) && sum, "there is no m or no sum");
+  SA_LAUNCH(c, accumulate_kernel, sa_blocks(m.rows * m.cols, 256), 256, 0, sum, m, scale, first != 0);
   return SA_OK;
 }
 

@@ -80,6 +80,8 @@ func (b *backend) run(op func() C.sa_status) error {
 		return nil
 	case C.SA_ERR_DEVICE:
 		return &align.DeviceError{Device: b.info.Device, Text: C.GoString(C.sacuda_error_text(b.c))}
+	case C.SA_ERR_MEMORY:
+		return &align.DeviceMemoryError{Device: b.info.Device, Text: C.GoString(C.sacuda_error_text(b.c))}
 	default:
 		return errors.New("cuda: " + C.GoString(C.sacuda_error_text(b.c)))
 	}

@@ -14,8 +14,8 @@ import (
 )
 
 // TestFaults: steps after the second allocate nothing and give the same bits, enqueued one by one, recorded or replayed;
-// where no graph can be captured they go on without; and a kernel that fails is named, with CUDA's words. It needs the
-// emulator, told by SIMT_LOST where to look for faults.
+// where no graph can be captured they go on without; a comparison that finds no room says so; and a kernel that fails is
+// named, with CUDA's words. It needs the emulator, told by SIMT_LOST where to look for faults.
 func TestFaults(t *testing.T) {
 	file := os.Getenv("SIMT_LOST")
 	if file == "" {
@@ -72,6 +72,23 @@ func TestFaults(t *testing.T) {
 			}
 			os.Remove(file)
 		}
+	}
+	for _, stage := range []string{"moments", "samples", "certainty", "permutations"} {
+		b := opener(t)()
+		_, err := comparison(b, func(at string, done, _ int) {
+			if at == stage && done == 0 {
+				plant("memory")
+			}
+		})
+		os.Remove(file)
+		full := (*align.DeviceMemoryError)(nil)
+		if !errors.As(err, &full) || !strings.HasPrefix(full.Error(), "cuda: cuda:0: ") {
+			t.Errorf("no memory at the stage %s: %v", stage, err)
+		}
+		if r, err := comparison(b, nil); err != nil || r.Device != "cuda:0" {
+			t.Errorf("where there is memory again: %v", err)
+		}
+		b.Close()
 	}
 	next := steps(onDevice["cosine"])
 	plant("once")

@@ -163,6 +163,20 @@ func (b *backend) CenterRows(m align.Matrix) error {
 	return b.op(func() C.sa_status { return C.sacuda_center_rows(b.c, cmatrix(m)) })
 }
 
+func (b *backend) SubtractRow(m, row align.Matrix) error {
+	return b.op(func() C.sa_status { return C.sacuda_subtract_row(b.c, cmatrix(m), cmatrix(row)) })
+}
+
+func (b *backend) Accumulate(sum []float64, m align.Matrix, scale float64, first bool) error {
+	var anew C.int32_t
+	if first {
+		anew = 1
+	}
+	return b.op(func() C.sa_status {
+		return C.sacuda_accumulate(b.c, cscalars(sum, m.Rows*m.Cols), cmatrix(m), C.double(scale), anew)
+	})
+}
+
 // Host returns the backend that does what this one leaves to the CPU.
 func (b *backend) Host() align.Backend { return b.host }
 

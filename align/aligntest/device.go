@@ -94,6 +94,7 @@ func (s *suite) device() {
 			}
 		}
 	}
+	s.deviceSums(b)
 	m, err := b.Alloc(2, 3)
 	s.ok(err)
 	defer b.Free(m)
@@ -103,6 +104,37 @@ func (s *suite) device() {
 	}
 	if b.Copy(m, align.Matrix{Rows: 2, Cols: 2, Stride: m.Stride, Data: m.Data}) == nil {
 		s.t.Error("a copy between different shapes was made")
+	}
+}
+
+// deviceSums: rows less a row, and sums of matrices in float64, bit by bit.
+func (s *suite) deviceSums(b align.Device) {
+	for i, sh := range []shape{{n: 1, d: 1}, {n: 5, d: 7}, {n: 40, d: 33}} {
+		d := &drawer{source(uint64(i), 79)}
+		x, y, row := d.normal(sh.n, sh.d), d.normal(sh.n, sh.d), d.normal(1, sh.d)
+		label := fmt.Sprintf("sums (%d, %d)", sh.n, sh.d)
+		got := s.run(label, func(f *fixture) {
+			f.ok(b.SubtractRow(f.update(x), f.in(row)))
+			sum := f.scalars(sh.n * sh.d)
+			for _, first := range []bool{false, true, false} { // the second forgets the one before
+				f.ok(b.Accumulate(sum, f.in(y), 3, first))
+				f.ok(b.Accumulate(sum, f.in(x), 0.1, false))
+			}
+		})
+		for i := range sh.n {
+			for j := range sh.d {
+				if got.matrices[0][i][j] != x[i][j]-row[0][j] {
+					s.t.Fatalf("%s: element %d, %d less its row's is %v", label, i, j, got.matrices[0][i][j])
+				}
+				want := 3 * float64(y[i][j])
+				for _, add := range []float64{0.1 * float64(x[i][j]), 3 * float64(y[i][j]), 0.1 * float64(x[i][j])} {
+					want += add
+				}
+				if v := got.scalars[0][i*sh.d+j]; math.Abs(v-want) > 1e-14*math.Abs(want)+1e-14 {
+					s.t.Fatalf("%s: sum %d, %d is %v, want %v", label, i, j, v, want)
+				}
+			}
+		}
 	}
 }
 

@@ -68,7 +68,7 @@ func (w *Worker) certify(ctx context.Context, m []measured, of entries) (*Approx
 	return a, nil
 }
 
-// entries gives the entries of directions v for a block of rows, (k, count), valid until the next call.
+// entries gives the entries of directions v for a block of rows, (k, count), in host memory, valid until the next call.
 type entries func(first, count int) (align.Matrix, error)
 
 // entries are those of directions in the space of features.
@@ -85,7 +85,7 @@ func (w *Worker) entries(d *Directions) entries {
 // entries are those of directions in the space of samples.
 func (s *samples) entries(d *Directions) entries {
 	return func(first, count int) (align.Matrix, error) {
-		v, err := s.w.memory.Get("scores", len(d.Values), count)
+		v, err := s.w.onHost("scores", len(d.Values), count)
 		for k := range v.Rows {
 			for i, x := range d.rows().row(k)[first : first+count] {
 				row(v, k)[i] = float32(x)
@@ -155,6 +155,9 @@ func (w *Worker) exactProducts(ctx context.Context, k int, of entries, index []i
 		if set[side], err = operandOf(w.rows[side], &w.plan.Maps[side], side, index); err != nil {
 			return y, onS, err
 		}
+		if set[side].X, err = w.up("set"+sideName[side], set[side].X); err != nil {
+			return y, onS, err
+		}
 		y[side] = newDense(k, len(index))
 	}
 	onS = newDense(k, len(index))
@@ -173,6 +176,9 @@ func (w *Worker) exactProducts(ctx context.Context, k int, of entries, index []i
 			for b := range k {
 				onS.row(b)[next] = float64(row(v, b)[index[next]-at])
 			}
+		}
+		if v, err = w.up("entries", v); err != nil {
+			return y, onS, err
 		}
 		for side := range 2 {
 			if err := w.addProducts(y[side], set[side], side, v, at, count); err != nil {
@@ -207,6 +213,9 @@ func (w *Worker) addProducts(y dense, set align.Side, side int, v align.Matrix, 
 		return err
 	}
 	if err := w.b.MatMul(out, v, kernel, 1); err != nil {
+		return err
+	}
+	if out, err = w.down("checks", out); err != nil {
 		return err
 	}
 	addRows(y, out, 0)

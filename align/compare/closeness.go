@@ -230,22 +230,23 @@ func (r *run) pairs(ctx context.Context, sets [][]int) (out [2][][]float64, err 
 // distances are those of all pairs of the set, whose rows lie in x in the order of all.
 func (r *run) distances(x align.Side, all, set []int) (out []float64, err error) {
 	m := len(set)
-	part, err := r.b.Alloc(m, x.X.Cols)
+	b := align.HostOf(r.b)
+	part, err := b.Alloc(m, x.X.Cols)
 	if err != nil {
 		return nil, err
 	}
-	defer r.b.Free(part)
+	defer b.Free(part)
 	for i, index := range set {
 		at, _ := slices.BinarySearch(all, index)
 		copy(row(part, i), row(x.X, at))
 	}
-	k, err := r.b.Alloc(m, m)
+	k, err := b.Alloc(m, m)
 	if err != nil {
 		return nil, err
 	}
-	defer r.b.Free(k)
+	defer b.Free(k)
 	x.X = part
-	if err := r.b.CrossKernel(k, x, x); err != nil {
+	if err := b.CrossKernel(k, x, x); err != nil {
 		return nil, err
 	}
 	for i := range m {

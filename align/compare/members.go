@@ -17,7 +17,7 @@ type members struct {
 	drawn   []Entry // maxDrawn of them, every set of that size equally likely, in no order; all where there are no more
 	rng     *rand.Rand
 	classes map[string]int
-	moments []float64 // Σ φ φᵀ over I, centred, (D, D) lower triangle; nil where it was not asked for
+	moments []float64 // Σ φ φᵀ over I, centred, (D, D); nil where it was not asked for
 }
 
 // newMembers begins to collect those of direction k.
@@ -40,8 +40,9 @@ const gatherRows = 1024
 
 // gathered are the rows of a group that wait to be multiplied.
 type gathered struct {
-	phi  [2]align.Matrix
+	phi  [2]align.Matrix // in host memory
 	used int
+	sum  *grams
 }
 
 // members finds the members of the directions first .. end-1, in one pass; with their moments where these are wanted.
@@ -57,13 +58,18 @@ func (w *Worker) members(ctx context.Context, d *Directions, s *Scores, labels [
 		}
 		out[k].moments = make([]float64, dim*dim)
 		for side, c := range dims {
-			m, err := w.b.Alloc(gatherRows, c)
+			m, err := w.alloc(gatherRows, c)
 			if err != nil {
 				return nil, err
 			}
-			defer w.b.Free(m)
+			defer w.free(m)
 			waiting[k].phi[side] = m
 		}
+		var err error
+		if waiting[k].sum, err = w.newGrams(out[k].moments, dim); err != nil {
+			return nil, err
+		}
+		defer waiting[k].sum.free()
 	}
 	for at := 0; at < w.plan.N; at += BlockRows {
 		if err := ctx.Err(); err != nil {
@@ -78,6 +84,11 @@ func (w *Worker) members(ctx context.Context, d *Directions, s *Scores, labels [
 		if err != nil {
 			return nil, err
 		}
+		if wanted {
+			if phi, err = w.featuresDown(phi); err != nil {
+				return nil, err
+			}
+		}
 		for k := range out {
 			for i, x := range row(v, first+k) {
 				if float64(x) < out[k].level {
@@ -87,7 +98,7 @@ func (w *Worker) members(ctx context.Context, d *Directions, s *Scores, labels [
 				if !wanted {
 					continue
 				}
-				if err := w.gather(&waiting[k], &out[k], phi, i, d.Mean); err != nil {
+				if err := w.gather(&waiting[k], phi, i, d.Mean); err != nil {
 					return nil, err
 				}
 			}
@@ -96,10 +107,12 @@ func (w *Worker) members(ctx context.Context, d *Directions, s *Scores, labels [
 	}
 	for k := range out {
 		if wanted {
-			if err := w.multiplyGathered(&waiting[k], &out[k]); err != nil {
+			if err := w.multiplyGathered(&waiting[k]); err != nil {
 				return nil, err
 			}
-			mirror(out[k].moments, dim)
+			if err := waiting[k].sum.end(); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return out, nil
@@ -120,7 +133,7 @@ func (m *members) add(score float64, labels []string, index int) {
 }
 
 // gather copies one row's features, centred.
-func (w *Worker) gather(g *gathered, m *members, phi [2]align.Matrix, i int, mean []float64) error {
+func (w *Worker) gather(g *gathered, phi [2]align.Matrix, i int, mean []float64) error {
 	at := 0
 	for side, p := range phi {
 		to := row(g.phi[side], g.used)
@@ -132,24 +145,22 @@ func (w *Worker) gather(g *gathered, m *members, phi [2]align.Matrix, i int, mea
 	if g.used++; g.used < gatherRows {
 		return nil
 	}
-	return w.multiplyGathered(g, m)
+	return w.multiplyGathered(g)
 }
 
-func (w *Worker) multiplyGathered(g *gathered, m *members) error {
+func (w *Worker) multiplyGathered(g *gathered) error {
 	if g.used == 0 {
 		return nil
 	}
-	dim := g.phi[0].Cols + g.phi[1].Cols
-	gram, err := w.memory.Get("gram", dim, dim)
-	if err != nil {
-		return err
+	var phi [2]align.Matrix
+	for side, m := range g.phi {
+		var err error
+		if phi[side], err = w.up("gathered"+sideName[side], firstRows(m, g.used)); err != nil {
+			return err
+		}
 	}
-	if err := w.b.Gram(gram, firstRows(g.phi[0], g.used), firstRows(g.phi[1], g.used)); err != nil {
-		return err
-	}
-	addLower(m.moments, gram, float64(g.used))
 	g.used = 0
-	return nil
+	return g.sum.add(phi[0], phi[1])
 }
 
 // membersOf finds the members of groups whose scores are known.

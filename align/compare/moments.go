@@ -3,7 +3,6 @@ package compare
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/specalign/specalign/align"
 )
@@ -90,13 +89,14 @@ func (w *Worker) Moments(ctx context.Context, first, end int) (*Moments, error) 
 func (w *Worker) moments(ctx context.Context, first, end int, wanted bool) (*Moments, error) {
 	d := w.plan.dims()
 	m := &Moments{Dims: d, Sum: make([]float64, d[0]+d[1])}
-	var gram align.Matrix
+	var sum *grams
 	if wanted {
 		m = NewMoments(d[0], d[1])
 		var err error
-		if gram, err = w.memory.Get("gram", m.Dim(), m.Dim()); err != nil {
+		if sum, err = w.newGrams(m.Gram, m.Dim()); err != nil {
 			return nil, err
 		}
+		defer sum.free()
 	}
 	for at := first; at < end; at += BlockRows {
 		if err := ctx.Err(); err != nil {
@@ -108,10 +108,9 @@ func (w *Worker) moments(ctx context.Context, first, end int, wanted bool) (*Mom
 			return nil, err
 		}
 		if wanted {
-			if err := w.b.Gram(gram, phi[0], phi[1]); err != nil {
+			if err := sum.add(phi[0], phi[1]); err != nil {
 				return nil, err
 			}
-			addLower(m.Gram, gram, float64(count))
 		}
 		if w.plan.Options.Center {
 			if err := w.addSums(m.Sum, phi); err != nil {
@@ -119,7 +118,9 @@ func (w *Worker) moments(ctx context.Context, first, end int, wanted bool) (*Mom
 			}
 		}
 		m.N += count
-		m.Differ = m.Differ || !sameMatrix(phi[0], phi[1])
+		if err := w.compareBits(m, phi); err != nil {
+			return nil, err
+		}
 		for side := range 2 {
 			m.ZeroRows[side] += w.zeroRows[side]
 			m.Trace[side] += w.trace[side]
@@ -127,15 +128,27 @@ func (w *Worker) moments(ctx context.Context, first, end int, wanted bool) (*Mom
 		w.step(count)
 	}
 	if wanted {
-		mirror(m.Gram, m.Dim())
+		if err := sum.end(); err != nil {
+			return nil, err
+		}
 	}
 	return m, nil
 }
 
+// compareBits notes where the two sides differ.
+func (w *Worker) compareBits(m *Moments, x [2]align.Matrix) error {
+	if m.Differ {
+		return nil
+	}
+	same, err := w.same(x[0], x[1])
+	m.Differ = !same
+	return err
+}
+
 // inspect finds what the rows are like where kernels have no feature map: Moments without Gram matrix and sums.
 func (w *Worker) inspect(ctx context.Context) (*Moments, error) {
-	m := &Moments{}
-	same := w.plan.Maps[0].Kernel == w.plan.Maps[1].Kernel && w.plan.Maps[0].Sigma == w.plan.Maps[1].Sigma
+	maps := &w.plan.Maps
+	m := &Moments{Differ: maps[0].Kernel != maps[1].Kernel || maps[0].Sigma != maps[1].Sigma}
 	for at := 0; at < w.plan.N; at += BlockRows {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -150,7 +163,9 @@ func (w *Worker) inspect(ctx context.Context) (*Moments, error) {
 			m.ZeroRows[side] += w.zeroRows[side]
 			m.Trace[side] += w.trace[side]
 		}
-		m.Differ = m.Differ || !same || !sameMatrix(x[0], x[1])
+		if err := w.compareBits(m, x); err != nil {
+			return nil, err
+		}
 		m.N += count
 		w.step(count)
 	}
@@ -183,12 +198,15 @@ func mirror(a []float64, d int) {
 
 // addSums adds the columns' sums.
 func (w *Worker) addSums(sum []float64, phi [2]align.Matrix) error {
-	ones, err := w.memory.Get("ones", 1, phi[0].Rows)
+	ones, err := w.onHost("ones", 1, phi[0].Rows)
 	if err != nil {
 		return err
 	}
 	for i := range ones.Data[:ones.Cols] {
 		ones.Data[i] = 1
+	}
+	if ones, err = w.up("ones", ones); err != nil {
+		return err
 	}
 	at := 0
 	for _, p := range phi {
@@ -199,24 +217,13 @@ func (w *Worker) addSums(sum []float64, phi [2]align.Matrix) error {
 		if err := w.b.MatMul(s, ones, p, 1); err != nil {
 			return err
 		}
+		if s, err = w.down("sums", s); err != nil {
+			return err
+		}
 		for _, v := range row(s, 0) {
 			sum[at] += float64(v)
 			at++
 		}
 	}
 	return nil
-}
-
-// sameMatrix tells whether two matrices agree bit for bit. Then their difference is 0, exactly, where rounding errors
-// would leave a spectrum of noise.
-func sameMatrix(a, b align.Matrix) bool {
-	if a.Cols != b.Cols {
-		return false
-	}
-	for i := range a.Rows {
-		if !slices.Equal(row(a, i), row(b, i)) {
-			return false
-		}
-	}
-	return true
 }

@@ -2,6 +2,7 @@ package compare
 
 import (
 	"context"
+	"errors"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -22,30 +23,37 @@ func (w *Worker) null(ctx context.Context, d *Directions, progress func(done int
 	o := w.plan.Options
 	rng := rand.New(rand.NewPCG(o.Seed, streamNull))
 	index := Draw(rng, w.plan.N, nullRows)
-	phi, err := w.keep(index)
+	host, err := w.keep(index)
 	if err != nil {
 		return nil, nil, err
 	}
-	defer w.b.Free(phi[0])
-	defer w.b.Free(phi[1])
+	defer w.free(host[0])
+	defer w.free(host[1])
+	var phi [2]align.Matrix
+	for side := range phi {
+		if phi[side], err = w.up("kept"+sideName[side], host[side]); err != nil {
+			return nil, nil, err
+		}
+	}
 	v, err := w.project(d, phi)
 	if err != nil {
 		return nil, nil, err
 	}
-	shuffled, err := w.b.Alloc(phi[1].Rows, phi[1].Cols)
+	shuffled, err := w.alloc(host[1].Rows, host[1].Cols)
 	if err != nil {
 		return nil, nil, err
 	}
-	defer w.b.Free(shuffled)
+	defer w.free(shuffled)
 	dims := w.plan.dims()
-	gram, err := w.memory.Get("gram", dims[0]+dims[1], dims[0]+dims[1])
+	m := NewMoments(dims[0], dims[1])
+	sum, err := w.newGrams(m.Gram, m.Dim())
 	if err != nil {
 		return nil, nil, err
 	}
-	m := NewMoments(dims[0], dims[1])
+	defer sum.free()
 	m.N = len(index)
 	for side := range 2 {
-		m.Trace[side] = w.sumSquares(phi[side])
+		m.Trace[side] = w.sumSquares(host[side])
 	}
 	if o.Center {
 		if err := w.addSums(m.Sum, phi); err != nil {
@@ -63,14 +71,15 @@ func (w *Worker) null(ctx context.Context, d *Directions, progress func(done int
 		}
 		perm := rng.Perm(len(index))
 		for i, from := range perm {
-			copy(row(shuffled, i), row(phi[1], from))
+			copy(row(shuffled, i), row(host[1], from))
 		}
-		if err := w.b.Gram(gram, phi[0], shuffled); err != nil {
+		on, err := w.up("shuffled rows", shuffled)
+		if err != nil {
 			return nil, nil, err
 		}
-		clear(m.Gram)
-		addLower(m.Gram, gram, float64(m.N))
-		mirror(m.Gram, m.Dim())
+		if err := errors.Join(sum.add(phi[0], on), sum.end()); err != nil {
+			return nil, nil, err
+		}
 		s, err := m.Spectrum(ctx, &o, nullTolerance)
 		if err != nil {
 			return nil, nil, err
@@ -84,12 +93,12 @@ func (w *Worker) null(ctx context.Context, d *Directions, progress func(done int
 	return out, seen.p(o.Permutations), nil
 }
 
-// keep loads single rows' features into matrices of their own.
+// keep loads single rows' features into matrices of their own, in host memory.
 func (w *Worker) keep(index []int) (phi [2]align.Matrix, err error) {
 	defer func() {
 		for side := range phi {
 			if err != nil && phi[side].Rows > 0 {
-				w.b.Free(phi[side])
+				w.free(phi[side])
 			}
 		}
 	}()
@@ -98,27 +107,24 @@ func (w *Worker) keep(index []int) (phi [2]align.Matrix, err error) {
 		if err != nil {
 			return phi, err
 		}
-		if phi[side], err = w.b.Alloc(len(index), w.plan.Maps[side].Features()); err != nil {
+		if phi[side], err = w.alloc(len(index), w.plan.Maps[side].Features()); err != nil {
 			return phi, err
 		}
 		for at := 0; at < len(index); at += BlockRows {
 			part := x
 			part.Rows, part.Data = min(BlockRows, len(index)-at), x.Data[at*x.Stride:]
-			sq, err := w.memory.Get("sq"+sideName[side], 1, part.Rows)
-			if err != nil {
+			if part, err = w.up("x"+sideName[side], part); err != nil {
 				return phi, err
 			}
-			out, err := w.b.Alloc64(3)
-			if err != nil {
-				return phi, err
-			}
-			err = w.b.Scan(part, sq, out)
-			w.b.Free64(out)
+			sq, _, err := w.scan(side, part)
 			if err != nil {
 				return phi, err
 			}
 			f, err := w.features(side, part, sq)
 			if err != nil {
+				return phi, err
+			}
+			if f, err = w.down("phi"+sideName[side], f); err != nil {
 				return phi, err
 			}
 			for i := range part.Rows {
@@ -185,7 +191,7 @@ type seen struct {
 	w     *Worker
 	d     *Directions
 	phi   [2]align.Matrix
-	v     align.Matrix
+	v     align.Matrix // in host memory
 	truth []float64
 	least []int
 }
@@ -215,7 +221,7 @@ func (s *seen) shares(perm []int) ([]float64, error) {
 	v := s.v
 	if perm != nil {
 		var err error
-		if v, err = s.w.memory.Get("shuffled", s.v.Rows, s.v.Cols); err != nil {
+		if v, err = s.w.onHost("shuffled", s.v.Rows, s.v.Cols); err != nil {
 			return nil, err
 		}
 		for k := range v.Rows {
@@ -225,6 +231,10 @@ func (s *seen) shares(perm []int) ([]float64, error) {
 			}
 		}
 	}
+	v, err := s.w.up("shuffled", v)
+	if err != nil {
+		return nil, err
+	}
 	out := make([]float64, v.Rows)
 	for side, p := range s.phi {
 		t, err := s.w.memory.Get("seen", v.Rows, p.Cols)
@@ -232,6 +242,9 @@ func (s *seen) shares(perm []int) ([]float64, error) {
 			return nil, err
 		}
 		if err := s.w.b.MatMul(t, v, p, 1); err != nil {
+			return nil, err
+		}
+		if t, err = s.w.down("seen", t); err != nil {
 			return nil, err
 		}
 		for k := range v.Rows {

@@ -118,6 +118,17 @@ func (p *Plan) featured() bool {
 	return p.Options.Approximation != align.ApproximationExact || !p.Maps[0].Kernel.NeedsSigma() && !p.Maps[1].Kernel.NeedsSigma()
 }
 
+// sampled tells whether the work is done in the space of samples.
+func (p *Plan) sampled() bool { return !p.featured() || p.fewRows() }
+
+// backend returns what the passes run on: b, but for work in the space of samples, which a device leaves to its host.
+func (p *Plan) backend(b align.Backend) align.Backend {
+	if p.sampled() {
+		return align.HostOf(b)
+	}
+	return b
+}
+
 // findSigma turns the rules for bandwidths into numbers, on evenly spaced rows.
 func (p *Plan) findSigma(ctx context.Context, rows [2]Rows) error {
 	o := &p.Options
@@ -263,7 +274,7 @@ func (m *Map) value(x, y []float32) float64 {
 
 // findShift takes the mean of the features of the first block for the shift.
 func (p *Plan) findShift(rows [2]Rows, b align.Backend) (err error) {
-	w, err := NewWorker(p, rows, b)
+	w, err := NewWorker(p, rows, p.backend(b))
 	if err != nil {
 		return err
 	}

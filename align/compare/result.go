@@ -11,7 +11,7 @@ type Result struct {
 	ReferenceDim  int      `json:"reference_dim"` // d2
 	Settings      Options  `json:"settings"`      // as resolved: bandwidths are numbers, the approximation is the one chosen
 	Route         string   `json:"route"`         // "covariance dense", "covariance lanczos", "formed", "matrix-free lanczos"
-	Device        string   `json:"device"`        // "cpu"
+	Device        string   `json:"device"`        // on which features were made and multiplied: "cpu", "cuda:0"
 	DeviceNote    string   `json:"device_note,omitempty"`
 	ISA           string   `json:"isa"`
 	Seconds       float64  `json:"seconds"`

@@ -28,7 +28,8 @@ type run struct {
 	moments *Moments
 }
 
-// Run compares two embeddings on a backend, which stays the caller's. Wrong shapes and values that are not finite are
+// Run compares two embeddings on a backend, which stays the caller's. On a device the passes over the rows run where
+// there are features to multiply; everything else is its host's. Wrong shapes and values that are not finite are
 // an *align.InputError, an end of ctx its error.
 func Run(ctx context.Context, in Input, o Options, b align.Backend) (*Result, error) {
 	if err := o.Validate(); err != nil {
@@ -65,7 +66,7 @@ func (r *run) finished(ctx context.Context) (*Result, error) {
 	info := r.b.Info()
 	r.res.Device, r.res.ISA = info.Device, info.ISA
 	r.res.Settings = r.plan.Options
-	r.res.Settings.Device, r.res.Settings.Threads = info.Device, info.Threads
+	r.res.Settings.Device, r.res.Settings.Threads = info.Device, align.HostOf(r.b).Info().Threads
 	r.res.Seconds = time.Since(r.begin).Seconds()
 	return r.res, nil
 }
@@ -75,6 +76,9 @@ func (r *run) compare(ctx context.Context) (err error) {
 		return err
 	}
 	r.settled()
+	if b := r.plan.backend(r.b); b != r.b {
+		r.b, r.res.DeviceNote = b, "exact kernels, and few rows of many features, are compared on the CPU"
+	}
 	if r.w, err = NewWorker(r.plan, r.rows, r.b); err != nil {
 		return err
 	}
@@ -84,7 +88,7 @@ func (r *run) compare(ctx context.Context) (err error) {
 		}
 	}()
 	switch {
-	case !r.plan.featured(), r.plan.fewRows():
+	case r.plan.sampled():
 		return r.samples(ctx)
 	case r.plan.formsCovariance():
 		return r.covariance(ctx)

@@ -98,10 +98,10 @@ func newScores(k int, dims [2]int, keep bool) *Scores {
 	return s
 }
 
-// project computes the entries of all v for a block: (k, count).
+// project computes the entries of all v for a block, (k, count), in host memory.
 func (w *Worker) project(d *Directions, phi [2]align.Matrix) (align.Matrix, error) {
 	k, count := len(d.Values), phi[0].Rows
-	v, err := w.memory.Get("scores", k, count)
+	v, err := w.onHost("scores", k, count)
 	if err != nil {
 		return v, err
 	}
@@ -110,7 +110,7 @@ func (w *Worker) project(d *Directions, phi [2]align.Matrix) (align.Matrix, erro
 	var part [2]align.Matrix
 	at := 0
 	for side, p := range phi {
-		u, err := w.memory.Get("directions"+sideName[side], p.Cols, k)
+		u, err := w.onHost("directions"+sideName[side], p.Cols, k)
 		if err != nil {
 			return v, err
 		}
@@ -119,10 +119,16 @@ func (w *Worker) project(d *Directions, phi [2]align.Matrix) (align.Matrix, erro
 				u.Data[j*u.Stride+i] = float32(d.Vectors[i*dim+at+j] * scale)
 			}
 		}
+		if u, err = w.up("directions"+sideName[side], u); err != nil {
+			return v, err
+		}
 		if part[side], err = w.memory.Get("projection"+sideName[side], count, k); err != nil {
 			return v, err
 		}
 		if err := w.b.MatMul(part[side], p, u, 1); err != nil {
+			return v, err
+		}
+		if part[side], err = w.down("projection"+sideName[side], part[side]); err != nil {
 			return v, err
 		}
 		at += p.Cols
@@ -139,6 +145,10 @@ func (w *Worker) project(d *Directions, phi [2]align.Matrix) (align.Matrix, erro
 
 // addImage adds Φᵀ v of a block.
 func (w *Worker) addImage(s *Scores, phi [2]align.Matrix, v align.Matrix) error {
+	v, err := w.up("scores", v)
+	if err != nil {
+		return err
+	}
 	at := 0
 	for side, p := range phi {
 		t, err := w.memory.Get("image"+sideName[side], v.Rows, p.Cols)
@@ -146,6 +156,9 @@ func (w *Worker) addImage(s *Scores, phi [2]align.Matrix, v align.Matrix) error 
 			return err
 		}
 		if err := w.b.MatMul(t, v, p, 1); err != nil {
+			return err
+		}
+		if t, err = w.down("image"+sideName[side], t); err != nil {
 			return err
 		}
 		for i := range v.Rows {

@@ -22,10 +22,7 @@ func (w *Worker) operand(side int, name string, first, count int) (align.Side, e
 	if err != nil {
 		return align.Side{}, err
 	}
-	for i := range x.Rows {
-		copy(row(own, i), row(x, i))
-	}
-	return m.side(own), nil
+	return m.side(own), w.copyTo(own, x)
 }
 
 // product takes the features of all rows of one side, less the plan's shift, for an operand of CrossKernel.

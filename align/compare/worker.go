@@ -11,10 +11,13 @@ import (
 type Worker struct {
 	plan     *Plan
 	rows     [2]Rows
-	b        align.Backend
-	memory   *align.Matrices
-	zeroRows [2]int     // of the block that was loaded last
-	trace    [2]float64 // the same
+	b        align.Backend        // on which features are made and multiplied
+	dev      align.Device         // b, where that is a device
+	memory   *align.Matrices      // of b
+	host     map[string][]float32 // beside a device's
+	figures  []float64            // of b: the scalars of an operation
+	zeroRows [2]int               // of the block that was loaded last
+	trace    [2]float64           // the same
 	done     func(rows int)
 }
 
@@ -28,15 +31,21 @@ func NewWorker(plan *Plan, rows [2]Rows, b align.Backend) (*Worker, error) {
 			return nil, inputErrorf("compare: the plan is for a %s of dimension %d, but the rows have %d", sideName[side], plan.Maps[side].Dim, r.Dim())
 		}
 	}
-	if !b.Info().Host {
-		return nil, fmt.Errorf("compare: backend %s keeps matrices out of the host's memory", b.Info().Backend)
+	dev, ok := b.(align.Device)
+	if !ok && !b.Info().Host {
+		return nil, fmt.Errorf("compare: backend %s keeps matrices out of the host's memory and is no device", b.Info().Backend)
 	}
-	return &Worker{plan: plan, rows: rows, b: b, memory: align.NewMatrices(b)}, nil
+	figures, err := b.Alloc64(3)
+	if err != nil {
+		return nil, err
+	}
+	return &Worker{plan: plan, rows: rows, b: b, dev: dev, memory: align.NewMatrices(b), host: map[string][]float32{}, figures: figures}, nil
 }
 
 // Close releases the worker's memory.
 func (w *Worker) Close() error {
 	w.memory.Free()
+	w.b.Free64(w.figures)
 	return nil
 }
 
@@ -85,26 +94,22 @@ func (w *Worker) load(first, count int) ([2]align.Matrix, error) {
 
 // read brings rows into the backend's memory and checks them: x (count, d), sq (1, count) their squared norms.
 func (w *Worker) read(side, first, count int) (x, sq align.Matrix, err error) {
-	d := w.rows[side].Dim()
-	if x, err = w.memory.Get("x"+sideName[side], count, d); err != nil {
-		return x, sq, err
-	}
-	if err := w.fetch(side, x, first); err != nil {
-		return x, sq, err
-	}
-	if sq, err = w.memory.Get("sq"+sideName[side], 1, count); err != nil {
-		return x, sq, err
-	}
-	out, err := w.b.Alloc64(3)
+	rows, err := w.onHost("x"+sideName[side], count, w.rows[side].Dim())
 	if err != nil {
 		return x, sq, err
 	}
-	defer w.b.Free64(out)
-	if err := w.b.Scan(x, sq, out); err != nil {
+	if err := w.fetch(side, rows, first); err != nil {
+		return x, sq, err
+	}
+	if x, err = w.up("x"+sideName[side], rows); err != nil {
+		return x, sq, err
+	}
+	sq, out, err := w.scan(side, x)
+	if err != nil {
 		return x, sq, err
 	}
 	if out[0] >= 0 {
-		return x, sq, w.badRow(side, row(x, int(out[0])), first+int(out[0]))
+		return x, sq, w.badRow(side, row(rows, int(out[0])), first+int(out[0]))
 	}
 	kernel := w.plan.Maps[side].Kernel
 	w.zeroRows[side], w.trace[side] = 0, float64(count)
@@ -113,12 +118,27 @@ func (w *Worker) read(side, first, count int) (x, sq align.Matrix, err error) {
 		w.zeroRows[side] = int(out[1])
 		w.trace[side] -= out[1]
 	case align.KernelLinear:
+		squares, err := w.down("sq"+sideName[side], sq)
+		if err != nil {
+			return x, sq, err
+		}
 		w.trace[side] = 0
-		for _, v := range row(sq, 0) {
+		for _, v := range row(squares, 0) {
 			w.trace[side] += float64(v)
 		}
 	}
 	return x, sq, nil
+}
+
+// scan finds the squared norms of rows, sq (1, n), and what else Backend.Scan says of them.
+func (w *Worker) scan(side int, x align.Matrix) (sq align.Matrix, out [3]float64, err error) {
+	if sq, err = w.memory.Get("sq"+sideName[side], 1, x.Rows); err != nil {
+		return sq, out, err
+	}
+	if err := w.b.Scan(x, sq, w.figures); err != nil {
+		return sq, out, err
+	}
+	return sq, out, w.b.Download64(out[:], w.figures)
 }
 
 // fetch reads rows into x, which may be padded.
@@ -156,6 +176,13 @@ func (w *Worker) features(side int, x, sq align.Matrix) (align.Matrix, error) {
 	if len(shift) == 0 {
 		return phi, nil
 	}
+	if w.dev != nil {
+		on, err := w.fixed("shift"+sideName[side], 1, len(shift), shift)
+		if err != nil {
+			return phi, err
+		}
+		return phi, w.dev.SubtractRow(phi, on)
+	}
 	for i := range phi.Rows {
 		r := row(phi, i)
 		for j, s := range shift {
@@ -181,16 +208,16 @@ func (w *Worker) rawFeatures(side int, x, sq align.Matrix) (align.Matrix, error)
 		}
 		return phi, w.b.Normalize(phi, inv, x, sq)
 	}
-	basis, ok := w.b.Wrap(len(m.Basis)/m.Dim, m.Dim, m.Basis)
-	if !ok {
-		return phi, fmt.Errorf("compare: the basis of the %s cannot be used in place", sideName[side])
+	basis, err := w.fixed("basis"+sideName[side], len(m.Basis)/m.Dim, m.Dim, m.Basis)
+	if err != nil {
+		return phi, err
 	}
 	if m.Method.Fourier() {
 		return phi, w.b.Fourier(phi, x, basis)
 	}
-	whiten, ok := w.b.Wrap(basis.Rows, m.Rank, m.Whiten)
-	if !ok {
-		return phi, fmt.Errorf("compare: the landmarks of the %s cannot be used in place", sideName[side])
+	whiten, err := w.fixed("whiten"+sideName[side], basis.Rows, m.Rank, m.Whiten)
+	if err != nil {
+		return phi, err
 	}
 	k, err := w.memory.Get("landmarks", x.Rows, basis.Rows)
 	if err != nil {
@@ -200,6 +227,16 @@ func (w *Worker) rawFeatures(side int, x, sq align.Matrix) (align.Matrix, error)
 		return phi, err
 	}
 	return phi, w.b.MatMul(phi, k, whiten, 1)
+}
+
+// featuresDown brings the features of both sides to host memory.
+func (w *Worker) featuresDown(phi [2]align.Matrix) (host [2]align.Matrix, err error) {
+	for side := range phi {
+		if host[side], err = w.down("phi"+sideName[side], phi[side]); err != nil {
+			return host, err
+		}
+	}
+	return host, nil
 }
 
 // side describes rows to the backend's kernels.

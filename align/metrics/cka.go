@@ -11,14 +11,14 @@ import (
 
 // linearCKA is |C12|_F² / (|C11|_F |C22|_F) with the centred covariances, which is <HK1H, HK2H>_F / (|HK1H|_F |HK2H|_F)
 // of the linear kernels without their n x n matrices. NaN where a covariance is 0.
-func (s *scan) linearCKA(ctx context.Context) (cka float64, err error) {
+func (s *scan) linearCKA(ctx context.Context, b align.Backend) (cka float64, err error) {
 	o := compare.DefaultOptions()
 	o.Kernel, o.Center = align.KernelLinear, true
-	plan, err := compare.NewPlan(ctx, s.rows, o, s.b)
+	plan, err := compare.NewPlan(ctx, s.rows, o, b)
 	if err != nil {
 		return 0, err
 	}
-	w, err := compare.NewWorker(plan, s.rows, s.b)
+	w, err := compare.NewWorker(plan, s.rows, b)
 	if err != nil {
 		return 0, err
 	}

@@ -46,7 +46,7 @@ type Result struct {
 	ReferenceDim  int      `json:"reference_dim"`
 	Settings      Options  `json:"settings"` // as resolved
 	Route         string   `json:"route"`    // of SPEC-diff
-	Device        string   `json:"device"`
+	Device        string   `json:"device"`   // on which SPEC-diff or the linear CKA were found; the rest is the CPU's
 	DeviceNote    string   `json:"device_note,omitempty"`
 	ISA           string   `json:"isa"`
 	Seconds       float64  `json:"seconds"`
@@ -119,7 +119,8 @@ func twice[T comparable](list []T) (value T, ok bool) {
 
 func (o *Options) with(part string) bool { return !slices.Contains(o.Without, part) }
 
-// Run computes the metrics of two embeddings on a backend, which stays the caller's. Wrong shapes and values that are
+// Run computes the metrics of two embeddings on a backend, which stays the caller's; a device has the part of
+// compare.Run and the linear CKA. Wrong shapes and values that are
 // not finite are an *align.InputError, an end of ctx its error.
 func Run(ctx context.Context, student, reference compare.Rows, o Options, b align.Backend) (*Result, error) {
 	return run(ctx, student, reference, o, b, defaultBlocks)
@@ -127,11 +128,11 @@ func Run(ctx context.Context, student, reference compare.Rows, o Options, b alig
 
 func run(ctx context.Context, student, reference compare.Rows, o Options, b align.Backend, by blocks) (*Result, error) {
 	begin := time.Now()
-	info := b.Info()
+	host := align.HostOf(b)
 	n := student.Len()
 	r := &Result{
 		SchemaVersion: SchemaVersion, N: n, StudentDim: student.Dim(), ReferenceDim: reference.Dim(), Settings: o,
-		Device: info.Device, ISA: info.ISA, Warnings: []string{}, NNGS: []NNGS{},
+		Device: host.Info().Device, ISA: host.Info().ISA, Warnings: []string{}, NNGS: []NNGS{},
 	}
 	if reference.Len() != n {
 		return nil, inputErrorf("metrics: the student has %d rows and the reference %d; both must embed the same samples in the same order", n, reference.Len())
@@ -139,20 +140,17 @@ func run(ctx context.Context, student, reference compare.Rows, o Options, b alig
 	if err := o.Validate(n); err != nil {
 		return nil, err
 	}
-	if !info.Host {
-		return nil, fmt.Errorf("metrics: backend %s keeps matrices out of the host's memory", info.Backend)
-	}
 	if o.with("spec_diff") {
 		if err := r.specDiff(ctx, student, reference, o, b); err != nil {
 			return nil, err
 		}
 	}
-	s := &scan{b: b, blocks: by, rows: [2]compare.Rows{student, reference}, n: n, progress: o.Progress, memory: align.NewMatrices(b)}
+	s := &scan{b: host, blocks: by, rows: [2]compare.Rows{student, reference}, n: n, progress: o.Progress, memory: align.NewMatrices(host)}
 	defer s.memory.Free()
-	if err := s.metrics(ctx, r, o); err != nil {
+	if err := s.metrics(ctx, r, o, b); err != nil {
 		return nil, err
 	}
-	r.Settings.Device, r.Settings.Threads = info.Device, info.Threads
+	r.Settings.Device, r.Settings.Threads = r.Device, host.Info().Threads
 	r.Seconds = time.Since(begin).Seconds()
 	return r, nil
 }
@@ -175,6 +173,7 @@ func (r *Result) specDiff(ctx context.Context, student, reference compare.Rows, 
 		*r.LambdaMin = got.Negative[0].Eigenvalue
 	}
 	r.Route, r.Settings.Config = got.Route, got.Settings.Config
+	r.Device, r.ISA, r.DeviceNote = got.Device, got.ISA, got.DeviceNote
 	r.Warnings = append(r.Warnings, got.Warnings...)
 	if !got.Converged {
 		r.Warnings = append(r.Warnings, "the eigenvalues did not converge")

@@ -31,7 +31,7 @@ type scan struct {
 	memory   *align.Matrices
 }
 
-func (s *scan) metrics(ctx context.Context, r *Result, o Options) error {
+func (s *scan) metrics(ctx context.Context, r *Result, o Options, b align.Backend) error {
 	if o.with("nngs") {
 		for _, metric := range o.NNGSMetric {
 			if len(o.NNGSK) == 0 {
@@ -56,9 +56,12 @@ func (s *scan) metrics(ctx context.Context, r *Result, o Options) error {
 	undefined := func(which string) {
 		r.Warnings = append(r.Warnings, which+" CKA is not defined where all rows of an embedding are equal")
 	}
-	linear, err := s.linearCKA(ctx)
+	linear, err := s.linearCKA(ctx, b)
 	if err != nil {
 		return err
+	}
+	if info := b.Info(); !info.Host {
+		r.Device, r.ISA, r.DeviceNote = info.Device, info.ISA, ""
 	}
 	if r.CKA.Linear = finite(linear); r.CKA.Linear == nil {
 		undefined("linear")

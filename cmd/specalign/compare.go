@@ -55,6 +55,9 @@ patterns; memory does not grow with the number of rows.`,
 				return err
 			}
 			f.options.Config = cfg
+			if cfg.Device != "cpu" {
+				handOver()
+			}
 			checked := cmd.Flags().Changed("check-rows")
 			if checked {
 				if err := checksRows(&f.options); err != nil {
@@ -171,20 +174,19 @@ func (f *compareFlags) run(ctx context.Context, files *outputs, c comparison) (r
 		return nil, "", err
 	}
 	defer func() { err = errors.Join(err, page.Close()) }()
-	device, note, err := allDevices().Resolve(f.options.Device)
-	if err != nil {
-		return nil, "", err
-	}
-	backend, err := allDevices().Open(device, f.options.Threads)
+	backend, note, err := openDevice(f.options.Device, f.options.Threads)
 	if err != nil {
 		return nil, "", err
 	}
 	defer func() { err = errors.Join(err, backend.Close()) }()
-	if result, err = c(ctx, in, backend); err != nil {
+	result, err = computeOn(backend, f.options.Device, &note, func(b align.Backend) (*compare.Result, error) { return c(ctx, in, b) })
+	if err != nil {
 		return nil, "", cmp.Or(unchanged(student, reference), err) // a row that is half written is no number
 	}
-	result.DeviceNote = note
-	if made, err = page.write(ctx, result, backend); err != nil {
+	if result.DeviceNote == "" {
+		result.DeviceNote = note
+	}
+	if made, err = page.write(ctx, result, align.HostOf(backend)); err != nil {
 		return nil, "", err
 	}
 	if err := unchanged(student, reference); err != nil {

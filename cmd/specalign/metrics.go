@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/specalign/specalign/align"
 	"github.com/specalign/specalign/align/compare"
 	"github.com/specalign/specalign/align/metrics"
 	"github.com/specalign/specalign/internal/progress"
@@ -56,6 +57,9 @@ each. --without leaves parts out. Files are as for specalign compare.`,
 				return err
 			}
 			f.options.Config = cfg
+			if cfg.Device != "cpu" {
+				handOver()
+			}
 			if err := f.held.check(cmd.Flags().Changed("knn-k")); err != nil {
 				return err
 			}
@@ -125,11 +129,7 @@ func (f *metricsFlags) run(ctx context.Context, given bool, settings *settingFla
 	if f.options.Without == nil {
 		f.options.Without = []string{}
 	}
-	device, note, err := allDevices().Resolve(f.options.Device)
-	if err != nil {
-		return nil, err
-	}
-	backend, err := allDevices().Open(device, f.options.Threads)
+	backend, note, err := openDevice(f.options.Device, f.options.Threads)
 	if err != nil {
 		return nil, err
 	}
@@ -138,10 +138,14 @@ func (f *metricsFlags) run(ctx context.Context, given bool, settings *settingFla
 	if err != nil {
 		return nil, err
 	}
-	r, err := metrics.Run(ctx, a, b, f.options, backend)
+	r, err := computeOn(backend, f.options.Device, &note, func(on align.Backend) (*metrics.Result, error) {
+		return metrics.Run(ctx, a, b, f.options, on)
+	})
 	if err != nil {
 		return nil, cmp.Or(unchanged(a, b), err) // a row that is half written is no number
 	}
-	r.DeviceNote = note
+	if r.DeviceNote == "" {
+		r.DeviceNote = note
+	}
 	return &metricsResult{r, held}, unchanged(a, b)
 }

@@ -203,6 +203,7 @@ page read a few thousand rows of the shards.`,
 			f.rows.student, f.rows.reference = append(f.rows.student, s.Student), append(f.rows.reference, s.Reference)
 		}
 		f.others = args
+		f.options.Device = "cpu" // what is left is little
 		return f.show(cmd, func(ctx context.Context, in compare.Input, b align.Backend) (*compare.Result, error) {
 			got := [3]int{in.Student.Len(), in.Student.Dim(), in.Reference.Dim()}
 			if want := [3]int{p.N, p.Maps[0].Dim, p.Maps[1].Dim}; got != want {

@@ -83,7 +83,7 @@ func (s steps) must(lines ...string) (last outcome) {
 
 const planLine = "plan --student @student-*.npy --reference @reference-*.npy --top 3 --samples 5 --permutations 5 --out @plan"
 
-// TestShards: the steps print what compare prints, but for times, warnings and Theorem 1.
+// TestShards: the steps print what compare prints, but for times, warnings, why it is the CPU, and Theorem 1.
 func TestShards(t *testing.T) {
 	s := steps{t, sharded(t, 30, 21, 16, 35, 6, 45, 13, 15, 22, 7)}
 	if o := s.must(planLine); o.stdout != "10 shards, 210 samples; student 12-d, reference 9-d\n" {
@@ -104,7 +104,7 @@ func TestShards(t *testing.T) {
 		if err := json.Unmarshal([]byte(o.stdout), &documents[i]); err != nil {
 			t.Fatal(err)
 		}
-		for _, timed := range []string{"seconds", "stages", "warnings"} {
+		for _, timed := range []string{"seconds", "stages", "warnings", "device_note"} {
 			delete(documents[i], timed)
 		}
 	}

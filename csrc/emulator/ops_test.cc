@@ -108,10 +108,14 @@ static void everything(int64_t n, int64_t d1, int64_t d2) {
   result(m), result(l);
   OK(SA_API(copy)(c, cross, l));
   OK(SA_API(center_rows)(c, u));
+  OK(SA_API(subtract_row)(c, u, start));
+  OK(SA_API(accumulate)(c, pairs, start, 0.5, 1));
+  OK(SA_API(accumulate)(c, pairs, start, 2, 0));
   result(cross), result(u);
   OK(SA_API(clear)(c, m));
   OK(SA_API(sync)(c));
   add(out, 64 * sizeof *out);
+  add(pairs, (size_t)n * sizeof *pairs);
   sa_matrix all[] = {x1, x2, sq, inv, phi, g, l, k1, k2, m, mean, u, w, v, y, t, gram, wf, pf, gf, one, basis, vectors, start, cross};
   for (sa_matrix &x : all) SA_API(free)(c, x.data);
   SA_API(free64)(c, out);

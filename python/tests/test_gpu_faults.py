@@ -219,15 +219,50 @@ def test_a_daemon_begins_again(tmp_path, batches, want, lose):
     assert "the daemon begins again" in (tmp_path / "log").read_text()
 
 
-def test_a_command_whose_gpu_is_lost(tmp_path, batches, lose):
+@pytest.mark.parametrize("verb", [("penalty", "--k=3"), ("compare", "--top=2"), ("metrics", "--without=nngs,cka_rbf")])
+def test_a_command_whose_gpu_is_lost(tmp_path, batches, lose, verb):
     files = [str(tmp_path / "student.npy"), str(tmp_path / "reference.npy")]
     for file, rows in zip(files, batches[0], strict=True):
         np.save(file, rows)
     lose("launch")
-    command = [EMULATED, "penalty", *files, "--k", "3"]
+    command = [EMULATED, *verb, *files]
     auto = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
     assert json.loads(auto.stdout)["device"] == "cpu"
     assert "unspecified launch failure" in json.loads(auto.stdout)["device_note"]
     cuda = subprocess.run([*command, "--device", "cuda"], capture_output=True, text=True, check=False)
-    assert (cuda.returncode, cuda.stdout) == (1, "")
+    assert (cuda.returncode, cuda.stdout, cuda.stderr.count("\n")) == (1, "", 1)
     assert "unspecified launch failure" in cuda.stderr
+    assert ("--device cpu" in cuda.stderr) == (verb[0] != "penalty")
+
+
+def test_comparisons_on_the_gpu(tmp_path, batches, lose):
+    """The passes over the rows are the GPU's, and find what the CPU finds; what is left to the CPU says so."""
+    files = [str(tmp_path / "student.npy"), str(tmp_path / "reference.npy")]
+    for file, rows in zip(files, batches[0], strict=True):
+        np.save(file, rows)
+
+    def compare(*arguments):
+        command = [EMULATED, "compare", *files, "--top=3", "--permutations=2", "--json", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    cpu = compare("--device=cpu")
+    assert cpu["device"] == "cpu"
+    for device in ("auto", "cuda"):
+        gpu = compare(f"--device={device}", "--report", str(tmp_path / f"{device}.html"))
+        assert (gpu["device"], gpu["isa"], gpu["route"]) == ("cuda:0", "sm_90", cpu["route"])
+        assert "compute capability 9.0" in gpu["device_note"]
+        assert gpu["spec_diff"] == pytest.approx(cpu["spec_diff"], rel=1e-5)
+        for side in ("positive", "negative"):
+            assert [[s["index"] for s in g["samples"][:3]] for g in gpu[side]] == [
+                [s["index"] for s in g["samples"][:3]] for g in cpu[side]
+            ]
+    exact = compare("--device=cuda", "--kernel=gaussian")
+    assert exact["device"] == "cpu"
+    assert "exact kernels" in exact["device_note"]
+    lose("memory")
+    assert "out of memory" in compare()["device_note"]
+    full = subprocess.run([EMULATED, "compare", *files, "--device=cuda"], capture_output=True, text=True, check=False)
+    assert (full.returncode, full.stdout, full.stderr.count("\n")) == (2, "", 1)
+    assert "out of memory" in full.stderr
