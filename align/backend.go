@@ -85,6 +85,10 @@ type Backend interface {
 	CenterColumns(phi, mean Matrix) error
 	// Fourier computes random features: phi (n, 2r) = [cos(x wᵀ), sin(x wᵀ)] / sqrt(r), x (n, d), w (r, d).
 	Fourier(phi, x, w Matrix) error
+	// StructuredFourier is Fourier with the first r rows and d columns of a matrix that is never formed: a block of p rows
+	// is H D1 H D2 H D3, with Sylvester's Hadamard matrix H of order p, a power of 2 of at least d and at most MaxStructured.
+	// diagonals (3 ⌈r/p⌉, p) has D1, D2 and D3 of each block as rows. phi is (n, 2r), x (n, d).
+	StructuredFourier(phi, x, diagonals Matrix) error
 	// Difference forms l (n, n) = (K1 - eta K2) / n, both triangles, and the kernel matrices k1 and k2 (n, n), not
 	// divided by n, each where it has Data. Gaussian and Laplacian diagonals are exactly 1.
 	Difference(l, k1, k2 Matrix, s1, s2 Side, eta float32) error
@@ -142,7 +146,12 @@ type Backend interface {
 	// FourierBackward computes the gradient through Fourier: gx (n, d) = (phi_cos ∘ g_sin - phi_sin ∘ g_cos) w,
 	// with phi (n, 2r) as Fourier wrote it, g (n, 2r), w (r, d). g may be overwritten.
 	FourierBackward(gx, g, phi, w Matrix) error
+	// StructuredFourierBackward is the gradient through StructuredFourier, g as in FourierBackward.
+	StructuredFourierBackward(gx, g, phi, diagonals Matrix) error
 }
+
+// MaxStructured is the largest order of the Hadamard matrices of StructuredFourier.
+const MaxStructured = 8192
 
 // Spectrum is implemented by a backend that runs the whole eigen-iteration itself, so that a device need not wait for
 // the host at each product.

@@ -32,11 +32,7 @@ var spectral = map[Kernel]func(rng *rand.Rand) float64{
 //   - sorf: √p H D1 H D2 H D3, p the next power of 2, with Hadamard matrices H and random signs D, less the columns
 //     beyond d (eq. 6 there). Gaussian only.
 func Frequencies(w Matrix, kernel Kernel, method Approximation, sigma float64, seed uint64) {
-	stream := uint64(w.Cols)
-	if kernel == KernelLaplacian {
-		stream |= 1 << 63
-	}
-	rng := rand.New(rand.NewPCG(seed, stream))
+	rng := generator(kernel, w.Cols, seed)
 	switch method {
 	case ApproximationORF:
 		orthogonalFrequencies(w, sigma, rng)
@@ -51,6 +47,15 @@ func Frequencies(w Matrix, kernel Kernel, method Approximation, sigma float64, s
 			}
 		}
 	}
+}
+
+// generator gives the numbers that frequencies of d columns are drawn with.
+func generator(kernel Kernel, d int, seed uint64) *rand.Rand {
+	stream := uint64(d)
+	if kernel == KernelLaplacian {
+		stream |= 1 << 63
+	}
+	return rand.New(rand.NewPCG(seed, stream))
 }
 
 // orthogonalFrequencies takes each block of d rows from the QR decomposition of a (d, d) matrix of normal numbers.
@@ -85,31 +90,39 @@ func orthogonalFrequencies(w Matrix, sigma float64, rng *rand.Rand) {
 	}
 }
 
-func structuredFrequencies(w Matrix, sigma float64, rng *rand.Rand) {
-	p := 1 << bits.Len(uint(w.Cols-1))
-	v := make([]float64, p)
-	var signs [3][]float64
-	for first := 0; first < w.Rows; first += p {
-		for k := range signs {
-			signs[k] = resize(signs[k], p)
-			for j := range signs[k] {
-				signs[k][j] = 1 - 2*float64(rng.Uint64()>>63)
+// structuredDiagonals draws D1, D2 and D3 of each block, of d columns before they are filled up to a power of 2: a block's
+// frequencies are H D1 H D2 H D3. D1 carries what makes the frequencies' length that of the kernel's bandwidth.
+func structuredDiagonals(diagonals Matrix, sigma float64, rng *rand.Rand) {
+	scale := float32(1 / (sigma * float64(diagonals.Cols)))
+	for k := range diagonals.Rows {
+		row := diagonals.row(k)
+		for j := range row {
+			row[j] = float32(1 - 2*int64(rng.Uint64()>>63))
+			if k%3 == 0 {
+				row[j] *= scale
 			}
 		}
-		for i := first; i < min(first+p, w.Rows); i++ {
-			clear(v)
-			v[i-first] = 1
-			for _, s := range signs {
-				hadamard(v)
-				for j := range v {
-					v[j] *= s[j]
-				}
-			}
-			scale := math.Sqrt(float64(p)) / (sigma * math.Pow(float64(p), 1.5))
-			row := w.row(i)
-			for j := range row {
-				row[j] = float32(scale * v[j])
-			}
+	}
+}
+
+// structuredOrder is the order p of the Hadamard matrices for d columns.
+func structuredOrder(d int) int { return 1 << bits.Len(uint(d-1)) }
+
+func structuredFrequencies(w Matrix, sigma float64, rng *rand.Rand) {
+	p := structuredOrder(w.Cols)
+	diagonals := Matrix{Rows: 3 * ((w.Rows + p - 1) / p), Cols: p, Stride: p}
+	diagonals.Data = make([]float32, diagonals.Rows*p)
+	structuredDiagonals(diagonals, sigma, rng)
+	v := make([]float64, p)
+	for i := range w.Rows {
+		clear(v)
+		v[i%p] = 1
+		for k := range 3 {
+			hadamard(v)
+			scaleBy(v, diagonals.row(i/p*3+k))
+		}
+		for j := range w.Cols {
+			w.row(i)[j] = float32(v[j])
 		}
 	}
 }
@@ -133,24 +146,65 @@ type draw struct {
 	sigma  float64
 }
 
-// frequencies returns the (r, d) random frequencies of one side.
+// structured tells whether the matrix holds the diagonals of structured frequencies, not the frequencies.
+func (w *draw) structured() bool {
+	return w.method == ApproximationSORF && structuredOrder(w.d) <= MaxStructured
+}
+
+// shape is that of the matrix.
+func (w *draw) shape() (rows, cols int) {
+	if !w.structured() {
+		return w.r, w.d
+	}
+	p := structuredOrder(w.d)
+	return 3 * ((w.r + p - 1) / p), p
+}
+
+// fill draws the matrix, in host memory.
+func (w *draw) fill(m Matrix, seed uint64) {
+	if w.structured() {
+		structuredDiagonals(m, w.sigma, generator(w.kernel, w.d, seed))
+	} else {
+		Frequencies(m, w.kernel, w.method, w.sigma, seed)
+	}
+}
+
+// features computes phi with the frequencies of m, which w says what it holds.
+func (w *draw) features(b Backend, phi, x, m Matrix) error {
+	if w.structured() {
+		return b.StructuredFourier(phi, x, m)
+	}
+	return b.Fourier(phi, x, m)
+}
+
+// backward is the gradient through features.
+func (w *draw) backward(b Backend, gx, g, phi, m Matrix) error {
+	if w.structured() {
+		return b.StructuredFourierBackward(gx, g, phi, m)
+	}
+	return b.FourierBackward(gx, g, phi, m)
+}
+
+// frequencies returns what the random features of one side are made with.
 func (st *step) frequencies(side int) (Matrix, error) {
 	s := st.s
 	want := draw{s.cfg.KernelOf(side), st.approx, s.cfg.numFeatures(), st.side[side].x.Cols, st.state.sigma[side]}
+	st.side[side].draw = want
 	if side == 1 && s.drawn[0] == want {
 		return st.side[0].w, nil
 	}
 	if s.drawn[side] != want {
 		s.drawn[side] = draw{} // what was drawn is gone where the new matrix cannot be had
 	}
-	w, err := st.ws.Get("w"+sideName[side], want.r, want.d)
+	rows, cols := want.shape()
+	w, err := st.ws.Get("w"+sideName[side], rows, cols)
 	if err != nil {
 		return Matrix{}, err
 	}
 	if s.drawn[side] == want {
 		return w, nil
 	}
-	Frequencies(w, want.kernel, want.method, want.sigma, s.cfg.Seed)
+	want.fill(w, s.cfg.Seed)
 	s.drawn[side] = want
 	return w, nil
 }

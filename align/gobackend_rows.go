@@ -108,6 +108,64 @@ func (b *goBackend) FourierBackward(gx, g, phi, w Matrix) error {
 	return nil
 }
 
+func (b *goBackend) StructuredFourier(phi, x, diagonals Matrix) error {
+	r, p := phi.Cols/2, diagonals.Cols
+	scale := 1 / math.Sqrt(float64(r))
+	b.split(x.Rows, 30*x.Rows*r, func(first, end int) {
+		v := make([]float64, p)
+		for i := first; i < end; i++ {
+			out := phi.row(i)
+			for l := 0; l < r; l += p {
+				clear(v)
+				for j, s := range x.row(i) {
+					v[j] = float64(s)
+				}
+				for k := 2; k >= 0; k-- {
+					scaleBy(v, diagonals.row(l/p*3+k))
+					hadamard(v)
+				}
+				for j, phase := range v[:min(p, r-l)] {
+					s, c := math.Sincos(phase)
+					out[l+j], out[r+l+j] = float32(scale*c), float32(scale*s)
+				}
+			}
+		}
+	})
+	return nil
+}
+
+func (b *goBackend) StructuredFourierBackward(gx, g, phi, diagonals Matrix) error {
+	r, p := phi.Cols/2, diagonals.Cols
+	b.split(gx.Rows, 30*gx.Rows*r, func(first, end int) {
+		acc, v := make([]float64, gx.Cols), make([]float64, p)
+		for i := first; i < end; i++ {
+			clear(acc)
+			f, q := phi.row(i), g.row(i)
+			for l := 0; l < r; l += p {
+				clear(v)
+				for j := range min(p, r-l) {
+					v[j] = float64(f[l+j])*float64(q[r+l+j]) - float64(f[r+l+j])*float64(q[l+j])
+				}
+				for k := range 3 {
+					hadamard(v)
+					scaleBy(v, diagonals.row(l/p*3+k))
+				}
+				for j := range acc {
+					acc[j] += v[j]
+				}
+			}
+			store(gx.row(i), acc, 1)
+		}
+	})
+	return nil
+}
+
+func scaleBy(v []float64, factors []float32) {
+	for j, f := range factors {
+		v[j] *= float64(f)
+	}
+}
+
 func (b *goBackend) SumSquares(l Matrix, out []float64) error {
 	out[0] = 0
 	for i := range l.Rows {

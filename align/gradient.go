@@ -119,7 +119,7 @@ func (st *step) throughFeatures(gx Matrix) error {
 	case !e.scale.empty(): // with respect to the rows already
 		return nil
 	case !e.w.empty():
-		return st.b.FourierBackward(gx, g, e.raw, e.w)
+		return e.draw.backward(st.b, gx, g, e.raw, e.w)
 	case !e.inv.empty():
 		return st.b.NormalizeBackward(gx, g, e.raw, e.inv)
 	}

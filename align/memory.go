@@ -17,7 +17,8 @@ func Memory(c *Config, n int, cols [2]int) uint64 {
 		switch kernel := c.KernelOf(side); {
 		case kernel.NeedsSigma() && approx.Fourier():
 			features = 2 * c.numFeatures()
-			bytes += 4 * uint64(c.numFeatures()) * uint64(d)
+			held, width := (&draw{method: approx, r: c.numFeatures(), d: d}).shape()
+			bytes += 4 * uint64(held) * uint64(width)
 			if approx == ApproximationORF { // the orthogonal matrix that its frequencies are drawn from
 				bytes += 8 * uint64(d) * uint64(d)
 			}

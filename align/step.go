@@ -41,7 +41,8 @@ type embedding struct {
 	raw   Matrix  // (n, D) features before centring, empty for an exact Gaussian or Laplacian
 	phi   Matrix  // (n, D) features, centred where that is asked for; where scale is not empty, to be multiplied by it
 	scale Matrix  // (1, n) factors of the rows of phi, else empty
-	w     Matrix  // (r, d) frequencies, RFF only
+	w     Matrix  // random features only: frequencies (r, d), or their diagonals
+	draw  draw    // what w is
 	trace float64 // mean of k(x, x)
 	top   float64 // the largest k(x, x)
 	tiny  bool    // a row's squared norm has left the normal range
@@ -231,10 +232,10 @@ func (st *step) features(side int) error {
 		if e.w, err = st.frequencies(side); err != nil {
 			return err
 		}
-		if e.raw, err = st.ws.Get("raw"+sideName[side], n, 2*e.w.Rows); err != nil {
+		if e.raw, err = st.ws.Get("raw"+sideName[side], n, 2*e.draw.r); err != nil {
 			return err
 		}
-		if err := st.b.Fourier(e.raw, e.x, e.w); err != nil {
+		if err := e.draw.features(st.b, e.raw, e.x, e.w); err != nil {
 			return err
 		}
 	default:

@@ -177,6 +177,7 @@ func outcome(f *fixture) []uint32 {
 	x, y := f.random(n, d), f.random(n, d)
 	xm, sq, inv, phi, mean := f.from(x), f.matrix(1, n), f.matrix(1, n), f.matrix(n, d), f.matrix(1, d)
 	features, w := f.matrix(n, 2*r), f.from(f.random(r, d))
+	structured, diagonals, g6 := f.matrix(n, 2*r), f.from(f.random(3, 256)), f.matrix(n, d)
 	l, k1, k2, c := f.matrix(n, n), f.matrix(n, n), f.matrix(n, n), f.matrix(2*d, 2*d)
 	v, u, coef, many := f.from(f.random(b, n)), f.matrix(b, n), f.from(f.random(1, b)), f.from(f.random(20, n))
 	manyCoef, t := f.from(f.random(1, 20)), f.matrix(b, 2*d)
@@ -194,6 +195,7 @@ func outcome(f *fixture) []uint32 {
 		f.KernelGradient(g4, s1, none, many, manyCoef, none), f.KernelGradient(g5, s2, none, v, coef, none),
 		f.NormalizeBackward(g1, g1, phi, inv), f.AddScaled(l, k1, 2), f.AddOuter(l, many, manyCoef),
 		f.RelationalKL(l, k1, k2, 0.1, 1, out[5:]), f.FourierBackward(g3, f.from(f.random(n, 2*r)), features, w),
+		f.StructuredFourier(structured, xm, diagonals), f.StructuredFourierBackward(g6, f.from(f.random(n, 2*r)), structured, diagonals),
 	} {
 		f.ok(err)
 	}

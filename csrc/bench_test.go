@@ -64,6 +64,23 @@ func BenchmarkFourier(b *testing.B) {
 	})
 }
 
+// BenchmarkStructured counts the operations that the same features take by a product.
+func BenchmarkStructured(b *testing.B) {
+	const n, d, r, p = 512, 768, 4096, 1024
+	for _, backward := range []bool{false, true} {
+		b.Run(fmt.Sprintf("backward=%v", backward), func(b *testing.B) {
+			bench(b, 2*n*d*r, func(f *fixture) func() error {
+				phi, x, diagonals := f.matrix(n, 2*r), f.from(f.random(n, d)), f.from(f.random(3*r/p, p))
+				g := f.from(f.random(n, 2*r))
+				if backward {
+					return func() error { return f.StructuredFourierBackward(x, g, phi, diagonals) }
+				}
+				return func() error { return f.StructuredFourier(phi, x, diagonals) }
+			})
+		})
+	}
+}
+
 func BenchmarkProduct(b *testing.B) {
 	const n = 512
 	for _, count := range []int{1, 4} {

@@ -12,6 +12,7 @@
 //	difference.c       kernel matrices, their difference, the gradient through exact kernels
 //	cross.c            kernel matrices between the rows of two matrices
 //	dense.c            the other products of matrices; Fourier features
+//	structured.c       Fourier features by fast Walsh-Hadamard transforms
 //	matvec.c           products with a few vectors; orthogonalisation
 //	rows.c             what goes row by row
 //	level*.h level_*.c kernels, and the levels

@@ -50,6 +50,7 @@ typedef struct sa_kernels {
   void (*difference)(float *dst, const float *a, const float *b, int64_t count, float eta, float n);  // (a - eta b) / n
   void (*scaled)(float *dst, const float *a, int64_t count, float alpha);
   void (*multiply)(float *dst, const float *a, const float *b, int64_t count);
+  void (*hadamard)(float *x, int64_t count);  // x = H x, Sylvester's matrix of order count, a power of 2
   void (*add_scaled)(float *dst, const float *a, int64_t count, float alpha);
   void (*add_scaled_from)(float *dst, const float *a, const float *origin, int64_t count, float alpha);  // dst += alpha (a - origin)
   void (*subtract)(float *dst, const float *a, const float *b, int64_t count);        // a - b

@@ -185,6 +185,7 @@ const sa_kernels LEVEL = {
     .difference = difference,
     .scaled = scaled,
     .multiply = multiply,
+    .hadamard = hadamard,
     .add_scaled = add_scaled,
     .add_scaled_from = add_scaled_from,
     .subtract = subtract,

@@ -42,6 +42,65 @@ static void scaled(float *dst, const float *a, int64_t count, float alpha) { EAC
 
 static void multiply(float *dst, const float *a, const float *b, int64_t count) { EACH(count, { ST(dst, LD(a) * LD(b)); }); }
 
+// LANES(h): the number of each lane with the bits of h turned over. PARTNER(v, h): from each lane to the one h away.
+#define LANE(i, h) (((i) ^ (h)) % VL)
+#define LANES_4(i, h) LANE(i, h), LANE(i + 1, h), LANE(i + 2, h), LANE(i + 3, h)
+#if VL == 4
+#define LANES(h) LANES_4(0, h)
+#elif VL == 8
+#define LANES(h) LANES_4(0, h), LANES_4(4, h)
+#else
+#define LANES(h) LANES_4(0, h), LANES_4(4, h), LANES_4(8, h), LANES_4(12, h)
+#endif
+#if defined(__clang__)
+#define PARTNER(v, h) __builtin_shufflevector(v, v, LANES(h))
+#else
+#define PARTNER(v, h) __builtin_shuffle(v, (vi){LANES(h)})
+#endif
+// BUTTERFLY: lanes whose bit h is clear become v + partner, the others partner - v.
+#define BUTTERFLY(v, h) \
+  if (h < VL) v = PARTNER(v, h) + (vf)((vi)v ^ ((((vi){LANES(0)} & (h)) != vi_set(0)) & vi_set(INT32_MIN)))
+
+// The factors of Sylvester's matrix, one for each bit of the index, commute: the highest come first, two at a time.
+static void hadamard(float *x, int64_t count) {
+  if (count < VL) {
+    for (int64_t h = 1; h < count; h *= 2)
+      for (int64_t i = 0; i < count; i++)
+        if (!(i & h)) {
+          const float a = x[i], b = x[i + h];
+          x[i] = a + b;
+          x[i + h] = a - b;
+        }
+    return;
+  }
+  int64_t h = count / 2;
+  for (; h >= 2 * VL; h /= 4)
+    for (int64_t block = 0; block < count; block += 2 * h)
+      for (int64_t i = block; i < block + h / 2; i += VL) {
+        float *const p = x + i, *const q = p + h / 2, *const r = p + h, *const s = q + h;
+        const vf a = vf_load(p) + vf_load(r), b = vf_load(q) + vf_load(s);
+        const vf c = vf_load(p) - vf_load(r), d = vf_load(q) - vf_load(s);
+        vf_store(p, a + b);
+        vf_store(q, a - b);
+        vf_store(r, c + d);
+        vf_store(s, c - d);
+      }
+  if (h == VL)
+    for (int64_t i = 0; i < count; i += 2 * VL) {
+      const vf a = vf_load(x + i), b = vf_load(x + i + VL);
+      vf_store(x + i, a + b);
+      vf_store(x + i + VL, a - b);
+    }
+  for (int64_t i = 0; i < count; i += VL) {
+    vf v = vf_load(x + i);
+    BUTTERFLY(v, 1);
+    BUTTERFLY(v, 2);
+    BUTTERFLY(v, 4);
+    BUTTERFLY(v, 8);
+    vf_store(x + i, v);
+  }
+}
+
 static void add_scaled(float *dst, const float *a, int64_t count, float alpha) {
   EACH(count, { ST(dst, vf_fma(LD(a), vf_set(alpha), LD(dst))); });
 }

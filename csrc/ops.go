@@ -128,6 +128,13 @@ func (b *backend) Fourier(phi, x, w align.Matrix) error {
 	return b.check(C.sa_fourier(b.c, cmatrix(phi), cmatrix(x), cmatrix(w)))
 }
 
+func (b *backend) StructuredFourier(phi, x, diagonals align.Matrix) error {
+	if b.c == nil {
+		return errClosed
+	}
+	return b.check(C.sa_structured_fourier(b.c, cmatrix(phi), cmatrix(x), cmatrix(diagonals)))
+}
+
 func (b *backend) Difference(l, k1, k2 align.Matrix, s1, s2 align.Side, eta float32) error {
 	if b.c == nil {
 		return errClosed
@@ -283,4 +290,11 @@ func (b *backend) FourierBackward(gx, g, phi, w align.Matrix) error {
 		return errClosed
 	}
 	return b.check(C.sa_fourier_backward(b.c, cmatrix(gx), cmatrix(g), cmatrix(phi), cmatrix(w)))
+}
+
+func (b *backend) StructuredFourierBackward(gx, g, phi, diagonals align.Matrix) error {
+	if b.c == nil {
+		return errClosed
+	}
+	return b.check(C.sa_structured_fourier_backward(b.c, cmatrix(gx), cmatrix(g), cmatrix(phi), cmatrix(diagonals)))
 }

@@ -33,7 +33,7 @@ extern "C" {
 #define SA_API(name) SA_JOIN(SA_PREFIX, name)
 
 // SA_ABI_VERSION changes whenever a struct or a signature below does.
-#define SA_ABI_VERSION 4
+#define SA_ABI_VERSION 5
 
 typedef enum sa_status {
   SA_OK = 0,
@@ -151,6 +151,13 @@ sa_status SA_API(center_columns)(sa_context *c, sa_matrix phi, sa_matrix mean);
 // phi: (n, 2r); x: (n, d); w: (r, d)
 sa_status SA_API(fourier)(sa_context *c, sa_matrix phi, sa_matrix x, sa_matrix w);
 
+// structured_fourier: fourier with the first r rows and d columns of a matrix whose blocks of p rows are H D1 H D2 H D3, H
+// Sylvester's Hadamard matrix of order p, a power of 2, d <= p <= SA_STRUCTURED_MOST (Yu et al. 2016, Orthogonal Random
+// Features, eq. 6). Rows 3 b .. 3 b + 2 of the diagonals are D1, D2, D3 of block b.
+// phi: (n, 2r); x: (n, d); diagonals: (3 ceil(r / p), p)
+#define SA_STRUCTURED_MOST 8192
+sa_status SA_API(structured_fourier)(sa_context *c, sa_matrix phi, sa_matrix x, sa_matrix diagonals);
+
 // difference: l = (K1 - eta K2) / n, both triangles; k1 and k2 get the kernel matrices themselves. Each may be absent.
 // l, k1, k2: (n, n)
 sa_status SA_API(difference)(sa_context *c, sa_matrix l, sa_matrix k1, sa_matrix k2, sa_side s1, sa_side s2, float eta);
@@ -253,6 +260,17 @@ sa_status SA_API(kernel_gradient)(sa_context *c, sa_matrix g, sa_side s, sa_matr
 // fourier_backward: gx = (phi_cos ∘ g_sin - phi_sin ∘ g_cos) w. g may be overwritten.
 // gx: (n, d); g, phi: (n, 2r); w: (r, d)
 sa_status SA_API(fourier_backward)(sa_context *c, sa_matrix gx, sa_matrix g, sa_matrix phi, sa_matrix w);
+
+// structured_fourier_backward: the same through structured_fourier. g may be overwritten.
+// gx: (n, d); g, phi: (n, 2r); diagonals: (3 ceil(r / p), p)
+sa_status SA_API(structured_fourier_backward)(sa_context *c, sa_matrix gx, sa_matrix g, sa_matrix phi, sa_matrix diagonals);
+
+// sa_structured_fits tells whether diagonals are those of r frequencies of d columns.
+static inline int sa_structured_fits(sa_matrix diagonals, int64_t r, int64_t d) {
+  const int64_t p = diagonals.cols;
+  return diagonals.data && diagonals.stride >= p && d >= 1 && d <= p && p <= SA_STRUCTURED_MOST && (p & (p - 1)) == 0 && r >= 1 &&
+         diagonals.rows == 3 * ((r + p - 1) / p);
+}
 
 #ifdef __cplusplus
 }

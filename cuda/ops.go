@@ -32,6 +32,12 @@ func (b *backend) Fourier(phi, x, w align.Matrix) error {
 	return b.op(func() C.sa_status { return C.sacuda_fourier(b.c, cmatrix(phi), cmatrix(x), cmatrix(w)) })
 }
 
+func (b *backend) StructuredFourier(phi, x, diagonals align.Matrix) error {
+	return b.op(func() C.sa_status {
+		return C.sacuda_structured_fourier(b.c, cmatrix(phi), cmatrix(x), cmatrix(diagonals))
+	})
+}
+
 func (b *backend) Difference(l, k1, k2 align.Matrix, s1, s2 align.Side, eta float32) error {
 	return b.op(func() C.sa_status {
 		return C.sacuda_difference(b.c, cmatrix(l), cmatrix(k1), cmatrix(k2), cside(s1), cside(s2), C.float(eta))
@@ -126,6 +132,12 @@ func (b *backend) NormalizeBackward(gx, g, phi, inv align.Matrix) error {
 func (b *backend) FourierBackward(gx, g, phi, w align.Matrix) error {
 	return b.op(func() C.sa_status {
 		return C.sacuda_fourier_backward(b.c, cmatrix(gx), cmatrix(g), cmatrix(phi), cmatrix(w))
+	})
+}
+
+func (b *backend) StructuredFourierBackward(gx, g, phi, diagonals align.Matrix) error {
+	return b.op(func() C.sa_status {
+		return C.sacuda_structured_fourier_backward(b.c, cmatrix(gx), cmatrix(g), cmatrix(phi), cmatrix(diagonals))
 	})
 }
 

@@ -29,6 +29,7 @@ func Backend(t *testing.T, open func() align.Backend) {
 		{"Fourier", (*suite).fourier},
 		{"FourierLargePhases", (*suite).fourierLargePhases},
 		{"FourierBackward", (*suite).fourierBackward},
+		{"Structured", (*suite).structured},
 		{"Difference", (*suite).difference},
 		{"DifferenceOfEqualsIsZero", (*suite).differenceOfEqualsIsZero},
 		{"DifferenceOfClusters", (*suite).differenceOfClusters},

@@ -78,6 +78,12 @@ var everyOperation = []struct {
 	{"FourierBackward", func(f *fixture, data *drawer) {
 		f.ok(f.b.FourierBackward(f.out(300, 70), f.scratch(data.normal(300, 400)), f.in(data.normal(300, 400)), f.in(data.normal(200, 70))))
 	}},
+	{"StructuredFourier", func(f *fixture, data *drawer) {
+		f.ok(f.b.StructuredFourier(f.out(300, 400), f.in(data.normal(300, 70)), f.in(data.normal(6, 128))))
+	}},
+	{"StructuredFourierBackward", func(f *fixture, data *drawer) {
+		f.ok(f.b.StructuredFourierBackward(f.out(300, 70), f.scratch(data.normal(300, 400)), f.in(data.normal(300, 400)), f.in(data.normal(6, 128))))
+	}},
 	{"Difference", func(f *fixture, data *drawer) {
 		x, y := data.normal(310, 150), data.normal(310, 90)
 		f.ok(f.b.Difference(f.out(310, 310), f.out(310, 310), f.out(310, 310), f.side(align.KernelGaussian, x, 12), f.side(align.KernelLaplacian, y, 90), 0.9))

@@ -117,11 +117,13 @@ func lessRow[F float](x, mean grid[F]) grid[F] {
 }
 
 // fourier is [cos(x wᵀ), sin(x wᵀ)] / √r, r the rows of w.
-func fourier[F float](x, w grid[F]) grid[F] {
-	r := len(w)
+func fourier[F float](x, w grid[F]) grid[F] { return ofPhases(matMul(x, transposed(w))) }
+
+// ofPhases is [cos(phase), sin(phase)] / √r, r the columns of phase.
+func ofPhases[F float](phase grid[F]) grid[F] {
+	r := phase.cols()
 	scale := 1 / sqrt(F(r))
-	phase := matMul(x, transposed(w))
-	return buildGrid(len(x), 2*r, func(i, j int) F {
+	return buildGrid(len(phase), 2*r, func(i, j int) F {
 		if j < r {
 			return scale * F(math.Cos(float64(phase[i][j])))
 		}
@@ -134,6 +136,76 @@ func fourierBackward[F float](g, phi, w grid[F]) grid[F] {
 	r := len(w)
 	inner := buildGrid(len(g), r, func(i, l int) F { return F(phi[i][l]*g[i][r+l]) - F(phi[i][r+l]*g[i][l]) })
 	return matMul(inner, w)
+}
+
+// transformed replaces each row of v by H v, Sylvester's matrix H, in the precision of F.
+func transformed[F float](v grid[F]) {
+	for _, row := range v {
+		for h := 1; h < len(row); h *= 2 {
+			for i := range row {
+				if i&h == 0 {
+					row[i], row[i+h] = row[i]+row[i+h], row[i]-row[i+h]
+				}
+			}
+		}
+	}
+}
+
+func timesRow[F float](v grid[F], factors []F) {
+	for _, row := range v {
+		for j, f := range factors {
+			row[j] *= f
+		}
+	}
+}
+
+// structured is fourier with the first r rows, and as many columns as x has, of H D1 H D2 H D3, block by block.
+func structured[F float](x, diagonals grid[F], r int) grid[F] {
+	return ofPhases(structuredPhases(x, diagonals, r))
+}
+
+// structuredPhases is x times that matrix, transposed.
+func structuredPhases[F float](x, diagonals grid[F], r int) grid[F] {
+	p := diagonals.cols()
+	phases := newGrid[F](len(x), r)
+	for first := 0; first < r; first += p {
+		v := newGrid[F](len(x), p)
+		for i := range v {
+			copy(v[i], x[i])
+		}
+		for k := 2; k >= 0; k-- {
+			timesRow(v, diagonals[first/p*3+k])
+			transformed(v)
+		}
+		for i := range v {
+			copy(phases[i][first:], v[i])
+		}
+	}
+	return phases
+}
+
+// structuredBackward is (phi_cos ∘ g_sin - phi_sin ∘ g_cos) times that matrix, d columns of it.
+func structuredBackward[F float](g, phi, diagonals grid[F], d int) grid[F] {
+	r, p := phi.cols()/2, diagonals.cols()
+	out := newGrid[F](len(g), d)
+	for first := 0; first < r; first += p {
+		v := newGrid[F](len(g), p)
+		for i := range v {
+			for l := first; l < min(first+p, r); l++ {
+				v[i][l-first] = F(phi[i][l]*g[i][r+l]) - F(phi[i][r+l]*g[i][l])
+			}
+		}
+		for k := range 3 {
+			transformed(v)
+			timesRow(v, diagonals[first/p*3+k])
+		}
+		for i := range out {
+			for j := range out[i] {
+				out[i][j] += v[i][j]
+			}
+		}
+	}
+	return out
 }
 
 // crossMatrix is k(a_i, b_j).

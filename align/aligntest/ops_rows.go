@@ -301,3 +301,63 @@ func (s *suite) fourierBackward() {
 		s.near(label, got.matrices[0], fourierBackward(g, phi, w), want, matMul(inner, magnitude(w)))
 	})
 }
+
+// structured: rows of every length, whole and broken blocks of frequencies, and the largest order.
+func (s *suite) structured() {
+	test := func(n, d, r, p int, data *drawer) {
+		label := fmt.Sprintf("structured fourier (%d, %d), r = %d, order %d", n, d, r, p)
+		x, g := data.normal(n, d), data.normal(n, 2*r)
+		factor := float32(1 / (2 * float64(p) * math.Sqrt(float64(d))))
+		diagonals := data.normal(3*((r+p-1)/p), p)
+		for k, row := range diagonals {
+			for j, v := range row {
+				row[j] = float32(math.Copysign(1, float64(v)))
+				if k%3 == 0 {
+					row[j] *= factor
+				}
+			}
+		}
+		length := float64(factor) * math.Pow(float64(p), 1.5) // of a frequency; what a rounding on the way weighs spreads over all entries
+		plain := structured(x, diagonals, r)
+		got := s.run(label, func(f *fixture) { f.ok(f.b.StructuredFourier(f.out(n, 2*r), f.in(x), f.in(diagonals))) })
+		size := buildGrid(n, 2*r, func(i, _ int) float64 { return (1 + norm2(x[i])*length) / math.Sqrt(float64(r)) })
+		s.near(label, got.matrices[0], plain, structured(convert[float64](x), convert[float64](diagonals), r), size)
+
+		want := structuredBackward(convert[float64](g), convert[float64](plain), convert[float64](diagonals), d)
+		got = s.run(label+", backward", func(f *fixture) {
+			f.ok(f.b.StructuredFourierBackward(f.out(n, d), f.scratch(g), f.in(plain), f.in(diagonals)))
+		})
+		size = buildGrid(n, d, func(i, _ int) float64 {
+			sum := 0.0
+			for first := 0; first < r; first += p {
+				var q []float32
+				for l := first; l < min(first+p, r); l++ {
+					q = append(q, float32(math.Abs(float64(plain[i][l]*g[i][r+l]))+math.Abs(float64(plain[i][r+l]*g[i][l]))))
+				}
+				sum += norm2(q) * length
+			}
+			return sum
+		})
+		s.near(label+", backward", got.matrices[0], structuredBackward(g, plain, diagonals, d), want, size)
+	}
+	order := func(d int) int {
+		p := 1
+		for p < d {
+			p *= 2
+		}
+		return p
+	}
+	s.walk(func(sh shape, data *drawer) { test(sh.n, sh.d, sh.m, order(sh.d), data) })
+	for p := 1; p <= 512; p *= 2 {
+		test(3, (p+2)/2, p+p/2+1, p, &drawer{source(uint64(p), 78)})
+	}
+	test(2, 4100, 150, align.MaxStructured, &drawer{source(1, 79)})
+}
+
+func norm2(x []float32) float64 {
+	sum := 0.0
+	for _, v := range x {
+		sum += float64(v) * float64(v)
+	}
+	return math.Sqrt(sum)
+}

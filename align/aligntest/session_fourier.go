@@ -16,7 +16,8 @@ type listener struct {
 	err         error
 }
 
-func (l *listener) Fourier(phi, x, w align.Matrix) error {
+// hear downloads what features are computed with.
+func (l *listener) hear(w align.Matrix) ref.Matrix {
 	host := make([]float32, w.Rows*w.Cols)
 	if err := l.Download(host, w); err != nil {
 		l.err = err
@@ -27,8 +28,22 @@ func (l *listener) Fourier(phi, x, w align.Matrix) error {
 			m[i][j] = float64(host[i*w.Cols+j])
 		}
 	}
-	l.frequencies = append(l.frequencies, m)
+	return m
+}
+
+func (l *listener) Fourier(phi, x, w align.Matrix) error {
+	l.frequencies = append(l.frequencies, l.hear(w))
 	return l.Backend.Fourier(phi, x, w)
+}
+
+func (l *listener) StructuredFourier(phi, x, diagonals align.Matrix) error {
+	unit := newGrid[float64](x.Cols, x.Cols)
+	for j := range unit {
+		unit[j][j] = 1
+	}
+	phases := structuredPhases(unit, grid[float64](l.hear(diagonals)), phi.Cols/2)
+	l.frequencies = append(l.frequencies, ref.Matrix(transposed(phases)))
+	return l.Backend.StructuredFourier(phi, x, diagonals)
 }
 
 // listeningSpectrum is a listener over a backend that runs the eigen-iteration itself.
@@ -45,6 +60,10 @@ type listeningDevice struct {
 
 func (d listeningDevice) Fourier(phi, x, w align.Matrix) error { return d.l.Fourier(phi, x, w) }
 
+func (d listeningDevice) StructuredFourier(phi, x, diagonals align.Matrix) error {
+	return d.l.StructuredFourier(phi, x, diagonals)
+}
+
 func (d listeningDevice) Host() align.Backend { return listeningHost{d.Device.Host(), d.l} }
 
 type listeningHost struct {
@@ -53,8 +72,16 @@ type listeningHost struct {
 }
 
 func (h listeningHost) Fourier(phi, x, w align.Matrix) error {
+	return h.heard(func(own *listener) error { return own.Fourier(phi, x, w) })
+}
+
+func (h listeningHost) StructuredFourier(phi, x, diagonals align.Matrix) error {
+	return h.heard(func(own *listener) error { return own.StructuredFourier(phi, x, diagonals) })
+}
+
+func (h listeningHost) heard(op func(own *listener) error) error {
 	own := &listener{Backend: h.Backend}
-	err := own.Fourier(phi, x, w)
+	err := op(own)
 	h.l.frequencies = append(h.l.frequencies, own.frequencies...)
 	return err
 }

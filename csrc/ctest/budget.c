@@ -48,6 +48,9 @@ int main(void) {
   const sa_matrix l = make(c, N, N), k1 = make(c, N, N), k2 = make(c, N, N), m = make(c, N, N), g = make(c, N, D1);
   const sa_matrix gf = make(c, N, 2 * R), gram = make(c, D1 + D2, D1 + D2), v = make(c, B, N), y = make(c, B, N);
   const sa_matrix t = make(c, B, D1 + D2), s = make(c, B, D1 + D2), u = make(c, K, N), weights = make(c, 1, K), one_row = make(c, 1, N);
+  int64_t order = 1;
+  while (order < D1) order *= 2;
+  const sa_matrix diagonals = make(c, 3 * ((R + order - 1) / order), order);
   const sa_matrix t30 = make(c, K, D1), v32 = make(c, N, N);
   double *h;
   if (sa_alloc64(c, 128, &h) != SA_OK) return 1;
@@ -62,6 +65,7 @@ int main(void) {
   COUNT("difference_gaussian", sa_difference(c, l, k1, k2, gauss1, gauss2, 1));
   COUNT("difference_laplacian", sa_difference(c, l, none, none, laplace1, linear2, 1));
   COUNT("fourier", sa_fourier(c, f, x1, w));
+  COUNT("structured_fourier", sa_structured_fourier(c, f, x1, diagonals));
   COUNT("gram", sa_gram(c, gram, phi1, phi2));
   COUNT("product", sa_product(c, y, l, v));
   COUNT("factor_product", sa_factor_product(c, y, t, factors, v));
@@ -74,6 +78,7 @@ int main(void) {
   COUNT("matmul", sa_matmul(c, g, l, x1, 2));
   COUNT("kernel_gradient_gaussian_30", sa_kernel_gradient(c, g, gauss1, none, u, weights, k1));
   COUNT("fourier_backward", sa_fourier_backward(c, g, gf, f, w));
+  COUNT("structured_fourier_backward", sa_structured_fourier_backward(c, g, gf, f, diagonals));
   COUNT("normalize_backward", sa_normalize_backward(c, g, g, phi1, inv1));
   if (sa_difference(c, none, k1, k2, linear1, linear2, 1) != SA_OK) return 1;
   COUNT("relational_kl", sa_relational_kl(c, m, k1, k2, 0.1f, 1, h));

@@ -67,13 +67,13 @@ static sa_matrix make(sa_context *c, int64_t rows, int64_t cols) {
 enum { N = 300, D = 200, R = 96, B = 3 };
 
 typedef struct set {
-  sa_matrix x, phi, sq, inv, mean, w, f, gf, l, k1, k2, g, gram, v, y, t, t2, u12, c1, c12, y1;
+  sa_matrix x, phi, sq, inv, mean, w, diagonals, f, gf, l, k1, k2, g, gram, v, y, t, t2, u12, c1, c12, y1;
   double *h, *matrix, *values;
 } set;
 
 static set make_set(sa_context *c) {
   set s = {.x = make(c, N, D), .phi = make(c, N, D), .sq = make(c, 1, N), .inv = make(c, 1, N), .mean = make(c, 1, D),
-           .w = make(c, R, D), .f = make(c, N, 2 * R), .gf = make(c, N, 2 * R), .l = make(c, N, N), .k1 = make(c, N, N),
+           .w = make(c, R, D), .diagonals = make(c, 3, 256), .f = make(c, N, 2 * R), .gf = make(c, N, 2 * R), .l = make(c, N, N), .k1 = make(c, N, N),
            .k2 = make(c, N, N), .g = make(c, N, D), .gram = make(c, 2 * D, 2 * D), .v = make(c, B, N), .y = make(c, B, N),
            .t = make(c, B, 2 * D), .t2 = make(c, B, 2 * D), .u12 = make(c, 12, N), .c1 = make(c, 1, B), .c12 = make(c, 1, 12), .y1 = make(c, 1, N)};
   expect(sa_alloc64(c, 16, &s.h) == SA_OK && sa_alloc64(c, N * N, &s.matrix) == SA_OK && sa_alloc64(c, N, &s.values) == SA_OK, "alloc64");
@@ -90,6 +90,7 @@ static void every(sa_context *c, set *s) {
   RUN(sa_normalize(c, s->phi, s->inv, s->x, s->sq));
   RUN(sa_center_columns(c, s->phi, s->mean));
   RUN(sa_fourier(c, s->f, s->x, s->w));
+  RUN(sa_structured_fourier(c, s->f, s->x, s->diagonals));
   RUN(sa_difference(c, s->l, s->k1, s->k2, cosine, gauss, 1));
   RUN(sa_difference(c, s->l, s->k1, m, gauss, laplace, 1));
   RUN(sa_difference(c, m, s->k1, s->k2, gauss, laplace, 1));
@@ -108,6 +109,7 @@ static void every(sa_context *c, set *s) {
   RUN(sa_kernel_gradient(c, s->g, laplace, m, s->v, s->c1, m));
   RUN(sa_normalize_backward(c, s->g, s->g, s->phi, s->inv));
   RUN(sa_fourier_backward(c, s->g, s->gf, s->f, s->w));
+  RUN(sa_structured_fourier_backward(c, s->g, s->gf, s->f, s->diagonals));
   RUN(sa_add_scaled(c, s->l, s->k1, 0.5f));
   RUN(sa_add_outer(c, s->l, s->v, s->c1));
   RUN(sa_relational_kl(c, s->l, s->k1, s->k2, 0.1f, 1, s->h));

@@ -62,6 +62,12 @@ static void everything(int64_t n, int64_t d1, int64_t d2) {
   OK(SA_API(fourier)(c, pf, x1, wf));
   OK(SA_API(fourier_backward)(c, g, gf, pf, wf));
   result(pf), result(g);
+  int64_t order = 1;
+  while (order < d1) order *= 2;
+  sa_matrix diagonals = matrix(3 * ((r + order - 1) / order), order);
+  OK(SA_API(structured_fourier)(c, pf, x1, diagonals));
+  OK(SA_API(structured_fourier_backward)(c, g, gf, pf, diagonals));
+  result(pf), result(g);
   const int kinds[] = {SA_LINEAR, SA_GAUSSIAN, SA_LAPLACIAN};
   for (int kind : kinds) {
     const sa_side s1 = {x1, kind, 3}, s2 = {x2, SA_GAUSSIAN, 4};
