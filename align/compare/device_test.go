@@ -325,6 +325,8 @@ func TestDeviceFails(t *testing.T) {
 		}
 		if lost := (*align.DeviceError)(nil); !errors.As(err, &lost) {
 			t.Fatalf("operation %d: %v", at, err)
+		} else if err.Error() != errLost.Error() { // not twice
+			t.Errorf("operation %d: %v", at, err)
 		}
 	}
 	x2.Data[17*12+3] = float32(math.NaN())

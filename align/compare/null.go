@@ -2,7 +2,6 @@ package compare
 
 import (
 	"context"
-	"errors"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -77,7 +76,10 @@ func (w *Worker) null(ctx context.Context, d *Directions, progress func(done int
 		if err != nil {
 			return nil, nil, err
 		}
-		if err := errors.Join(sum.add(phi[0], on), sum.end()); err != nil {
+		if err := sum.add(phi[0], on); err != nil {
+			return nil, nil, err
+		}
+		if err := sum.end(); err != nil {
 			return nil, nil, err
 		}
 		s, err := m.Spectrum(ctx, &o, nullTolerance)
