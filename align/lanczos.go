@@ -33,7 +33,7 @@ func lanczos(ctx context.Context, b Backend, ws *workspace, op *operator, req *r
 		}
 	}
 	it.block = max(it.rows, 1)
-	first := max(6*it.block, 2*it.wanted()+8)
+	first := max(6*it.block, 2*it.wanted()+it.wanted()/2+8) // about what it takes: a test costs as much as ten products
 	for {
 		accepted, err := it.search(ctx, first)
 		if err != nil {
@@ -365,10 +365,9 @@ func (it *krylov) vectors(count int) (Matrix, error) {
 	}
 	it.d = resize(it.d, count*m)
 	it.inverse.vectors(it.d, it.reduction.d, it.reduction.e, it.theta)
+	it.reduction.expand(it.d)
 	for i := range count {
-		z := it.d[i*m : (i+1)*m]
-		it.reduction.expand(z)
-		store(s.row(i), z, 1)
+		store(s.row(i), it.d[i*m:(i+1)*m], 1)
 	}
 	v, err := it.ws.Get("vectors", count, it.op.n)
 	if err != nil {

@@ -4,7 +4,8 @@ package align
 // reflections (Golub and Van Loan, "Matrix Computations", section 8.3.1). It keeps its memory.
 type reduction struct {
 	n       int
-	a       []float64 // (n, n): below the diagonal of column k the reflection of step k, its first entry 1
+	a       []float64 // (n, n)
+	v       []float64 // (n, n): right of the diagonal of row k the reflection of step k, its first entry 1
 	tau     []float64
 	d, e    []float64 // T, as ritzValues takes it
 	product []float64
@@ -19,7 +20,7 @@ func (r *reduction) matrix(n int) []float64 {
 // tridiagonal reduces the matrix, and replaces the rows of g (any number, n), densely packed, by g Q.
 func (r *reduction) tridiagonal(g []float64) {
 	n := r.n
-	r.tau, r.d, r.e, r.product = resize(r.tau, n), resize(r.d, n), resize(r.e, n), resize(r.product, 2*n)
+	r.v, r.tau, r.d, r.e, r.product = resize(r.v, n*n), resize(r.tau, n), resize(r.d, n), resize(r.e, n), resize(r.product, n)
 	clear(r.tau)
 	for k := range n {
 		r.d[k] = r.a[k*n+k]
@@ -27,24 +28,21 @@ func (r *reduction) tridiagonal(g []float64) {
 		if k+1 == n {
 			break
 		}
-		// the column below the diagonal, gathered
-		v := r.product[n : n+n-k-1]
+		v := r.reflector(k)
 		for i := range v {
 			v[i] = r.a[(k+1+i)*n+k]
 		}
 		r.tau[k], r.e[k] = reflection(v)
-		for i, x := range v {
-			r.a[(k+1+i)*n+k] = x
-		}
 		if r.tau[k] == 0 {
 			continue
 		}
-		for row := g; len(row) > 0; row = row[n:] {
-			mirror(row[k+1:n], v, r.tau[k])
-		}
+		mirror(g, n, v, r.tau[k])
 		r.update(k+1, v, r.tau[k])
 	}
 }
+
+// reflector is the reflection of step k.
+func (r *reduction) reflector(k int) []float64 { return r.v[k*r.n+k+1 : (k+1)*r.n] }
 
 // reflection turns x into the v, with v_0 = 1, of the reflection I - τ v vᵀ that makes x a multiple β of the first unit
 // vector.
@@ -68,60 +66,88 @@ func reflection(x []float64) (tau, beta float64) {
 	return tau, beta
 }
 
-// mirror replaces x by (I - τ v vᵀ) x.
-func mirror(x, v []float64, tau float64) {
-	c := 0.0
-	for i, a := range v {
-		c += a * x[i]
-	}
-	c *= tau
-	for i, a := range v {
-		x[i] -= c * a
+// mirror replaces the last entries x of each row of g (any number, n), densely packed, by (I - τ v vᵀ) x.
+func mirror(g []float64, n int, v []float64, tau float64) {
+	for ; len(g) > 0; g = g[n:] {
+		x := g[n-len(v) : n]
+		addTo(x, v, -tau*product(x, v))
 	}
 }
 
-// update applies the reflection from both sides to the lower triangle of the block that begins at first.
+// product is the inner product. Four partial sums keep the adder busy.
+func product(a, b []float64) float64 {
+	b = b[:len(a)]
+	var s0, s1, s2, s3 float64
+	for ; len(a) >= 4 && len(b) >= 4; a, b = a[4:], b[4:] {
+		s0 += a[0] * b[0]
+		s1 += a[1] * b[1]
+		s2 += a[2] * b[2]
+		s3 += a[3] * b[3]
+	}
+	for i, x := range a {
+		s0 += x * b[i]
+	}
+	return s0 + s1 + (s2 + s3)
+}
+
+// addTo adds c y to x.
+func addTo(x, y []float64, c float64) {
+	y = y[:len(x)]
+	for i, v := range y {
+		x[i] += c * v
+	}
+}
+
+// update applies the reflection from both sides to the lower triangle of the block that begins at first. Two rows at a time
+// share what is read and written of v and p.
 func (r *reduction) update(first int, v []float64, tau float64) {
-	n := r.n
-	p := r.product[:len(v)]
+	n, m := r.n, len(v)
+	row := func(i int) []float64 { return r.a[(first+i)*n+first:][:i+1] }
+	p := r.product[:m]
 	clear(p)
-	for i, vi := range v {
-		row := r.a[(first+i)*n+first:][:i]
-		sum := r.a[(first+i)*n+first+i] * vi
-		for j, a := range row {
-			sum += a * v[j]
-			p[j] += a * vi
+	for i := m % 2; i < m; i += 2 {
+		upper, lower := row(i), row(i+1)
+		vu, vl := v[i], v[i+1]
+		vi := v[:i]
+		u, l, pi := upper[:len(vi)], lower[:len(vi)], p[:len(vi)]
+		su, sl := upper[i]*vu+lower[i]*vl, lower[i]*vu+lower[i+1]*vl
+		for j, x := range vi {
+			a, b := u[j], l[j]
+			su += a * x
+			sl += b * x
+			pi[j] += a*vu + b*vl
 		}
-		p[i] += sum
+		p[i] += su
+		p[i+1] += sl
 	}
-	c := 0.0
-	for i, vi := range v {
+	if m%2 == 1 { // the first row is the corner only
+		p[0] += row(0)[0] * v[0]
+	}
+	for i := range p {
 		p[i] *= tau
-		c += p[i] * vi
 	}
-	c *= tau / 2
-	for i, vi := range v {
-		p[i] -= c * vi
-	}
-	for i, vi := range v {
-		row, pi := r.a[(first+i)*n+first:][:i+1], p[i]
-		for j := range row {
-			row[j] -= vi*p[j] + pi*v[j]
+	addTo(p, v, -tau/2*product(p, v))
+	for i := m % 2; i < m; i += 2 {
+		vu, vl, pu, pl := v[i], v[i+1], p[i], p[i+1]
+		vi := v[:i+1]
+		upper, lower, pi := row(i)[:len(vi)], row(i + 1)[:len(vi)], p[:len(vi)]
+		for j, x := range vi {
+			y := pi[j]
+			upper[j] -= vu*y + pu*x
+			lower[j] -= vl*y + pl*x
 		}
+		row(i + 1)[i+1] -= 2 * vl * pl
+	}
+	if m%2 == 1 {
+		row(0)[0] -= 2 * v[0] * p[0]
 	}
 }
 
-// expand replaces an eigenvector z of T by the eigenvector Q z of the matrix.
+// expand replaces the rows of z (any number, n), densely packed, eigenvectors of T, by those of the matrix.
 func (r *reduction) expand(z []float64) {
-	n := r.n
-	for k := n - 2; k >= 0; k-- {
-		if r.tau[k] == 0 {
-			continue
+	for k := r.n - 2; k >= 0; k-- {
+		if r.tau[k] != 0 {
+			mirror(z, r.n, r.reflector(k), r.tau[k])
 		}
-		v := r.product[:n-k-1]
-		for i := range v {
-			v[i] = r.a[(k+1+i)*n+k]
-		}
-		mirror(z[k+1:n], v, r.tau[k])
 	}
 }

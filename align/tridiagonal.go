@@ -87,7 +87,7 @@ func tridiagonalNorm(d, e []float64) float64 {
 
 // inverseIteration finds eigenvectors of T for eigenvalues that are known.
 type inverseIteration struct {
-	diag, up, up2, factor []float64 // T - θ = P L U: the bands of U, the multipliers of L
+	diag, up, up2, factor []float64 // T - θ = P L U: the bands of U, its diagonal inverted, and the multipliers of L
 	swapped               []bool
 }
 
@@ -108,10 +108,16 @@ func (it *inverseIteration) vectors(out, d, e, theta []float64) {
 		for range 3 {
 			it.solve(x)
 			for range 2 {
+				alone := true
 				for j := range k {
 					if math.Abs(theta[j]-t) <= clustered {
-						project(x, out[j*m:(j+1)*m])
+						y := out[j*m : (j+1)*m]
+						addTo(x, y, -product(x, y))
+						alone = false
 					}
+				}
+				if alone {
+					break
 				}
 				unit(x)
 			}
@@ -119,12 +125,20 @@ func (it *inverseIteration) vectors(out, d, e, theta []float64) {
 	}
 }
 
-// norm is the Euclidean norm, whatever the scale.
-func norm(x []float64) float64 {
+// largest is the largest magnitude.
+func largest(x []float64) float64 {
 	top := 0.0
 	for _, v := range x {
-		top = math.Max(top, math.Abs(v))
+		if a := math.Abs(v); !(a <= top) {
+			top = a
+		}
 	}
+	return top
+}
+
+// norm is the Euclidean norm, whatever the scale.
+func norm(x []float64) float64 {
+	top := largest(x)
 	if top == 0 {
 		return 0
 	}
@@ -135,34 +149,18 @@ func norm(x []float64) float64 {
 	return top * math.Sqrt(sum)
 }
 
-// project subtracts from x its projection on the unit vector y.
-func project(x, y []float64) {
-	c := 0.0
-	for i, v := range x {
-		c += v * y[i]
-	}
-	for i := range x {
-		x[i] -= c * y[i]
-	}
-}
-
 // unit scales x to norm 1, whatever its scale.
 func unit(x []float64) {
-	top := 0.0
-	for _, v := range x {
-		top = math.Max(top, math.Abs(v))
-	}
+	top := largest(x)
 	if top == 0 {
 		return
 	}
-	sum := 0.0
 	for i := range x {
 		x[i] /= top
-		sum += x[i] * x[i]
 	}
-	sum = math.Sqrt(sum)
+	inverse := 1 / math.Sqrt(product(x, x))
 	for i := range x {
-		x[i] /= sum
+		x[i] *= inverse
 	}
 }
 
@@ -204,6 +202,9 @@ func (it *inverseIteration) factorize(d, e []float64, t, norm float64) {
 	if math.Abs(diag[m-1]) < tiny {
 		diag[m-1] = tiny
 	}
+	for i, x := range diag {
+		diag[i] = 1 / x
+	}
 }
 
 // solve replaces x by (T - t)⁻¹ x up to a factor.
@@ -224,7 +225,7 @@ func (it *inverseIteration) solve(x []float64) {
 		if i+2 < m {
 			s -= it.up2[i] * x[i+2]
 		}
-		x[i] = s / it.diag[i]
+		x[i] = s * it.diag[i]
 	}
 	// the solution is as large as 1/rounding: keep it in range for the next one
 	unit(x)
