@@ -4,17 +4,20 @@
 
 #include <string.h>
 
+// evenly returns how many tiles a block takes of so many, at most `most`, so that the blocks are nearly of one size.
+static int64_t evenly(int64_t tiles, int64_t most) { return sa_ceil(tiles, sa_ceil(tiles, most)); }
+
 sa_grid sa_grid_make(const sa_context *c, const sa_tile *tile, int64_t m, int64_t n, double work, bool lower) {
   // About 160 x 192: 128 KiB of result and two operand panels of SA_KC fit in 1 MiB of L2.
   int64_t ti = sa_max(1, 168 / tile->mr), tj = sa_max(1, 192 / tile->nr);
   sa_grid g = {.m = m, .n = n, .lower = lower};
   const int64_t threads = work < 2 * SA_GRAIN_NS ? 1 : c->threads;
   for (;;) {
-    g.mc = ti * tile->mr, g.nc = tj * tile->nr;
+    g.mc = evenly(sa_ceil(m, tile->mr), ti) * tile->mr, g.nc = evenly(sa_ceil(n, tile->nr), tj) * tile->nr;
     g.count = 0;
     for (int64_t i = 0; i < m; i += g.mc) g.count += sa_ceil(lower ? sa_min(n, i + g.mc) : n, g.nc);
     // Smaller blocks where threads would run out of them.
-    if (g.count >= 4 * threads || threads == 1 || (ti <= 3 && tj <= 2)) break;
+    if (g.count >= 8 * threads || threads == 1 || (ti <= 3 && tj <= 2)) break;
     if (ti > 3) ti = (ti + 1) / 2;
     if (tj > 2) tj = (tj + 1) / 2;
   }

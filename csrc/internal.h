@@ -163,7 +163,7 @@ void sa_run_exact(sa_context *c, double work, int64_t tasks, sa_task_fn *fn, voi
 #define SA_NS_PER_FLOP (1.0 / 150)
 #define SA_NS_PER_BYTE (1.0 / 20)
 #define SA_GRAIN_NS 30e3
-#define SA_GRAIN_AWAKE_NS 2500.0
+#define SA_GRAIN_AWAKE_NS 5e3
 
 #define SA_CHECK(c, op, condition, text) \
   do {                                   \

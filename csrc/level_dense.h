@@ -39,15 +39,17 @@ INLINE void transpose_square(float *dst, int64_t dst_stride, const float *src, i
 
 // transpose_shifted: dst (cols, rows) = (src - shift)ᵀ, src (rows, cols), shift over the columns or NULL. It goes by
 // strips of columns: few enough that their lines of dst stay in L1 even where a power-of-two stride makes them
-// compete for one set, and lines of src are used up while there.
+// compete for one set, and lines of src are used up while there. What is left of four rows is done with rows before it.
 INLINE void transpose_shifted(float *dst, int64_t dst_stride, const float *src, int64_t src_stride, int64_t rows,
                               int64_t cols, const float *shift, int64_t strip) {
-  const int64_t whole = rows / 4 * 4;
+  const int64_t whole = rows >= 4 ? rows : 0;
   for (int64_t at = 0; at < cols; at += strip) {
     const int64_t end = sa_min(cols, at + strip), quads = at + (end - at) / 4 * 4;
-    for (int64_t i = 0; i < whole; i += 4)
+    for (int64_t i = 0; i < whole; i += 4) {
+      const int64_t r = sa_min(i, rows - 4);
       for (int64_t j = at; j < quads; j += 4)
-        transpose_square(dst + j * dst_stride + i, dst_stride, src + i * src_stride + j, src_stride, shift ? shift + j : NULL);
+        transpose_square(dst + j * dst_stride + r, dst_stride, src + r * src_stride + j, src_stride, shift ? shift + j : NULL);
+    }
     for (int64_t j = at; j < end; j++)
       for (int64_t i = j < quads ? whole : 0; i < rows; i++)
         dst[j * dst_stride + i] = src[i * src_stride + j] - (shift ? shift[j] : 0);
