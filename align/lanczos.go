@@ -134,10 +134,7 @@ func (it *krylov) append(w []float32, norm, drift float64) error {
 	if err := it.reserve(it.rows + 1); err != nil {
 		return err
 	}
-	row, f := it.basis.row(it.rows), float32(1/norm)
-	for i, x := range w {
-		row[i] = x * f
-	}
+	copyScaled(it.basis.row(it.rows), w, float32(1/norm))
 	it.drift = append(it.drift, drift/norm)
 	if it.op.tail > 0 && !(drift/norm <= maxDrift) {
 		it.drift[it.rows] = 1

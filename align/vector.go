@@ -70,6 +70,16 @@ func scaleVector(v []float32, a float64) {
 	}
 }
 
+// copyScaled writes a src to dst, four entries at a time.
+func copyScaled(dst, src []float32, a float32) {
+	for ; len(src) >= 4 && len(dst) >= 4; dst, src = dst[4:], src[4:] {
+		dst[0], dst[1], dst[2], dst[3] = a*src[0], a*src[1], a*src[2], a*src[3]
+	}
+	for i, x := range src {
+		dst[i] = a * x
+	}
+}
+
 func subtractMean(v []float32) {
 	s := 0.0
 	for _, x := range v {

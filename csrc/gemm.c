@@ -4,12 +4,18 @@
 
 #include <string.h>
 
+// most_rows and most_columns are how many tiles a block has at most, one below and one beside the other. About 160 x 192: 128 KiB of result and two
+// operand panels of SA_KC fit in 1 MiB of L2.
+static int64_t most_rows(const sa_tile *tile) { return sa_max(1, 168 / tile->mr); }
+static int64_t most_columns(const sa_tile *tile) { return sa_max(1, 192 / tile->nr); }
+
+int64_t sa_grid_room(const sa_tile *tile) { return most_rows(tile) * tile->mr * most_columns(tile) * tile->nr; }
+
 // evenly returns how many tiles a block takes of so many, at most `most`, so that the blocks are nearly of one size.
 static int64_t evenly(int64_t tiles, int64_t most) { return sa_ceil(tiles, sa_ceil(tiles, most)); }
 
 sa_grid sa_grid_make(const sa_context *c, const sa_tile *tile, int64_t m, int64_t n, double work, bool lower) {
-  // About 160 x 192: 128 KiB of result and two operand panels of SA_KC fit in 1 MiB of L2.
-  int64_t ti = sa_max(1, 168 / tile->mr), tj = sa_max(1, 192 / tile->nr);
+  int64_t ti = most_rows(tile), tj = most_columns(tile);
   sa_grid g = {.m = m, .n = n, .lower = lower};
   const int64_t threads = work < 2 * SA_GRAIN_NS ? 1 : c->threads;
   for (;;) {

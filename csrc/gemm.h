@@ -47,6 +47,9 @@ typedef struct sa_grid {
 sa_grid sa_grid_make(const sa_context *c, const sa_tile *tile, int64_t m, int64_t n, double work, bool lower);
 sa_block sa_grid_block(const sa_grid *g, int64_t task);
 
+// sa_grid_room is how many floats a thread's buffer has at most, whatever the shape of the result.
+int64_t sa_grid_room(const sa_tile *tile);
+
 // sa_pack packs both operands. False: no memory.
 bool sa_pack(sa_context *c, sa_gemm *p, const sa_operand *a, const sa_operand *b, const sa_tile *tile);
 

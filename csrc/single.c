@@ -37,8 +37,7 @@ bool sa_single_take(sa_eigen_job *j) {
   // The rows of one half, and those that were turned into rows of both, meet one half of the columns.
   f->p.a = sa_take(c, sa_panel_words(tile, n, tile->mr, n));
   f->p.b = sa_take(c, sa_panel_words(tile, half, tile->nr, n));
-  const sa_grid largest = sa_grid_make(c, tile, n, half, 0, false);
-  f->room = largest.mc * largest.stride;
+  f->room = sa_grid_room(tile);
   f->buffers = sa_take(c, c->threads * f->room);
   f->back = sa_ceil(SA_BACK, tile->mr) * tile->mr;
   f->block = f->back * (2 * n + tile->mr);
