@@ -371,7 +371,8 @@ def test_nothing_but_the_library_is_loaded():
         x = np.random.default_rng(0).standard_normal((64, 16)).astype("f4")
         def never(*a, **k): raise AssertionError("a process")
         subprocess.Popen.__init__ = never
-        print(specalign.penalty(x, x[:, :8], isolation="none", k=2).converged)
+        with specalign.Sidecar(isolation="none", device="cpu") as engine, engine.session(k=2) as session:
+            print(session.step(x, x[:, :8]).converged)
         child = os.fork()
         if child == 0:
             try:
