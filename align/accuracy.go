@@ -9,6 +9,8 @@ type request struct {
 	tol   float64
 	floor float64 // eigenvalues up to this are rounding errors of L: see counts
 	noise float64 // about the size of uᵀ E v for unit vectors u, v, E being the rounding errors of L
+	stray float64 // about the size of E v, where that matters beside noise
+	own   float64 // the relative rounding error of a gradient whose eigenpairs are exact
 	extra float64 // by how much the error of the gradient was found to exceed that of M, 1 or more
 }
 
@@ -122,6 +124,9 @@ func (r *request) estimate(theta, res, slopes []float64, rest float64, s *streng
 		fuzz += s.vector(i) * square(r.bend(ai))
 		if a := angle(res[i], di); a > 0 {
 			cut += wi * wi * a * a * (s.vector(i) + s.residual(i))
+		}
+		if rest >= 0 { // what E mixes into v_i of the vectors left out, most of which have eigenvalues near 0
+			fuzz += (s.vector(i) + s.residual(i)) * square(wi*angle(r.stray, ai))
 		}
 		own := 0x1p-21 * ai // the values' own rounding errors
 		near := math.Max(r.noise+own, shift(i)+largest)

@@ -247,6 +247,9 @@ type Device interface {
 	// Clear sets m to 0, Copy dst, of the shape of src, to src.
 	Clear(m Matrix) error
 	Copy(dst, src Matrix) error
+	// Fast says whether large products that are enqueued from here on may be in plain TF32, operands rounded to 11 bits
+	// and sums in float32. What was recorded stays as it is.
+	Fast(on bool)
 	// CenterRows subtracts from each row of m its mean, in place.
 	CenterRows(m Matrix) error
 	// Differences writes the number of elements in which a and b, both of one shape, differ to out[0].

@@ -171,6 +171,7 @@ type Config struct {
 	Tolerance       float64       `json:"tolerance"` // wanted relative error of the gradient
 	Center          bool          `json:"center"`
 	Eta             float64       `json:"eta"`
+	Fast            bool          `json:"fast,omitempty"`    // large products on a GPU in plain TF32, a third of the work, less accurate; nothing on a CPU
 	Threads         int           `json:"threads,omitempty"` // most threads of an operation, small ones take fewer; 0: half of the CPUs, 1 to 16
 	Device          string        `json:"device"`
 }
@@ -233,7 +234,7 @@ func (c *Config) numFeatures() int {
 func (c *Config) fingerprint() uint64 {
 	r := Config{
 		StudentKernel: c.KernelOf(0), ReferenceKernel: c.KernelOf(1), Approximation: c.Approximation, NumFeatures: c.numFeatures(),
-		Seed: c.Seed, Terms: c.ResolvedTerms(), Solver: c.Solver, Tolerance: c.Tolerance, Center: c.Center, Eta: c.Eta,
+		Seed: c.Seed, Terms: c.ResolvedTerms(), Solver: c.Solver, Tolerance: c.Tolerance, Center: c.Center, Eta: c.Eta, Fast: c.Fast,
 	}
 	for side, to := range []**Sigma{&r.StudentSigma, &r.ReferenceSigma} {
 		if c.KernelOf(side).NeedsSigma() {

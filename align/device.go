@@ -30,6 +30,10 @@ func (st *step) onDevice(ctx context.Context, f [2]Features, grad target) (*Resu
 		return nil, err
 	}
 	d := &deviceStep{step: st, dev: st.s.dev, b: st.s.dev.b, ws: st.s.dev.ws}
+	if st.s.cfg.Fast { // the device is not this session's alone
+		d.b.Fast(true)
+		defer d.b.Fast(false)
+	}
 	ok, err := d.begin(ctx, f)
 	if !ok || err != nil {
 		return nil, err
@@ -205,7 +209,7 @@ func (d *deviceStep) value(f [2]Features) (*Result, error) {
 		}
 	}
 	req := &d.req
-	*req = request{want: want, terms: terms, tol: d.s.cfg.Tolerance}
+	*req = request{want: want, terms: terms, tol: d.s.cfg.Tolerance, own: ownRounding}
 	p := &d.ws.krylov.result
 	p.reset()
 	var l Matrix
@@ -226,6 +230,9 @@ func (d *deviceStep) value(f [2]Features) (*Result, error) {
 		return nil, err
 	}
 	req.floor, req.noise = roundoff*d.op.norm, d.op.noise
+	if d.s.cfg.Fast {
+		d.coarse(req)
+	}
 	var order []int
 	switch d.solver {
 	case SolverLanczos:
@@ -313,6 +320,10 @@ func (d *deviceStep) result(p *pairs, order []int) (*Result, error) {
 		res.Warnings = append(res.Warnings, warnZeroRows(d.zeroRows))
 	}
 	res.Warnings = append(res.Warnings, p.notes...)
+	if d.s.cfg.Fast {
+		res.Backend.ISA += " tf32"
+		d.req.own = d.coarseGradient(p)
+	}
 	if d.sh.want > 0 {
 		res.Products = p.products
 		d.report(res, p, &d.req)

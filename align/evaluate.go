@@ -89,7 +89,7 @@ func (s *shape) wants(terms []Term) {
 // order.
 func (st *step) request(sh *shape) *request {
 	req := &st.req
-	*req = request{want: sh.want, terms: st.s.terms, tol: st.s.cfg.Tolerance, floor: roundoff * st.op.norm, noise: st.op.noise}
+	*req = request{want: sh.want, terms: st.s.terms, tol: st.s.cfg.Tolerance, floor: roundoff * st.op.norm, noise: st.op.noise, own: ownRounding}
 	return req
 }
 
@@ -258,7 +258,7 @@ func (st *step) report(res *Result, p *pairs, req *request) {
 	}
 	gradErr := math.Hypot(p.estimate.truncation, p.estimate.rounding)
 	if used > 0 {
-		gradErr = math.Hypot(gradErr, ownRounding)
+		gradErr = math.Hypot(gradErr, req.own)
 	}
 	res.Gap, res.Residual, res.GradientError = &gap, &residual, &gradErr
 	res.Converged = p.converged

@@ -23,6 +23,7 @@ type Session struct {
 	state state
 	drawn [2]draw       // the random frequencies that the workspace holds
 	last  Approximation // that of the last step
+	idle  bool          // it was said that fast changes nothing where steps run
 
 	pcg  rand.PCG
 	rng  *rand.Rand // on pcg
@@ -148,6 +149,10 @@ func (s *Session) take(ctx context.Context, student, reference Features, grad ta
 	s.last = st.approx
 	if res.Backend.Backend == "" {
 		res.Backend = s.b.Info()
+	}
+	if s.cfg.Fast && res.Backend.Host && !s.idle {
+		s.idle = true
+		st.notes = append(st.notes, "fast changes nothing in steps on "+res.Backend.Device+": it is for products on a GPU")
 	}
 	res.ZeroRows = st.zeroRows
 	res.StudentSigma, res.ReferenceSigma = sigma[0], sigma[1]

@@ -85,6 +85,8 @@ extern "C" void SA_API(info)(const sa_context *c, sa_running *out) {
   out->threads = 1;
 }
 
+extern "C" void SA_API(fast)(sa_context *c, int32_t on) { c->fast = on != 0; }
+
 void sa_begin(sa_context *c, const char *op) {
   c->op = op;
   cudaSetDevice(c->device);

@@ -20,6 +20,7 @@ struct sa_slab {
 struct sa_context {
   int device, multiprocessors, major, minor;
   size_t shared_most;  // bytes of shared memory that a block may have
+  bool fast;           // plain TF32, see specalign_cuda.h
   cudaStream_t stream;
   cudaEvent_t event;  // by which streams wait for one another
   sa_slab *slabs;

@@ -27,29 +27,34 @@ struct Side {
   }
 };
 
-__global__ void __launch_bounds__(ROWS_THREADS) squares_kernel(float *sq, sa_panel p) {
+// squares_kernel: of the rows as products read them, so that distances are those of rows that were rounded, and 0 where
+// they are equal.
+__global__ void __launch_bounds__(ROWS_THREADS) squares_kernel(float *sq, sa_panel p, bool rounded) {
   const int64_t i = (int64_t)blockIdx.x * ROWS_WARPS + threadIdx.x / 32;
   if (i >= p.rows) return;
   float s = 0;
-  for (int64_t k = threadIdx.x % 32; k < p.inner; k += 32) s = fmaf(p.data[i * p.inner + k], p.data[i * p.inner + k], s);
+  for (int64_t k = threadIdx.x % 32; k < p.inner; k += 32) {
+    const float v = p.data[i * p.inner + k], x = rounded ? sa_rounded(v) : v;
+    s = fmaf(x, x, s);
+  }
   s = sa_warp_sum(s);
   if (threadIdx.x % 32 == 0) sq[i] = s;
 }
 
-static sa_status panel_of(sa_context *c, sa_panel *p, const float **sq, sa_matrix x, const double *mean) {
+static sa_status panel_of(sa_context *c, sa_panel *p, const float **sq, sa_matrix x, const double *mean, bool fast) {
   sa_operand o = sa_by_rows(x);
   o.shift = mean;
   SA_TRY(sa_pack(c, p, o));
   if (!mean) return SA_OK;
   float *to = sa_take<float>(c, p->rows);
   SA_MEMORY(c, to);
-  SA_LAUNCH(c, squares_kernel, sa_blocks(p->rows, ROWS_WARPS), ROWS_THREADS, 0, to, *p);
+  SA_LAUNCH(c, squares_kernel, sa_blocks(p->rows, ROWS_WARPS), ROWS_THREADS, 0, to, *p, sa_arithmetic(x.cols, fast) == TF32);
   *sq = to;
   return SA_OK;
 }
 
-// prepare makes a side of the kernel of s between the rows of s.x and those of y.
-static sa_status prepare(sa_context *c, Side *out, sa_side s, sa_matrix y) {
+// prepare makes a side of the kernel of s between the rows of s.x and those of y, for products in plain TF32 or not.
+static sa_status prepare(sa_context *c, Side *out, sa_side s, sa_matrix y, bool fast) {
   *out = Side{s.kernel, s.x, y, {}, {}, nullptr, nullptr, 0, 0};
   double *mean = nullptr;
   if (s.kernel == SA_GAUSSIAN) {
@@ -61,13 +66,13 @@ static sa_status prepare(sa_context *c, Side *out, sa_side s, sa_matrix y) {
   } else if (s.kernel == SA_LAPLACIAN) {
     out->scale = -1 / s.sigma;
   }
-  SA_TRY(panel_of(c, &out->px, &out->sqx, s.x, mean));
+  SA_TRY(panel_of(c, &out->px, &out->sqx, s.x, mean, fast));
   if (y.data == s.x.data && y.rows == s.x.rows) {
     out->py = out->px;
     out->sqy = out->sqx;
     return SA_OK;
   }
-  return panel_of(c, &out->py, &out->sqy, y, mean);
+  return panel_of(c, &out->py, &out->sqy, y, mean, fast);
 }
 
 // tile_of computes a tile with the arithmetic that the kernel and its inner length call for.
@@ -132,7 +137,7 @@ __global__ void __launch_bounds__(TILE_THREADS) difference_kernel(sa_matrix l, s
   }
 }
 
-static Arithmetic arithmetic_of(const Side &s) { return s.kernel == SA_LAPLACIAN ? ABSOLUTE : sa_arithmetic(s.x.cols); }
+static Arithmetic arithmetic_of(const Side &s, bool fast) { return s.kernel == SA_LAPLACIAN ? ABSOLUTE : sa_arithmetic(s.x.cols, fast); }
 
 template <int T, int FIRST, int SECOND>
 static sa_status difference_by(sa_context *c, sa_matrix l, sa_matrix k1, sa_matrix k2, const Side &s1, const Side &s2, float eta) {
@@ -143,17 +148,30 @@ static sa_status difference_by(sa_context *c, sa_matrix l, sa_matrix k1, sa_matr
   return SA_OK;
 }
 
-template <int FIRST>
+template <int LARGE, int FIRST>
 static sa_status difference_from(sa_context *c, sa_matrix l, sa_matrix k1, sa_matrix k2, const Side &s1, const Side &s2, float eta) {
   const int64_t small = sa_ceil(s1.x.rows, 64);
-  switch (arithmetic_of(s2)) {
+  switch (arithmetic_of(s2, c->fast)) {
     case FLOAT32:
       return difference_by<64, FIRST, FLOAT32>(c, l, k1, k2, s1, s2, eta);
     case ABSOLUTE:
       return difference_by<64, FIRST, ABSOLUTE>(c, l, k1, k2, s1, s2, eta);
     default:
-      if (FIRST == TENSOR && small * small / 2 < c->multiprocessors) return difference_by<32, TENSOR, TENSOR>(c, l, k1, k2, s1, s2, eta);
-      return difference_by<64, FIRST, TENSOR>(c, l, k1, k2, s1, s2, eta);
+      if (FIRST == LARGE && small * small / 2 < c->multiprocessors) return difference_by<32, LARGE, LARGE>(c, l, k1, k2, s1, s2, eta);
+      return difference_by<64, FIRST, LARGE>(c, l, k1, k2, s1, s2, eta);
+  }
+}
+
+// LARGE is the arithmetic of products that are long enough for tensor cores.
+template <int LARGE>
+static sa_status difference_in(sa_context *c, sa_matrix l, sa_matrix k1, sa_matrix k2, const Side &s1, const Side &s2, float eta) {
+  switch (arithmetic_of(s1, c->fast)) {
+    case FLOAT32:
+      return difference_from<LARGE, FLOAT32>(c, l, k1, k2, s1, s2, eta);
+    case ABSOLUTE:
+      return difference_from<LARGE, ABSOLUTE>(c, l, k1, k2, s1, s2, eta);
+    default:
+      return difference_from<LARGE, LARGE>(c, l, k1, k2, s1, s2, eta);
   }
 }
 
@@ -163,16 +181,9 @@ extern "C" sa_status SA_API(difference)(sa_context *c, sa_matrix l, sa_matrix k1
   SA_CHECK(c, (!l.data || sa_is(l, n, n)) && (!k1.data || sa_is(k1, n, n)) && (!k2.data || sa_is(k2, n, n)), "l, k1 and k2 are not (n, n)");
   SA_CHECK(c, sa_side_fits(s1) && sa_side_fits(s2) && s2.x.rows == n, "a side does not have n rows, a known kernel and a positive sigma");
   Side a, b;
-  SA_TRY(prepare(c, &a, s1, s1.x));
-  SA_TRY(prepare(c, &b, s2, s2.x));
-  switch (arithmetic_of(a)) {
-    case FLOAT32:
-      return difference_from<FLOAT32>(c, l, k1, k2, a, b, eta);
-    case ABSOLUTE:
-      return difference_from<ABSOLUTE>(c, l, k1, k2, a, b, eta);
-    default:
-      return difference_from<TENSOR>(c, l, k1, k2, a, b, eta);
-  }
+  SA_TRY(prepare(c, &a, s1, s1.x, c->fast));
+  SA_TRY(prepare(c, &b, s2, s2.x, c->fast));
+  return c->fast ? difference_in<TF32>(c, l, k1, k2, a, b, eta) : difference_in<TENSOR>(c, l, k1, k2, a, b, eta);
 }
 
 // --- cross_kernel: k_ij = k(a_i, b_j), with the kernel and the bandwidth of a.
@@ -202,8 +213,8 @@ extern "C" sa_status SA_API(cross_kernel)(sa_context *c, sa_matrix k, sa_side a,
   sa_begin(c, "cross_kernel");
   SA_CHECK(c, sa_side_fits(a) && sa_there(b.x) && a.x.cols == b.x.cols && sa_is(k, a.x.rows, b.x.rows), "the shapes, the kernel or sigma do not fit");
   Side s;
-  SA_TRY(prepare(c, &s, a, b.x));
-  switch (arithmetic_of(s)) {
+  SA_TRY(prepare(c, &s, a, b.x, false));
+  switch (arithmetic_of(s, false)) {
     case FLOAT32:
       return cross_by<FLOAT32>(c, k, s);
     case ABSOLUTE:
@@ -223,8 +234,9 @@ __device__ __forceinline__ float outer_at(const sa_matrix &u, const float *w, in
   return s;
 }
 
+// weights_kernel: where the product with W is in plain TF32, W is rounded here, for the sums over its rows to be of the same.
 template <int ARITHMETIC>
-__global__ void __launch_bounds__(TILE_THREADS) weights_kernel(sa_panel w, Side s, sa_matrix m, sa_matrix u, const float *uw, sa_matrix k1) {
+__global__ void __launch_bounds__(TILE_THREADS) weights_kernel(sa_panel w, Side s, sa_matrix m, sa_matrix u, const float *uw, sa_matrix k1, bool rounded) {
   SHARED(TileShared<64>, shared);
   const int64_t n = s.x.rows;
   int64_t bi, bj;
@@ -239,16 +251,17 @@ __global__ void __launch_bounds__(TILE_THREADS) weights_kernel(sa_panel w, Side 
     if (row >= n || col > row) continue;
     float v = 0;
     if (row != col) v = (m.data ? sa_row(m, row)[col] : outer_at(u, uw, row, col)) * (k1.data ? sa_row(k1, row)[col] : tile.sum[e]);
+    if (rounded) v = sa_rounded(v);
     w.data[row * w.inner + col] = v;
     w.data[col * w.inner + row] = v;
   }
 }
 
 template <int ARITHMETIC>
-static sa_status weights_by(sa_context *c, sa_panel w, const Side &s, sa_matrix m, sa_matrix u, const float *uw, sa_matrix k1) {
+static sa_status weights_by(sa_context *c, sa_panel w, const Side &s, sa_matrix m, sa_matrix u, const float *uw, sa_matrix k1, bool rounded) {
   const unsigned down = sa_blocks(s.x.rows, 64);
   SA_TRY(sa_prepare(c, weights_kernel<ARITHMETIC>, sizeof(TileShared<64>)));
-  SA_LAUNCH(c, weights_kernel<ARITHMETIC>, down * (down + 1) / 2, TILE_THREADS, sizeof(TileShared<64>), w, s, m, u, uw, k1);
+  SA_LAUNCH(c, weights_kernel<ARITHMETIC>, down * (down + 1) / 2, TILE_THREADS, sizeof(TileShared<64>), w, s, m, u, uw, k1, rounded);
   return SA_OK;
 }
 
@@ -310,16 +323,20 @@ extern "C" sa_status SA_API(kernel_gradient)(sa_context *c, sa_matrix g, sa_side
   SA_TRY(sa_check(c, cudaMemsetAsync(weights.data, 0, (size_t)(weights.rows * weights.inner) * sizeof(float), c->stream), "clearing"));
   Side side = {};
   side.kernel = s.kernel, side.x = side.y = s.x;
-  if (!k1.data) SA_TRY(prepare(c, &side, s, s.x));
-  switch (arithmetic_of(side)) {
+  if (!k1.data) SA_TRY(prepare(c, &side, s, s.x, c->fast));
+  const bool rounded = sa_arithmetic(n, c->fast) == TF32;
+  switch (arithmetic_of(side, c->fast)) {
     case FLOAT32:
-      SA_TRY(weights_by<FLOAT32>(c, weights, side, m, u, w.data, k1));
+      SA_TRY(weights_by<FLOAT32>(c, weights, side, m, u, w.data, k1, rounded));
       break;
     case ABSOLUTE:
-      SA_TRY(weights_by<ABSOLUTE>(c, weights, side, m, u, w.data, k1));
+      SA_TRY(weights_by<ABSOLUTE>(c, weights, side, m, u, w.data, k1, false));
+      break;
+    case TF32:
+      SA_TRY(weights_by<TF32>(c, weights, side, m, u, w.data, k1, rounded));
       break;
     default:
-      SA_TRY(weights_by<TENSOR>(c, weights, side, m, u, w.data, k1));
+      SA_TRY(weights_by<TENSOR>(c, weights, side, m, u, w.data, k1, rounded));
   }
   if (s.kernel == SA_LAPLACIAN) {
     SA_LAUNCH(c, pull_laplacian_kernel, dim3(sa_blocks(d, 128), sa_blocks(n, PULL)), 128, 0, g, s.x, weights, 2 / s.sigma);

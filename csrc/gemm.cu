@@ -100,17 +100,24 @@ static sa_status multiply_by(sa_context *c, sa_panel a, sa_panel b, int64_t rows
   return SA_OK;
 }
 
+template <int ARITHMETIC, class Out>
+static sa_status multiply_in(sa_context *c, sa_panel a, sa_panel b, int64_t rows, int64_t cols, bool lower, Out out) {
+  if (sa_ceil(rows, 64) * sa_ceil(cols, 64) / (lower ? 2 : 1) < c->multiprocessors) return multiply_by<32, ARITHMETIC>(c, a, b, rows, cols, lower, out);
+  const int64_t tiles = sa_ceil(rows, 128) * sa_ceil(cols, 128) / (lower ? 2 : 1);
+  if (tiles < c->multiprocessors) return multiply_by<64, ARITHMETIC>(c, a, b, rows, cols, lower, out);
+  return multiply_by<128, ARITHMETIC>(c, a, b, rows, cols, lower, out);
+}
+
 template <class Out>
 static sa_status multiply(sa_context *c, sa_panel a, sa_panel b, int64_t rows, int64_t cols, int64_t inner, bool lower, Out out) {
   if (sa_arithmetic(inner) == FLOAT32) return multiply_by<64, FLOAT32>(c, a, b, rows, cols, lower, out);
-  if (sa_ceil(rows, 64) * sa_ceil(cols, 64) / (lower ? 2 : 1) < c->multiprocessors) return multiply_by<32, TENSOR>(c, a, b, rows, cols, lower, out);
-  const int64_t tiles = sa_ceil(rows, 128) * sa_ceil(cols, 128) / (lower ? 2 : 1);
-  if (tiles < c->multiprocessors) return multiply_by<64, TENSOR>(c, a, b, rows, cols, lower, out);
-  return multiply_by<128, TENSOR>(c, a, b, rows, cols, lower, out);
+  return multiply_in<TENSOR>(c, a, b, rows, cols, lower, out);
 }
 
 sa_status sa_multiply(sa_context *c, sa_matrix g, sa_panel a, sa_panel b, int64_t inner, float alpha) {
-  return multiply(c, a, b, g.rows, g.cols, inner, false, Scaled{g, alpha});
+  const Scaled out = {g, alpha};
+  if (sa_arithmetic(inner, c->fast) == TF32) return multiply_in<TF32>(c, a, b, g.rows, g.cols, false, out);
+  return multiply(c, a, b, g.rows, g.cols, inner, false, out);
 }
 
 // matmul: g = alpha a phi.
@@ -135,7 +142,8 @@ extern "C" sa_status SA_API(gram)(sa_context *c, sa_matrix g, sa_matrix phi1, sa
   return multiply(c, p, p, d, d, phi1.rows, true, Mirrored{g, (float)phi1.rows});
 }
 
-// fourier: phi = [cos(x wᵀ), sin(x wᵀ)] / sqrt(r) (Rahimi and Recht 2007).
+// fourier: phi = [cos(x wᵀ), sin(x wᵀ)] / sqrt(r) (Rahimi and Recht 2007). Never in plain TF32: the error of a phase, which
+// may be many turns, is that of the feature.
 extern "C" sa_status SA_API(fourier)(sa_context *c, sa_matrix phi, sa_matrix x, sa_matrix w) {
   sa_begin(c, "fourier");
   SA_CHECK(c, sa_there(x) && sa_there(w) && x.cols == w.cols && sa_is(phi, x.rows, 2 * w.rows), "the shapes do not fit");

@@ -8,6 +8,11 @@
 extern "C" {
 #endif
 
+// fast says whether large products that are enqueued from here on may be in plain TF32, operands rounded to 11 bits and sums
+// in float32: those of difference, matmul, kernel_gradient and fourier_backward. What was recorded stays as it is. A
+// context begins without.
+void SA_API(fast)(sa_context *c, int32_t on);
+
 // clear enqueues m = 0.
 sa_status SA_API(clear)(sa_context *c, sa_matrix m);
 

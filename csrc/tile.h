@@ -5,7 +5,8 @@
 // kernel's.
 //
 // In tensor cores a float32 is split into two tf32, x = hi + lo, and products are hi hi + hi lo + lo hi: what is
-// missing, lo lo, is 2⁻²² of the product ("3xTF32", Ootomo and Yokota 2022). Sums are in float32.
+// missing, lo lo, is 2⁻²² of the product ("3xTF32", Ootomo and Yokota 2022). Sums are in float32. Where a context is
+// fast, some products are hi hi alone, so that each operand is rounded by up to 2⁻¹¹ of it.
 #ifndef SPECALIGN_TILE_H
 #define SPECALIGN_TILE_H
 
@@ -13,7 +14,7 @@
 
 enum { INNER = 32, LINE = INNER + 4, STAGES = 3, TILE_THREADS = 256, PACK = 128 };  // LINE: rows meet in different banks
 
-enum Arithmetic { FLOAT32, TENSOR, ABSOLUTE };
+enum Arithmetic { FLOAT32, TENSOR, TF32, ABSOLUTE };  // TENSOR: 3xTF32
 
 // sa_panel is a packed operand: (rows, inner), rows a multiple of PACK, inner of INNER.
 struct sa_panel {
@@ -38,8 +39,17 @@ sa_panel sa_panel_for(sa_context *c, int64_t rows, int64_t inner);
 sa_status sa_pack_into(sa_context *c, sa_panel p, sa_operand o, int64_t first, int64_t padded);
 sa_status sa_pack(sa_context *c, sa_panel *p, sa_operand o);
 
-// sa_multiply enqueues g = alpha a bᵀ; inner is the length that was packed.
+// sa_multiply enqueues g = alpha a bᵀ; inner is the length that was packed. A fast context's are in plain TF32.
 sa_status sa_multiply(sa_context *c, sa_matrix g, sa_panel a, sa_panel b, int64_t inner, float alpha);
+
+// sa_rounded is x as a tensor core reads it.
+__device__ __forceinline__ float sa_rounded(float x) {
+#if defined(__CUDACC__)
+  return __uint_as_float(simt::tf32(x));
+#else
+  return simt::float_of(simt::tf32(x));
+#endif
+}
 
 template <int T>
 struct TileShared { float a[STAGES][T][LINE], b[STAGES][T][LINE]; };
@@ -54,7 +64,7 @@ struct Tile {
   // in 16 rows of 16, each with every 16th row and column.
   static __device__ __forceinline__ void place(int e, int *row, int *col) {
     const int t = threadIdx.x;
-    if (ARITHMETIC == TENSOR) {
+    if (ARITHMETIC == TENSOR || ARITHMETIC == TF32) {
       const int warp = t / 32, lane = t % 32, fragment = e / 4;
       *row = warp / 4 * (T / 2) + fragment / kCols * 16 + lane / 4 + e % 4 / 2 * 8;
       *col = warp % 4 * (T / 4) + fragment % kCols * 8 + lane % 4 * 2 + e % 2;
@@ -65,7 +75,7 @@ struct Tile {
   }
 
   __device__ __forceinline__ void multiply(const float (*a)[LINE], const float (*b)[LINE]) {
-    if (ARITHMETIC == TENSOR)
+    if (ARITHMETIC == TENSOR || ARITHMETIC == TF32)
       multiply_tensor(a, b);
     else
       multiply_plain(a, b);
@@ -108,8 +118,10 @@ struct Tile {
         for (int j = 0; j < kCols; j++) {
           // Tensor cores cut off what they add: only a few terms, and the running sum outside of them, rounded.
           float part[4] = {};
-          simt::mma(part, al, bh[j]);
-          simt::mma(part, ah, bl[j]);
+          if (ARITHMETIC == TENSOR) {
+            simt::mma(part, al, bh[j]);
+            simt::mma(part, ah, bl[j]);
+          }
           simt::mma(part, ah, bh[j]);
 #pragma unroll
           for (int q = 0; q < 4; q++) d[i * kCols + j][q] += part[q];
@@ -120,11 +132,7 @@ struct Tile {
 
   static __device__ __forceinline__ void split(float x, uint32_t *hi, uint32_t *lo) {
     *hi = simt::tf32(x);
-#if defined(__CUDACC__)
-    *lo = simt::tf32(x - __uint_as_float(*hi));
-#else
-    *lo = simt::tf32(x - simt::float_of(*hi));
-#endif
+    if (ARITHMETIC == TENSOR) *lo = simt::tf32(x - sa_rounded(x));
   }
 
   // fetch starts the copy of one stage.
@@ -169,7 +177,7 @@ __device__ __forceinline__ void sa_lower(int64_t index, int64_t *i, int64_t *j) 
 }
 
 // sa_arithmetic: tensor cores from an inner length on where their last bits are below the rounding of a plain sum.
-static inline Arithmetic sa_arithmetic(int64_t inner) { return inner < 128 ? FLOAT32 : TENSOR; }
+static inline Arithmetic sa_arithmetic(int64_t inner, bool fast = false) { return inner < 128 ? FLOAT32 : fast ? TF32 : TENSOR; }
 
 // sa_prepare allows a kernel more than 48 KiB of shared memory.
 template <class K>

@@ -183,6 +183,17 @@ func (b *backend) Fetch(dst []byte, f align.Features) error {
 	})
 }
 
+func (b *backend) Fast(on bool) {
+	if b.c == nil {
+		return
+	}
+	var flag C.int32_t
+	if on {
+		flag = 1
+	}
+	C.sacuda_fast(b.c, flag)
+}
+
 // handle passes a stream to C: a handle of CUDA's is an address, or a small number.
 func handle(stream uintptr) unsafe.Pointer {
 	return *(*unsafe.Pointer)(unsafe.Pointer(&stream)) // no address of Go's, which go vet would guess

@@ -24,11 +24,12 @@ func TestTimings(t *testing.T) {
 	}
 	for _, n := range []int{512, 1024, 2048, 4096, 8192} {
 		for _, kernel := range []string{"cosine", "gaussian", "rff"} {
-			timeSteps(t, n, kernel, 1)
+			timeSteps(t, n, kernel, 1, false)
+			timeSteps(t, n, kernel, 1, true)
 			timeOperations(t, n, kernel)
 		}
 	}
-	timeSteps(t, 512, "cosine", 30)
+	timeSteps(t, 512, "cosine", 30, false)
 }
 
 const timedD1, timedD2, timedR = 512, 768, 1024
@@ -72,14 +73,14 @@ func median(f func()) float64 {
 	return times[len(times)/2]
 }
 
-func timeSteps(t *testing.T, n int, kernel string, k int) {
+func timeSteps(t *testing.T, n int, kernel string, k int, fast bool) {
 	b, err := Open(0, align.NewGo(2))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer b.Close()
 	cfg := align.DefaultConfig()
-	cfg.Terms = []align.Term{{Objective: align.ObjectiveKyFan, K: k, Weight: 1}}
+	cfg.Terms, cfg.Fast = []align.Term{{Objective: align.ObjectiveKyFan, K: k, Weight: 1}}, fast
 	switch kernel {
 	case "gaussian", "rff":
 		cfg.Kernel = align.KernelGaussian
@@ -103,8 +104,8 @@ func timeSteps(t *testing.T, n int, kernel string, k int) {
 			t.Fatal(err)
 		}
 	})
-	fmt.Printf("step from host memory: n %5d %-8s k %2d %9.1f us, %s, %d products, value %.6g, residual %.1e, on %s%s\n", n, kernel, k, us, res.Route, res.Products,
-		res.Value, *res.Residual, res.Backend.Device, fmt.Sprint(res.Warnings))
+	fmt.Printf("step from host memory: n %5d %-8s k %2d %9.1f us, %s, %d products, value %.6g, residual %.1e, error estimated %.1e, on %s %s%s\n", n, kernel, k, us, res.Route, res.Products,
+		res.Value, *res.Residual, *res.GradientError, res.Backend.Device, res.Backend.ISA, fmt.Sprint(res.Warnings))
 }
 
 func timeOperations(t *testing.T, n int, kernel string) {

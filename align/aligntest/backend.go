@@ -20,6 +20,7 @@ func Backend(t *testing.T, open func() align.Backend) {
 		{"Memory", (*suite).memory},
 		{"Widen", (*suite).widen},
 		{"Device", (*suite).device},
+		{"Fast", (*suite).fast},
 		{"Scan", (*suite).scan},
 		{"ScanFindsBadRows", (*suite).scanFindsBadRows},
 		{"Normalize", (*suite).normalize},

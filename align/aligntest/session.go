@@ -56,6 +56,7 @@ func Session(t *testing.T, open func() align.Backend) {
 		{"BadRows", (*sessions).badRows},
 		{"BadShapes", (*sessions).badShapes},
 		{"DeviceRows", (*sessions).deviceRows},
+		{"Fast", (*sessions).fast},
 		{"Repeatable", (*sessions).repeatable},
 		{"State", (*sessions).state},
 		{"History", (*sessions).history},

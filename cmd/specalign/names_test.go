@@ -16,7 +16,7 @@ import (
 
 // settingNames are the settings of align.Config, in JSON, YAML, the protocol and Python.
 var settingNames = strings.Fields(`kernel student_kernel reference_kernel sigma student_sigma reference_sigma approximation
-	num_features seed objective k p temperature terms solver tolerance center eta threads device`)
+	num_features seed objective k p temperature terms solver tolerance center eta fast threads device`)
 
 // flagNames are those of each verb, beside the settings', which are written with dashes.
 var flagNames = map[string]string{
@@ -32,7 +32,7 @@ var flagNames = map[string]string{
 
 // namedSettings are the settings that each verb has as flags.
 var namedSettings = map[string]string{
-	"penalty": "kernel student-kernel reference-kernel sigma student-sigma reference-sigma approximation num-features seed objective k p temperature solver tolerance center eta threads device",
+	"penalty": "kernel student-kernel reference-kernel sigma student-sigma reference-sigma approximation num-features seed objective k p temperature solver tolerance center eta fast threads device",
 	"compare": "kernel student-kernel reference-kernel sigma student-sigma reference-sigma approximation num-features seed center eta threads device",
 	"metrics": "kernel student-kernel reference-kernel sigma student-sigma reference-sigma approximation num-features seed center eta threads device",
 }

@@ -68,6 +68,7 @@ var settings = []setting{
 	{"tolerance", valueNumber, "TOL", "a number between 0 and 1", "wanted relative error of the gradient (default 1e-4)"},
 	{"center", valueSwitch, "bool", "true or false, or nothing", "centre the kernels"},
 	{"eta", valueNumber, "ETA", "a number, 0 or more", "weight of the reference's kernel, 0 or more (default 1)"},
+	{"fast", valueSwitch, "bool", "true or false, or nothing", "large products on a GPU in plain TF32, less accurate, as gradient_error says; on a CPU it changes nothing"},
 	{"threads", valueCount, "N", anyCount, "most threads; 0: what SPECALIGN_THREADS says, else all CPUs, and in a sidecar half of them, 1 to 16 (default 0)"},
 	{"device", valueText, "DEVICE", "auto, cpu, cuda or cuda:N", "auto, cpu, cuda or cuda:N; the last two never fall back (default auto)"},
 }

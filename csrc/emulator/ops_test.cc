@@ -80,6 +80,16 @@ static void everything(int64_t n, int64_t d1, int64_t d2) {
     OK(SA_API(kernel_gradient)(c, g, s1, m, none, none, none));
     result(g);
   }
+  SA_API(fast)(c, 1);
+  const sa_side tall = {x2, SA_GAUSSIAN, 12}, flat = {x2, SA_LINEAR, 0};  // d2 is long enough for tensor cores
+  sa_matrix g2 = matrix(n, d2), u2 = matrix(d2, d2), x3 = matrix(d2, d1), x4 = matrix(d2, d1);
+  OK(SA_API(difference)(c, l, k1, k2, tall, flat, 0.9f));
+  OK(SA_API(kernel_gradient)(c, g2, tall, none, u, w, none));
+  result(l), result(k1), result(k2), result(g2);
+  OK(SA_API(kernel_gradient)(c, x4, sa_side{x3, SA_GAUSSIAN, 4}, u2, none, none, none));
+  OK(SA_API(matmul)(c, g, x2, x3, 2));
+  result(x4), result(g);
+  SA_API(fast)(c, 0);
   const sa_factors f = {x1, x2, inv, none, 0.9f}, nothing = {};
   OK(SA_API(product)(c, y, l, v));
   result(y);
@@ -122,7 +132,7 @@ static void everything(int64_t n, int64_t d1, int64_t d2) {
   OK(SA_API(sync)(c));
   add(out, 64 * sizeof *out);
   add(pairs, (size_t)n * sizeof *pairs);
-  sa_matrix all[] = {x1, x2, sq, inv, phi, g, l, k1, k2, m, mean, u, w, v, y, t, gram, wf, pf, gf, one, basis, vectors, start, cross};
+  sa_matrix all[] = {x1, x2, sq, inv, phi, g, l, k1, k2, m, mean, u, w, v, y, t, gram, wf, pf, gf, one, basis, vectors, start, cross, g2, u2, x3, x4};
   for (sa_matrix &x : all) SA_API(free)(c, x.data);
   SA_API(free64)(c, out);
   SA_API(free64)(c, pairs);

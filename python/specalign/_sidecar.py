@@ -171,7 +171,8 @@ class Sidecar:
 
         Args:
             **settings: `kernel`, `sigma`, `objective`, `k`, `p`, `temperature`, `terms` (a list of dictionaries),
-                `solver`, `tolerance`, `center`, `eta` and the others of the documentation; None means the default.
+                `solver`, `tolerance`, `center`, `eta`, `fast` and the others of the documentation; None means the
+                default.
 
         Raises:
             InputError: a setting that does not exist, or has a value that cannot be.

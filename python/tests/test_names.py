@@ -33,6 +33,7 @@ SETTINGS = [
     ("tolerance", 1e-4, {}),
     ("center", True, {}),
     ("eta", 1.0, {}),
+    ("fast", True, {}),
     ("threads", 1, {}),
     ("device", "cpu", {}),
 ]

@@ -14,7 +14,7 @@ from ._yaml import Path, Places
 PENALTY = (
     "kernel", "student_kernel", "reference_kernel", "sigma", "student_sigma", "reference_sigma", "approximation",
     "num_features", "seed", "objective", "k", "p", "temperature", "terms", "solver", "tolerance", "center", "eta",
-    "threads", "device",
+    "fast", "threads", "device",
 )  # fmt: skip
 _TERM = ("objective", "weight", "k", "p", "temperature")
 _SCHEDULE = ("kind", "warmup", "steps", "final")

@@ -19,7 +19,7 @@ settings of align.yaml (those of the penalty have the same names as on specalign
   weight:         of the penalty in the loss (1); 0 only watches it; {{ratio: 0.4}} holds its gradient at that
                   ratio of the task's
   schedule:       constant, or {{kind: warmup, warmup: STEPS}}, or {{kind: cosine, warmup: STEPS, steps: N, final: 0}}
-  objective, k, p, temperature, terms, kernel, sigma, approximation, solver, center, eta, device, threads, ...
+  objective, k, p, temperature, terms, kernel, sigma, approximation, solver, center, eta, fast, device, ...
   anchor:         weight of a term that keeps features near what they were when the run began
   missing:        a sample that the store lacks: stop, or skip its row
   scope:          global, one penalty of all ranks' rows, or local, each rank its own
