@@ -41,14 +41,16 @@ def sides(folder):
 
 def comparison(folder, *arguments, **options):
     """Return what one process says of all shards, without what differs between two runs."""
-    return same(run("compare", *sides(folder), "--certify=false", "--json", *arguments, **options))
+    one = ("compare", *sides(folder), "--certify=false", "--device", "cpu", "--json")  # as shards are
+    return same(run(*one, *arguments, **options))
 
 
 def same(text):
     document = json.loads(text)
     for key in ("seconds", "stages", "warnings"):
         del document[key]
-    del document["settings"]["threads"]
+    for key in ("threads", "device"):
+        del document["settings"][key]
     return document
 
 
