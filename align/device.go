@@ -99,7 +99,6 @@ type deviceStep struct {
 	raw     [2]Matrix // (n, D) features before centring, empty for an exact Gaussian or Laplacian
 	phi     [2]Matrix // (n, D) features, centred where that is asked for
 	inv, w  [2]Matrix
-	draw    [2]draw // what w is
 	sq      [2]Matrix
 	compare bool      // whether L is 0 if the rows on the device turn out to be equal
 	figures []float64 // on the device

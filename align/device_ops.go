@@ -57,10 +57,10 @@ func (d *deviceStep) features(side int) error {
 			return err
 		}
 	case d.approx.Fourier():
-		if d.raw[side], err = d.ws.Get("raw"+name, d.n, 2*d.draw[side].r); err != nil {
+		if d.raw[side], err = d.ws.Get("raw"+name, d.n, 2*d.dev.drawn[side].r); err != nil {
 			return err
 		}
-		if err := d.draw[side].features(d.b, d.raw[side], d.x[side], d.w[side]); err != nil {
+		if err := d.dev.drawn[side].features(d.b, d.raw[side], d.x[side], d.w[side]); err != nil {
 			return err
 		}
 	default:
@@ -90,7 +90,6 @@ func (d *deviceStep) centerColumns(m Matrix) error {
 // frequencies draws the random frequencies of a side, where the device does not hold them yet.
 func (d *deviceStep) frequencies(side, cols int) error {
 	want := draw{d.s.cfg.KernelOf(side), d.approx, d.s.cfg.numFeatures(), cols, d.state.sigma[side]}
-	d.draw[side] = want
 	known := d.dev.drawn[side] == want
 	if !known {
 		d.dev.drawn[side] = draw{} // what was drawn is gone where the new matrix cannot be had
@@ -310,7 +309,7 @@ func (d *deviceStep) throughFeatures(gx Matrix) error {
 	case err != nil:
 		return err
 	case !d.w[0].empty():
-		return d.draw[0].backward(d.b, gx, g, d.raw[0], d.w[0])
+		return d.dev.drawn[0].backward(d.b, gx, g, d.raw[0], d.w[0])
 	case !d.inv[0].empty():
 		return d.b.NormalizeBackward(gx, g, d.raw[0], d.inv[0])
 	}

@@ -105,13 +105,15 @@ func structuredDiagonals(diagonals Matrix, sigma float64, rng *rand.Rand) {
 	}
 }
 
-// structuredOrder is the order p of the Hadamard matrices for d columns.
-func structuredOrder(d int) int { return 1 << bits.Len(uint(d-1)) }
+// structuredShape is that of the diagonals of r frequencies of d columns; p is the order of the Hadamard matrices.
+func structuredShape(r, d int) (rows, p int) {
+	p = 1 << bits.Len(uint(d-1))
+	return 3 * ((r + p - 1) / p), p
+}
 
 func structuredFrequencies(w Matrix, sigma float64, rng *rand.Rand) {
-	p := structuredOrder(w.Cols)
-	diagonals := Matrix{Rows: 3 * ((w.Rows + p - 1) / p), Cols: p, Stride: p}
-	diagonals.Data = make([]float32, diagonals.Rows*p)
+	rows, p := structuredShape(w.Rows, w.Cols)
+	diagonals := Matrix{Rows: rows, Cols: p, Stride: p, Data: make([]float32, rows*p)}
 	structuredDiagonals(diagonals, sigma, rng)
 	v := make([]float64, p)
 	for i := range w.Rows {
@@ -148,16 +150,16 @@ type draw struct {
 
 // structured tells whether the matrix holds the diagonals of structured frequencies, not the frequencies.
 func (w *draw) structured() bool {
-	return w.method == ApproximationSORF && structuredOrder(w.d) <= MaxStructured
+	_, p := structuredShape(w.r, w.d)
+	return w.method == ApproximationSORF && p <= MaxStructured
 }
 
 // shape is that of the matrix.
 func (w *draw) shape() (rows, cols int) {
-	if !w.structured() {
-		return w.r, w.d
+	if w.structured() {
+		return structuredShape(w.r, w.d)
 	}
-	p := structuredOrder(w.d)
-	return 3 * ((w.r + p - 1) / p), p
+	return w.r, w.d
 }
 
 // fill draws the matrix, in host memory.

@@ -16,12 +16,7 @@ func OpenWanted(threads int) (align.Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	if threads == 0 {
-		if threads, err = WantedThreads(); err != nil {
-			return nil, err
-		}
-	}
-	return Open(Options{ISA: isa, Threads: threads})
+	return openAt(isa, threads)
 }
 
 // OpenHosted is OpenWanted in a process that is another program's. AMX is taken there only where SPECALIGN_ISA names it.
@@ -30,16 +25,20 @@ func OpenWanted(threads int) (align.Backend, error) {
 // registers needs as much more stack. That is the host's to decide.
 func OpenHosted(threads int) (align.Backend, error) {
 	isa, err := WantedISA()
-	if err != nil || isa != "" {
-		return OpenWanted(threads)
+	if err != nil {
+		return nil, err
 	}
+	if levels := Levels(); isa == "" && len(levels) > 1 && levels[0] == amx {
+		isa = levels[1]
+	}
+	return openAt(isa, threads)
+}
+
+func openAt(isa string, threads int) (_ align.Backend, err error) {
 	if threads == 0 {
 		if threads, err = WantedThreads(); err != nil {
 			return nil, err
 		}
-	}
-	if levels := Levels(); len(levels) > 1 && levels[0] == amx {
-		isa = levels[1]
 	}
 	return Open(Options{ISA: isa, Threads: threads})
 }

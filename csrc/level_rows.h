@@ -52,11 +52,7 @@ static void multiply(float *dst, const float *a, const float *b, int64_t count) 
 #else
 #define LANES(h) LANES_4(0, h), LANES_4(4, h), LANES_4(8, h), LANES_4(12, h)
 #endif
-#if defined(__clang__)
 #define PARTNER(v, h) __builtin_shufflevector(v, v, LANES(h))
-#else
-#define PARTNER(v, h) __builtin_shuffle(v, (vi){LANES(h)})
-#endif
 // BUTTERFLY: lanes whose bit h is clear become v + partner, the others partner - v.
 #define BUTTERFLY(v, h) \
   if (h < VL) v = PARTNER(v, h) + (vf)((vi)v ^ ((((vi){LANES(0)} & (h)) != vi_set(0)) & vi_set(INT32_MIN)))

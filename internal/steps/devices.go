@@ -57,10 +57,13 @@ func (m Machine) Resolve(device string) (name, note string, err error) {
 }
 
 func (m Machine) more() string {
-	if m.Note == nil || m.Note() == "" {
+	if m.Note == nil {
 		return ""
 	}
-	return "; " + m.Note()
+	if note := m.Note(); note != "" {
+		return "; " + note
+	}
+	return ""
 }
 
 // Open implements Devices.
